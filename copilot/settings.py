@@ -1,0 +1,177 @@
+"""Every setting of Longhaul, read once from the environment (and `.env`).
+
+Names are `LONGHAUL_<FIELD>`, except where the field has a standard name that other programs use too
+(`DATABASE_URL`, `REDIS_URL`, `OPENAI_*`, `TEMPORAL_*`). `docs/settings.md` is generated from this file.
+For every limit, 0 turns it off.
+"""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+Count = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Settings(BaseSettings):
+    """One process's settings; build it with `load_settings()`, which turns a wrong value into one readable line."""
+
+    model_config = SettingsConfigDict(env_prefix="LONGHAUL_", env_file=".env", extra="ignore", populate_by_name=True)
+
+    # Where things are
+    home: Path = Field(Path(".longhaul"), description="Folder of everything that the embedded stack keeps.")
+    database_url: str = Field(
+        "", alias="DATABASE_URL", description="SQLite or PostgreSQL 15+. Empty: SQLite in the home folder."
+    )
+    redis_url: str = Field("", alias="REDIS_URL", description="Redis 7+. Empty: the embedded stack starts one.")
+    temporal_address: str = Field(
+        "", alias="TEMPORAL_ADDRESS", description="Temporal frontend. Empty: the embedded stack starts a dev server."
+    )
+    temporal_namespace: str = Field("default", alias="TEMPORAL_NAMESPACE", description="Temporal namespace.")
+    temporal_ui_url: str = Field("", description="Where people open Temporal's Web UI; only shown, never called.")
+    openai_base_url: str = Field(
+        "", alias="OPENAI_BASE_URL", description="OpenAI-compatible endpoint. Empty, with no key: the offline model."
+    )
+    openai_api_key: SecretStr = Field(SecretStr(""), alias="OPENAI_API_KEY", description="Key of that endpoint.")
+
+    # API
+    api_host: str = Field("127.0.0.1", description="Address the API listens on; with auth off, loopback only.")
+    api_port: Annotated[int, Field(ge=1, le=65535)] = Field(8700, description="Port of the API; a taken one is stepped over.")
+    auth: Literal["off", "jwt"] = Field("off", description="`off`: one user `local`. `jwt`: bearer tokens.")
+    jwt_secret: SecretStr = Field(SecretStr(""), description="HS256 secret of the tokens.")
+    jwt_jwks_url: str = Field("", description="JWKS URL of the tokens' issuer (RS256/ES256), instead of a secret.")
+    jwt_audience: str = Field("", description="Required audience of a token. Empty: not checked.")
+    jwt_issuer: str = Field("", description="Required issuer of a token. Empty: not checked.")
+    cors_origins: Annotated[list[str], NoDecode] = Field([], description="Origins allowed by CORS, comma-separated. Empty: CORS off.")
+    stream_keep_alive: Seconds = Field(15.0, description="Seconds between keep-alive comments on a silent stream.")
+    temporal_rpc_timeout: Seconds = Field(5.0, description="Seconds the API waits for Temporal before it answers 503.")
+
+    # Models
+    model_standard: str = Field("gpt-4.1", description="Model of tier `standard`.")
+    model_advanced: str = Field("gpt-5", description="Model of tier `advanced`.")
+    model_small: str = Field("gpt-4.1-mini", description="Model that titles new sessions. Empty: no titles.")
+    model_tries: Annotated[int, Field(ge=1)] = Field(4, description="Tries of one model call before the turn fails.")
+    model_backoff_base: Seconds = Field(0.5, description="Seconds before the second try; doubles with each, with jitter.")
+    model_backoff_factor: Annotated[float, Field(ge=1)] = Field(2.0, description="Growth of that wait.")
+    model_backoff_max: Seconds = Field(30.0, description="Cap of that wait in seconds, and of an honoured Retry-After.")
+    model_idle_timeout: Seconds = Field(120.0, description="Seconds without a chunk after which a stream counts as broken.")
+    model_connect_timeout: Seconds = Field(10.0, description="Seconds to reach the endpoint.")
+    model_max_seconds: Seconds = Field(7200.0, description="Seconds one model call may take, retries included.")
+    model_usage_cost: bool | None = Field(None, description="Ask the endpoint for `usage.cost`. Unset: where it is known to answer.")
+    reasoning_max_tokens: int = Field(8192, description="Reasoning tokens in mode `extended_thinking`; <= 0 turns it off.")
+    prompt_cache_ttl: Literal["5m", "1h"] = Field("1h", description="Prompt cache of Anthropic models.")
+    system_prompt: str = Field("", description="Added behind the built-in system prompt, the same for all users.")
+    context_window: Annotated[int, Field(ge=1000)] = Field(128_000, description="The model's window in tokens.")
+    context_share: Annotated[float, Field(gt=0, le=1)] = Field(0.7, description="Share of the window that the history may fill.")
+    tool_result_max_chars: Count = Field(70_000, description="Characters of one tool result that the model is shown.")
+
+    # Turns
+    max_rounds: Annotated[int, Field(ge=1)] = Field(200, description="Model calls of one turn before it ends with a notice.")
+    max_pending_messages: Count = Field(10, description="Follow-ups that may wait in a turn's inbox; more: 429.")
+    follow_up_rate_limit: Count = Field(30, description="Follow-ups per user per 60 s over all sessions; more: 429.")
+    continue_as_new_events: Count = Field(8_000, description="History events at which a turn continues as new. 0: when the server suggests it.")
+    heartbeat_timeout: Seconds = Field(15.0, description="Seconds after which a silent worker's activity goes to another.")
+    heartbeat_interval: Seconds = Field(1.0, description="Seconds between heartbeats; also how fast Stop reaches a running call.")
+    tool_timeout: Seconds = Field(300.0, description="Seconds one tool call may take.")
+    tool_tries: Annotated[int, Field(ge=1)] = Field(3, description="Starts of one tool call whose worker dies under it.")
+    storage_window: Seconds = Field(3600.0, description="Seconds a turn waits for an unreachable database.")
+    wait_max_seconds: Seconds = Field(3600.0, description="Longest the `wait` tool sleeps.")
+
+    # Sub-sessions
+    max_tool_wait: Seconds = Field(300.0, description="Longest a tool call waits for a sub-session.")
+    max_depth: Count = Field(3, description="Levels of sub-sessions below a session.")
+    max_children: Count = Field(8, description="Running sub-sessions of one session.")
+
+    # Streams
+    stream_flush_ms: Count = Field(15, description="Milliseconds over which deltas are gathered into one stream event.")
+    stream_ttl: Seconds = Field(3600.0, description="Seconds a turn's stream stays in Redis after its last event.")
+    redis_timeout: Seconds = Field(1.0, description="Seconds after which Redis counts as unreachable.")
+
+    # Worker
+    task_queue: str = Field("longhaul", min_length=1, description="Temporal task queue.")
+    max_concurrent_activities: Annotated[int, Field(ge=1)] = Field(200, description="Activities one worker runs at once.")
+    shutdown_grace: Annotated[float, Field(ge=0)] = Field(10.0, description="Seconds running calls get after SIGTERM, then they are handed over.")
+    build_id: str = Field("", description="Build id of this worker; given, Worker Deployment Versioning is on.")
+    deployment_name: str = Field("longhaul", description="Worker deployment that the build belongs to.")
+    worker_metrics_port: Annotated[int, Field(ge=0, le=65535)] = Field(0, description="Prometheus port of the worker. 0: off.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Log level of every process.")
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split_commas(cls, value: object) -> object:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("database_url")
+    @classmethod
+    def _known_database(cls, value: str) -> str:
+        if value and not value.startswith(("sqlite", "postgresql", "postgres://")):
+            raise ValueError("a sqlite:// or postgresql:// URL")
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _known_redis(cls, value: str) -> str:
+        if value and not value.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("a redis://, rediss:// or unix:// URL")
+        return value
+
+    @model_validator(mode="after")
+    def _auth_is_safe(self) -> "Settings":
+        if self.auth == "jwt" and not (self.jwt_secret.get_secret_value() or self.jwt_jwks_url):
+            raise ValueError("LONGHAUL_AUTH=jwt needs LONGHAUL_JWT_SECRET or LONGHAUL_JWT_JWKS_URL")
+        if self.auth == "off" and self.api_host not in ("127.0.0.1", "::1", "localhost"):
+            raise ValueError("LONGHAUL_AUTH=off listens on loopback only; set LONGHAUL_AUTH=jwt or LONGHAUL_API_HOST=127.0.0.1")
+        return self
+
+    @property
+    def sqlalchemy_url(self) -> str:
+        """`database_url` with the async driver that we use, whatever driver was written."""
+        url = self.database_url or f"sqlite:///{(self.home / 'longhaul.db').absolute()}"
+        scheme, _, rest = url.partition("://")
+        driver = "sqlite+aiosqlite" if scheme.startswith("sqlite") else "postgresql+asyncpg"
+        return f"{driver}://{rest}"
+
+
+def variable_of(field: str) -> str:
+    """The environment variable that sets a field."""
+    alias = Settings.model_fields[field].alias if field in Settings.model_fields else None
+    return alias or f"LONGHAUL_{field.upper()}"
+
+
+class SettingsError(ValueError):
+    """A setting has a value that is not allowed; the text names variable, value and what is."""
+
+
+def explain(error: ValidationError) -> str:
+    """The first defect of a settings error as one line for a person."""
+    first = error.errors()[0]
+    if not first["loc"]:
+        return first["msg"].removeprefix("Value error, ")
+    field = str(first["loc"][0])
+    known = {variable_of(name): name for name in Settings.model_fields}
+    variable = field if field in known else variable_of(field)
+    return f"{variable}={first['input']!r} is not allowed: {first['msg'].removeprefix('Value error, ')}"
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read the settings.
+
+    Raises:
+        SettingsError: one line naming variable, value and what is allowed.
+    """
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]  # overrides are validated by pydantic
+    except ValidationError as error:
+        raise SettingsError(explain(error)) from error
+
+
+@lru_cache
+def settings() -> Settings:
+    """The settings of this process, read on first use."""
+    return load_settings()
+
+
+__all__ = ["Settings", "SettingsError", "explain", "load_settings", "settings", "variable_of"]
