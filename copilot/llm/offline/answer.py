@@ -91,13 +91,9 @@ def _rounds_from_trimmed_context(request: ChatRequest, conversation: Conversatio
     rounds = [int(m[1]) for c in calls if (m := _ROUND.search(c["function"]["arguments"]))]
     if not rounds or "calculator" not in request.tools:
         return []
-    texts = (
-        text_of(m.get("content"))
-        for m in reversed(request.messages)
-        if m["role"] not in ("tool", "assistant")
-    )
-    wanted = next((int(m[-1][1]) for t in texts if (m := list(ROUNDS.finditer(t)))), 0)
-    return [call("calculator", expression=f"{max(rounds) + 1}+0")] if max(rounds) < wanted else []
+    people = [m for m in request.messages if m["role"] not in ("tool", "assistant")]
+    wanted = [int(n) for m in people for n in ROUNDS.findall(text_of(m.get("content")))]
+    return [call("calculator", expression=f"{max(rounds) + 1}+0")] if max(rounds) < max(wanted[-1:], default=0) else []
 
 
 def _conclude(answer: Answer, greeting: str, work: list[_Open], conversation: Conversation) -> None:
@@ -138,11 +134,7 @@ def _result(one: _Open, conversation: Conversation) -> str:
             said.append(_describe(wanted, match))
     if one.plan.rounds:
         last = _last_round(conversation.calls_after(one.entry.position))
-        said.append(
-            f"All {one.plan.rounds} rounds are done."
-            if last >= one.plan.rounds
-            else "The rounds ended early."
-        )
+        said.append(f"{last} of {one.plan.rounds} rounds are done.")
     return " ".join(said)
 
 

@@ -27,19 +27,21 @@ class OfflineApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            return await _lifespan(receive, send)
+            await _lifespan(receive, send)
+            return
         if scope["type"] != "http":
-            return None
+            return
         path = str(scope["path"]).rstrip("/")
         try:
             body = await read_body(receive)
             if path == "/v1/chat/completions" and scope["method"] == "POST":
                 key = next((v.decode("latin-1") for n, v in scope["headers"] if n == CALL_HEADER), "")
-                return await self._chat.handle(body, key, receive, send)
+                await self._chat.handle(body, key, receive, send)
+                return
             status, answer = self._small_route(scope["method"], path, body)
             await respond(send, status, answer)
         except ConnectionResetError:
-            return None
+            return
 
     def _small_route(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
         match method, path:
@@ -60,9 +62,7 @@ class OfflineApp:
             case "DELETE", "/faults":
                 self.faults.clear()
                 return 200, b"{}"
-        return 404, error_body(
-            f"Unknown request URL: {method} {path}.", "invalid_request_error", code="unknown_url"
-        )
+        return 404, error_body(f"Unknown request URL: {method} {path}.", "invalid_request_error", code="unknown_url")
 
     def _install_fault(self, body: bytes) -> tuple[int, bytes]:
         try:

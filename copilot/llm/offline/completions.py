@@ -16,7 +16,7 @@ from copilot.llm.offline.http import respond
 from copilot.llm.offline.options import OfflineOptions
 from copilot.llm.offline.phrases import shortened
 from copilot.llm.offline.playing import Call, Pace
-from copilot.llm.offline.request import BadRequest, ChatRequest, parse_request
+from copilot.llm.offline.request import BadRequestError, ChatRequest, parse_request
 from copilot.llm.offline.stats import CallRecord, Stats
 from copilot.llm.offline.wire import error_body
 
@@ -34,7 +34,7 @@ class ChatEndpoint:
         begun = time.perf_counter()
         try:
             request = parse_request(raw, key)
-        except BadRequest as wrong:
+        except BadRequestError as wrong:
             body = error_body(wrong.message, "invalid_request_error", wrong.param, wrong.code)
             await respond(send, 400, body)
             return

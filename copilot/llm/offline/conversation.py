@@ -13,9 +13,7 @@ from typing import Any
 from copilot.llm.offline.request import text_of
 
 FOLLOW_UP = re.compile(r"<user_follow_up\b[^>]*>(.*?)(?:</user_follow_up>|\Z)", re.DOTALL)
-_CONTEXT = re.compile(
-    r"<(user_context|page_\w+|session_\w+|context|about_\w+|env\w*)\b[^>]*>.*?</\1>", re.DOTALL
-)
+_CONTEXT = re.compile(r"<(user_context|page_\w+|session_\w+|context|about_\w+)\b[^>]*>.*?</\1>", re.DOTALL)
 _NUMBERED = re.compile(r"^\s*\[?(\d+)[.):\]]\s*", re.MULTILINE)
 
 
@@ -123,16 +121,13 @@ def follow_up_entries(block: str) -> list[str]:
 
 def _group_start(messages: list[dict[str, Any]], index: int) -> int:
     """The first of the user messages that stand together, with nothing of the model's between them."""
-    start = index
-    while index > 0 and messages[index - 1]["role"] in ("user", "system", "developer"):
+    while index > 0 and messages[index - 1]["role"] == "user":
         index -= 1
-        if messages[index]["role"] == "user":
-            start = index
-    return start
+    return index
 
 
 def _entries(text: str, position: int) -> list[Entry]:
     blocks = FOLLOW_UP.findall(text)
     if blocks:
-        return [Entry(e, position, True) for block in blocks for e in follow_up_entries(block)]
-    return [Entry(_CONTEXT.sub("", text).strip(), position, False)]
+        return [Entry(e, position, follow_up=True) for block in blocks for e in follow_up_entries(block)]
+    return [Entry(_CONTEXT.sub("", text).strip(), position, follow_up=False)]

@@ -28,9 +28,7 @@ def _own(text: str) -> list[re.Match[str]]:
         return found
     begin = delegate.end()
     return [
-        m
-        for m in found
-        if m.start() < begin or text.count("(", begin, m.start()) <= text.count(")", begin, m.start())
+        m for m in found if m.start() < begin or text.count("(", begin, m.start()) <= text.count(")", begin, m.start())
     ]
 
 

@@ -59,8 +59,7 @@ def parse_fault(text: str) -> FaultSpec:
     try:
         if kind == "status":
             headers = tuple(
-                (n.strip().lower(), v)
-                for n, v in (a.split("=", 1) for a in ":".join(args[1:]).split(",") if a)
+                (n.strip().lower(), v) for n, v in (a.split("=", 1) for a in ":".join(args[1:]).split(",") if a)
             )
             status = int(args[0])
             if not 400 <= status <= 599:
@@ -118,11 +117,7 @@ class FaultBook:
                 if one.times <= 0:
                     self.installed.remove(one)
                 return one.fault
-        due = [
-            a
-            for a in asked
-            if a.round in (None, round_number) and (has_calls or a.fault.kind not in CALL_KINDS)
-        ]
+        due = [a for a in asked if a.round in (None, round_number) and (has_calls or a.fault.kind not in CALL_KINDS)]
         if not due:
             return None
         spent = self.tries.add(key) - 1

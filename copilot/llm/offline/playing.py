@@ -48,15 +48,14 @@ class Call:
 
     async def play(self) -> None:
         """Send the answer, or break where the fault says so."""
-        match self._kind:
-            case "status":
-                await self._status()
-            case "refuse":
-                await self._break("refused")
-            case _ if self.request.stream:
-                await self._stream()
-            case _:
-                await self._whole()
+        if self.fault and self.fault.kind == "status":
+            await self._status(self.fault)
+        elif self._kind == "refuse":
+            await self._break("refused")
+        elif self.request.stream:
+            await self._stream()
+        else:
+            await self._whole()
 
     @property
     def _kind(self) -> str:
@@ -66,13 +65,12 @@ class Call:
         self.record.outcome = outcome
         await break_connection(self.send, self.receive)
 
-    async def _status(self) -> None:
-        assert self.fault is not None
-        status = self.fault.number
+    async def _status(self, fault: FaultSpec) -> None:
+        status = fault.number
         self.record.outcome = f"status {status}"
         kind = _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
         body = error_body(f"The offline model was asked for status {status}.", kind, code="fault")
-        await respond(self.send, status, body, self.fault.response_headers())
+        await respond(self.send, status, body, fault.response_headers())
 
     async def _whole(self) -> None:
         """An answer in one piece, after the time that streaming it would have taken."""
@@ -83,11 +81,10 @@ class Call:
         body = whole_body(self.request, self.answer)
         self.record.first_chunk_at = time.time()
         if self._kind == "cut":
-            await start(
-                self.send, 200, [("content-type", "application/json"), ("content-length", str(len(body)))]
-            )
+            await start(self.send, 200, [("content-type", "application/json"), ("content-length", str(len(body)))])
             await self._flush([body[: len(body) // 2]])
-            return await self._break("cut")
+            await self._break("cut")
+            return
         await respond(self.send, 200, b"{oops" if self._kind == "badchunk" else body)
         self.record.outcome = "completed"
 
@@ -109,7 +106,8 @@ class Call:
             if i == stop:
                 await self._flush(waiting)
                 if self._kind == "cut":
-                    return await self._break("cut")
+                    await self._break("cut")
+                    return
                 await asyncio.sleep(self.fault.seconds if self.fault else 0.0)
                 due = time.perf_counter()
             elif 0 < i < len(events) - 1:

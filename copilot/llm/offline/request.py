@@ -11,7 +11,7 @@ import orjson
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 
 
-class BadRequest(Exception):
+class BadRequestError(Exception):
     """The body is not a request that the real service would take; `param` names the culprit."""
 
     def __init__(self, message: str, param: str | None = None, code: str | None = None) -> None:
@@ -49,26 +49,24 @@ def parse_request(raw: bytes, call_key: str) -> ChatRequest:
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        raise BadRequest(f"We could not parse the JSON body of your request: {error}") from None
+        raise BadRequestError(f"We could not parse the JSON body of your request: {error}") from None
     if not isinstance(body, dict):
-        raise BadRequest("The body must be a JSON object.")
+        raise BadRequestError("The body must be a JSON object.")
     model = body.get("model")
     if not isinstance(model, str) or not model:
-        raise BadRequest("you must provide a model parameter", "model")
+        raise BadRequestError("you must provide a model parameter", "model")
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
-        raise BadRequest("'messages' must be a non-empty array.", "messages")
+        raise BadRequestError("'messages' must be a non-empty array.", "messages")
     _check_messages(messages)
-    for flag in ("stream",):
-        if body.get(flag) not in (None, True, False):
-            raise BadRequest(f"Invalid type for '{flag}': expected a boolean.", flag, "invalid_type")
+    if not isinstance(body.get("stream"), bool | None):
+        raise BadRequestError("Invalid type for 'stream': expected a boolean.", "stream", "invalid_type")
     return ChatRequest(
         model=model,
         messages=messages,
         tools=frozenset() if body.get("tool_choice") == "none" else _tool_names(body.get("tools")),
         stream=bool(body.get("stream")),
-        include_usage=_flag(body.get("stream_options"), "include_usage")
-        or _flag(body.get("usage"), "include"),
+        include_usage=_flag(body.get("stream_options"), "include_usage") or _flag(body.get("usage"), "include"),
         reasoning=_wants_reasoning(body),
         digest=blake2b(orjson.dumps(messages) + call_key.encode(), digest_size=8).hexdigest(),
         prompt_tokens=max(1, len(raw) // 4),
@@ -82,7 +80,7 @@ def _flag(value: Any, name: str) -> bool:
 def _wants_reasoning(body: dict[str, Any]) -> bool:
     effort = body.get("reasoning_effort")
     if effort is not None:
-        return effort != "none"
+        return str(effort) != "none"
     asked = body.get("reasoning")
     if not isinstance(asked, dict):
         return bool(asked)
@@ -96,15 +94,13 @@ def _tool_names(tools: Any) -> frozenset[str]:
     if tools is None:
         return frozenset()
     if not isinstance(tools, list):
-        raise BadRequest("Invalid type for 'tools': expected an array.", "tools", "invalid_type")
+        raise BadRequestError("Invalid type for 'tools': expected an array.", "tools", "invalid_type")
     names = set()
     for i, tool in enumerate(tools):
         function = tool.get("function") if isinstance(tool, dict) else None
         name = function.get("name") if isinstance(function, dict) else None
         if not isinstance(name, str) or not name:
-            raise BadRequest(
-                f"Missing required parameter: 'tools[{i}].function.name'.", f"tools[{i}].function"
-            )
+            raise BadRequestError(f"Missing required parameter: 'tools[{i}].function.name'.", f"tools[{i}].function")
         names.add(name)
     return frozenset(names)
 
@@ -117,14 +113,14 @@ def _check_messages(messages: list[Any]) -> None:
         where = f"messages[{i}]"
         role = message.get("role") if isinstance(message, dict) else None
         if role not in ROLES:
-            raise BadRequest(f"Invalid value for '{where}.role': {role!r}.", f"{where}.role", "invalid_value")
+            raise BadRequestError(f"Invalid value for '{where}.role': {role!r}.", f"{where}.role", "invalid_value")
         content = message.get("content")
         if not isinstance(content, str | list | None):
-            raise BadRequest(f"Invalid type for '{where}.content'.", f"{where}.content", "invalid_type")
+            raise BadRequestError(f"Invalid type for '{where}.content'.", f"{where}.content", "invalid_type")
         if role == "tool":
             call_id = message.get("tool_call_id")
             if call_id not in known_ids:
-                raise BadRequest(
+                raise BadRequestError(
                     f"Invalid parameter: {where} with role 'tool' must be a response to a preceding message "
                     f"with 'tool_calls' (tool_call_id {call_id!r}).",
                     f"{where}.role",
@@ -132,11 +128,11 @@ def _check_messages(messages: list[Any]) -> None:
             open_ids.discard(call_id)
             continue
         if open_ids:
-            raise BadRequest(_UNANSWERED + ", ".join(sorted(open_ids)), f"{where}.role")
+            raise BadRequestError(_UNANSWERED + ", ".join(sorted(open_ids)), f"{where}.role")
         known_ids = _call_ids(message, where) if role == "assistant" else set()
         open_ids = set(known_ids)
     if open_ids:
-        raise BadRequest(_UNANSWERED + ", ".join(sorted(open_ids)), f"messages[{len(messages)}]")
+        raise BadRequestError(_UNANSWERED + ", ".join(sorted(open_ids)), f"messages[{len(messages)}]")
 
 
 _UNANSWERED = (
@@ -150,15 +146,15 @@ def _call_ids(message: dict[str, Any], where: str) -> set[str]:
     if calls is None:
         return set()
     if not isinstance(calls, list) or not calls:
-        raise BadRequest(f"Invalid '{where}.tool_calls': a non-empty array.", f"{where}.tool_calls")
+        raise BadRequestError(f"Invalid '{where}.tool_calls': a non-empty array.", f"{where}.tool_calls")
     ids: set[str] = set()
     for call in calls:
         function = call.get("function") if isinstance(call, dict) else None
         if not (isinstance(function, dict) and isinstance(call.get("id"), str)) or not (
             isinstance(function.get("name"), str) and isinstance(function.get("arguments"), str)
         ):
-            raise BadRequest(f"Invalid entry in '{where}.tool_calls'.", f"{where}.tool_calls", "invalid_type")
+            raise BadRequestError(f"Invalid entry in '{where}.tool_calls'.", f"{where}.tool_calls", "invalid_type")
         if call["id"] in ids:
-            raise BadRequest(f"Duplicate tool call id {call['id']!r}.", f"{where}.tool_calls")
+            raise BadRequestError(f"Duplicate tool call id {call['id']!r}.", f"{where}.tool_calls")
         ids.add(call["id"])
     return ids

@@ -20,9 +20,7 @@ _WRITE = re.compile(r"\bwrite\s+(?:file\s+([^\s:]+)|([^\s:]+\.\w+))\s*:\s?(.*)",
 _READ = re.compile(r"\bread\s+(?:the\s+)?(?:file\s+(\S+)|(\S+\.\w+))", _I)
 _LIST = re.compile(r"\blist\s+(?:the\s+|all\s+|my\s+)*files\b", _I)
 _TIME = re.compile(r"\bwhat time\b|\bdate\b|\bwhat(?:'s| is) the time\b", _I)
-_WAIT = re.compile(
-    r"\bwait\s+(?:for\s+)?(\d+(?:\.\d+)?)\s*(ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?)\b", _I
-)
+_WAIT = re.compile(r"\bwait\s+(?:for\s+)?(\d+(?:\.\d+)?)\s*(ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?)\b", _I)
 ROUNDS = re.compile(r"\brounds\s+(\d+)\b", _I)
 _SPEAK_BYTES = re.compile(r"\bspeak\s+bytes\s+(\d+)\b", _I)
 _SPEAK = re.compile(r"\bspeak\s+(\d+)\b", _I)
@@ -70,9 +68,7 @@ def read_plan(text: str) -> Plan:
         mode: Delegation = "wait"
         if match[1]:
             mode = "slowly" if match[1].lower() == "slowly" else "detached"
-        return Plan(
-            tuple(_sub_session(item, mode) for item in split_items(match[2])), 0, mode, None, thinking
-        )
+        return Plan(tuple(_sub_session(item, mode) for item in split_items(match[2])), 0, mode, None, thinking)
     if match := _WRITE.search(text):
         return Plan((call("write_file", path=match[1] or match[2], content=match[3]),), thinking=thinking)
     speech, rest = _speech(text)
@@ -132,10 +128,9 @@ def _mixed(text: str) -> list[ToolCall]:
     calls: list[ToolCall] = []
     if _LIST.search(text):
         calls.append(call("list_files", path="."))
-    for match in _READ.finditer(text):
-        calls.append(call("read_file", path=(match[1] or match[2]).rstrip("?!,;.\"'").lstrip("\"'")))
-    for match in _WAIT.finditer(text):
-        calls.append(call("wait", seconds=_seconds(match[1], match[2].lower())))
+    paths = [(match[1] or match[2]).rstrip("?!,;.\"'").lstrip("\"'") for match in _READ.finditer(text)]
+    calls += [call("read_file", path=path) for path in paths]
+    calls += [call("wait", seconds=_seconds(m[1], m[2].lower())) for m in _WAIT.finditer(text)]
     if _TIME.search(text):
         calls.append(call("current_time"))
     sums = find_sums(_READ.sub(" ", text))

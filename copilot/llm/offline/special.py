@@ -22,9 +22,7 @@ def special_answer(request: ChatRequest) -> str | None:
     """The title or summary that is asked for, or None for an ordinary turn."""
     if request.tools:
         return None
-    system = "\n".join(
-        text_of(m.get("content")) for m in request.messages if m["role"] in ("system", "developer")
-    )
+    system = "\n".join(text_of(m.get("content")) for m in request.messages if m["role"] in ("system", "developer"))
     users = [text_of(m.get("content")) for m in request.messages if m["role"] == "user"]
     if _TITLE.search(system):
         return _title(users[0] if users else "")
