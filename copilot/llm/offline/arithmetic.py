@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_ATOM = r"\(*\s*-?\d+(?:\.\d+)?\s*\)*"
+_ATOM = r"\({0,9}\s*-?\d+(?:\.\d+)?\s*\){0,9}"
 _SUM = re.compile(rf"{_ATOM}(?:\s*(?:\*\*|[-+*/%^×÷]|x(?=\s*[\d(]))\s*{_ATOM})+")
 #: Dates, times, telephone-like numbers, URLs and names with digits are not sums.
 _NO_SUM = re.compile(r"https?://\S+|\b\d{4}-\d\d-\d\d\S*|\b\d+(?:-\d+){2,}\b|\b[A-Za-z_]+[-/]?\d[\w./-]*")

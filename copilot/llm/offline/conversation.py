@@ -130,4 +130,5 @@ def _entries(text: str, position: int) -> list[Entry]:
     blocks = FOLLOW_UP.findall(text)
     if blocks:
         return [Entry(e, position, follow_up=True) for block in blocks for e in follow_up_entries(block)]
-    return [Entry(_CONTEXT.sub("", text).strip(), position, follow_up=False)]
+    plain = _CONTEXT.sub("", text) if "</" in text else text
+    return [Entry(plain.strip(), position, follow_up=False)]

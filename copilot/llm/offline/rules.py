@@ -29,6 +29,8 @@ _TINY = re.compile(r"\btiny\s+(\d+)\b", _I)
 Delegation = Literal["", "wait", "slowly", "detached"]
 Thinking = Literal["", "deltas", "tags"]
 MAX_SPEECH = 100_000_000
+#: The mixed forms are looked for at the beginning of a text only: searching them takes quadratic time.
+MAX_READ = 4_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ def read_plan(text: str) -> Plan:
         return Plan(tuple(_sub_session(item, mode) for item in split_items(match[2])), 0, mode, None, thinking)
     if match := _WRITE.search(text):
         return Plan((call("write_file", path=match[1] or match[2], content=match[3]),), thinking=thinking)
-    speech, rest = _speech(text)
+    speech, rest = _speech(text[:MAX_READ])
     rounds = ROUNDS.search(rest)
     return Plan(
         calls=tuple(_mixed(ROUNDS.sub(" ", rest))),
