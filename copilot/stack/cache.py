@@ -27,7 +27,7 @@ async def exclusive(lock: Path, progress: Progress, waiting: str) -> AsyncIterat
     try:
         if not _try_lock(handle):
             async with progress.step(waiting):
-                while not _try_lock(handle):
+                while not _try_lock(handle):  # noqa: ASYNC110  # another process holds it: no event to wait for
                     await asyncio.sleep(0.5)
         yield
     finally:

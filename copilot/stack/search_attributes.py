@@ -1,4 +1,7 @@
-"""The search attributes of our workflows, on a Temporal that somebody else runs (ours gets them by flags at its start)."""
+"""The search attributes of our workflows, on a Temporal that somebody else runs.
+
+Ours gets them by flags at its start.
+"""
 
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest

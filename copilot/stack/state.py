@@ -1,4 +1,4 @@
-"""What the supervisor leaves in the home folder for others to read: `state.json`, and the lock that makes it the only one."""
+"""What the supervisor leaves in the home: `state.json` for others to read, and the lock that makes it the only one."""
 
 import fcntl
 import os
@@ -104,7 +104,9 @@ class HomeLock:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.release()
 
 

@@ -94,7 +94,7 @@ async def _download(scratch: Path, module: Path, progress: Progress, failures: l
     except CommandTimeoutError as error:
         failures.append(f"download by the SDK: {error}")
         return False
-    files = sorted((path for path in scratch.iterdir() if path.is_file()), key=lambda path: path.stat().st_size)
+    files = _files_by_size(scratch)
     if ended.code != 0 or not files:
         last = ended.output.strip().splitlines()[-1:] or ["no output"]
         failures.append(f"download by the SDK: {last[0][:300]}")
@@ -102,6 +102,10 @@ async def _download(scratch: Path, module: Path, progress: Progress, failures: l
         return False
     files[-1].rename(scratch / "temporal")
     return True
+
+
+def _files_by_size(folder: Path) -> list[Path]:
+    return sorted((path for path in folder.iterdir() if path.is_file()), key=lambda path: path.stat().st_size)
 
 
 async def _build(scratch: Path, module: Path, progress: Progress, failures: list[str]) -> bool:
@@ -116,7 +120,10 @@ async def _build(scratch: Path, module: Path, progress: Progress, failures: list
     try:
         async with progress.step(f"building Temporal CLI {CLI_VERSION} with Go (some minutes, once on this machine)"):
             ended = await run_command(
-                argv, seconds=BUILD_SECONDS, env={**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly"}, cwd=module
+                argv,
+                seconds=BUILD_SECONDS,
+                env={**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly"},
+                cwd=module,
             )
     except (OSError, CommandTimeoutError) as error:
         failures.append(f"build with Go: {error}")
