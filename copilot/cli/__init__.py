@@ -11,7 +11,7 @@ def main() -> None:
     from copilot.cli.app import app  # so that importing the package does not build the commands
 
     try:
-        app()
+        app(prog_name="longhaul")
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(2)

@@ -1,0 +1,47 @@
+# Everything a person does with a checkout. `make` alone lists it.
+SHELL := /bin/sh
+PYTHON := .venv/bin/python
+STAMP := .venv/.longhaul-setup
+LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q
+.DEFAULT_GOAL := help
+.PHONY: help setup run stop check test bench chaos lock settings-doc clean
+
+help: ## Show this list.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
+
+setup: $(STAMP) ## Make .venv/ from the hashed lock file and get the Temporal server. The second time takes no time.
+
+$(STAMP): requirements-dev.lock scripts/setup
+	@scripts/setup
+
+run: setup ## Start everything on this machine; Ctrl-C stops it.
+	@.venv/bin/longhaul up
+
+stop: setup ## Stop what runs in this checkout.
+	@.venv/bin/longhaul down
+
+check: setup ## Format, lint, types and the tests that need no servers. Under a minute.
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m mypy
+	$(PYTHON) -m pytest -q -m "not integration" $(ARGS)
+
+test: setup ## All tests, with PostgreSQL, Redis and Temporal as real servers. ARGS="-k name" picks some.
+	@scripts/test_setup
+	$(PYTHON) -m pytest $(ARGS)
+
+bench: setup ## The benchmarks in bench/.
+	$(PYTHON) -m bench $(ARGS)
+
+chaos: setup ## Kill parts of a running stack at random moments and count what was lost (nothing).
+	$(PYTHON) -m bench.chaos $(ARGS)
+
+lock: ## Resolve the dependencies again (needs uv).
+	$(LOCK) -o requirements.lock
+	$(LOCK) --extra dev -o requirements-dev.lock
+
+settings-doc: setup ## Write docs/settings.md from the settings' own definition.
+	$(PYTHON) -m copilot.cli.settings_doc
+
+clean: ## Remove .venv/ and tool caches; what the stack keeps in .longhaul/ stays.
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache
