@@ -1,0 +1,24 @@
+# syntax=docker/dockerfile:1
+# One image for API, worker and migrations: `docker build -t longhaul .`, then `docker run longhaul api`.
+FROM python:3.13-slim AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+WORKDIR /app
+# Some locked packages have no wheel for every platform; the compiler stays in this stage.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends build-essential \
+    && rm -rf /var/lib/apt/lists/*
+COPY requirements.lock .
+RUN python -m venv /app/.venv && /app/.venv/bin/pip install --require-hashes -r requirements.lock
+
+FROM python:3.13-slim
+ENV PATH=/app/.venv/bin:$PATH PYTHONPATH=/app PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 LONGHAUL_HOME=/data
+RUN useradd --system --uid 10001 --home-dir /data --create-home longhaul
+COPY --from=build /app/.venv /app/.venv
+COPY . /app
+# Not in the application's folder, so that nothing there can be written and a stray `.env` is not read.
+WORKDIR /data
+USER longhaul
+VOLUME /data
+EXPOSE 8700
+ENTRYPOINT ["python", "-P", "-m", "copilot.cli"]
+CMD ["api"]
