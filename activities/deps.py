@@ -1,0 +1,56 @@
+"""What activities are built from, and the one place where faults become Temporal failures."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+from redis.asyncio import Redis
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
+
+from copilot.contracts import TurnRef
+from copilot.db.database import Database
+from copilot.errors import HANDED_OVER, STORAGE_UNAVAILABLE, NotFoundError, UnavailableError
+from copilot.llm.client import ModelClient
+from copilot.settings import Settings
+from copilot.streams.publisher import StreamPublisher
+from copilot.tools import Registry
+
+SESSION_GONE = "SessionGone"
+
+
+@dataclass(frozen=True)
+class Deps:
+    """The collaborators of all activities of a worker."""
+
+    settings: Settings
+    db: Database
+    redis: "Redis"
+    model: ModelClient
+    tools: Registry
+
+    def publisher(self, turn: TurnRef) -> StreamPublisher:
+        return StreamPublisher(
+            self.redis, turn.turn_id, flush_s=self.settings.stream_flush_ms / 1000, published=turn.published
+        )
+
+
+@contextmanager
+def storage_faults() -> Iterator[None]:
+    """An unreachable database is retried by Temporal; a deleted session is the end of its turn."""
+    try:
+        yield
+    except UnavailableError as error:
+        raise ApplicationError(str(error), type=STORAGE_UNAVAILABLE) from error
+    except NotFoundError as error:
+        raise ApplicationError(str(error), type=SESSION_GONE, non_retryable=True) from error
+
+
+def handed_over() -> ApplicationError:
+    """This worker shuts down: another one takes the activity at once, and it is nobody's failure."""
+    return ApplicationError(
+        "The worker shut down; another one goes on.",
+        type=HANDED_OVER,
+        next_retry_delay=timedelta(milliseconds=1),
+        category=ApplicationErrorCategory.BENIGN,
+    )

@@ -1,0 +1,193 @@
+"""The model call: load the context, stream the answer to whoever watches, store it, say what to decide on."""
+
+import asyncio
+import time
+from contextlib import aclosing
+from datetime import timedelta
+
+from openai import OpenAIError
+from pydantic import BaseModel
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from activities.deps import Deps, handed_over, storage_faults
+from activities.heartbeat import checkpoint
+from activities.rows import answer_from_row, partial_rows, store_answer
+from activities.title import TitleCall
+from copilot.contracts import CallModel, ModelAnswer
+from copilot.db import messages, sessions
+from copilot.errors import MODEL_FAILED, MODEL_RETRY, StreamBrokenError
+from copilot.llm.completion import Assembler, Completion, Piece
+from copilot.llm.context import fit, openai_messages, system_message
+from copilot.llm.failures import backoff, classify
+from copilot.llm.pricing import priced
+from copilot.llm.request import request_body
+from copilot.streams.events import data_part
+from copilot.streams.parts import StepWriter, leftovers
+from copilot.streams.publisher import StreamPublisher
+
+
+class CallState(BaseModel):
+    """Checkpoint of a model call: failed tries so far, and the finished answer while it is not stored yet."""
+
+    tries: int = 0
+    completion: Completion | None = None
+
+
+class ModelActivities:
+    """Calls the model."""
+
+    def __init__(self, deps: Deps) -> None:
+        self._deps = deps
+
+    @activity.defn
+    async def call_model(self, call: CallModel) -> ModelAnswer:
+        """One round's model call, stored before it returns.
+
+        Raises:
+            ApplicationError: `ModelTryFailed` (tried again), `ModelFailed` (the turn fails), `StorageUnavailable`,
+                `HandedOver`.
+        """
+        details = activity.info().heartbeat_details
+        state = CallState.model_validate(details[0]) if details else CallState()
+        async with self._deps.publisher(call.turn) as publisher:
+            answer = await self._answer(call, state, publisher)
+        return answer.model_copy(update={"published": not publisher.broken})
+
+    async def _answer(self, call: CallModel, state: CallState, publisher: StreamPublisher) -> ModelAnswer:
+        deps = self._deps
+        writer = StepWriter(publisher, call.round, activity.info().attempt)
+        if state.completion is not None:
+            answer = await self._store(call, state.completion)
+            await self._end_again(call, publisher)
+            return answer
+        with storage_faults():
+            async with deps.db.read() as connection:
+                session = await sessions.get(connection, call.turn.session_id)
+                rows = await messages.conversation(connection, call.turn.session_id)
+        own_row = messages.row_id(call.turn.turn_id, call.round, "assistant")
+        if stored := next((row for row in reversed(rows) if row.id == own_row), None):
+            # An earlier try stored its answer and died before it could say so.
+            await self._end_again(call, publisher)
+            return answer_from_row(stored)
+        if activity.info().attempt > 1:
+            for part in leftovers(await publisher.since_step(), call.round):
+                publisher.put(part)
+        elif call.step_open:
+            publisher.put({"type": "finish-step"})
+        prompt = [
+            system_message(deps.settings.system_prompt, session.system_context),
+            *openai_messages(rows, tool_result_max=deps.settings.tool_result_max_chars),
+        ]
+        body = request_body(
+            deps.settings,
+            model=call.model,
+            mode=call.mode,
+            messages=fit(prompt, int(deps.settings.context_window * deps.settings.context_share)),
+            tools=deps.tools.schemas(call.scope),
+        )
+        async with TitleCall(deps, call, publisher, wanted=call.title_wanted and not session.title) as title:
+            title.start(rows)
+            completion = await self._stream(call, state, body, writer)
+            checkpoint(CallState(tries=state.tries, completion=completion))
+            answer = await self._store(call, completion)
+        for made in completion.tool_calls:
+            writer.tool_available(made.id, made.name, made.arguments)
+        writer.end(keep_open=bool(completion.tool_calls))
+        publisher.put(data_part("usage", completion.usage.model_dump()))
+        return answer
+
+    async def _stream(
+        self, call: CallModel, state: CallState, body: dict[str, object], writer: StepWriter
+    ) -> Completion:
+        assembler = Assembler()
+        started = time.monotonic()
+        kept = False
+        writer.begin()
+        try:
+            chunks = self._deps.model.stream(body, call_key=f"{call.turn.turn_id}:{call.round}")
+            async with aclosing(chunks):
+                async for chunk in chunks:
+                    show(writer, assembler.feed(chunk))
+            if not assembler.ended:
+                raise StreamBrokenError("The model's stream ended before its end.")
+            kept = True
+        except asyncio.CancelledError:
+            kept = await self._cancelled(call, assembler.completion(_milliseconds_since(started)), writer)
+            raise
+        except (OpenAIError, StreamBrokenError) as error:
+            raise self._failed(error, state) from error
+        finally:
+            if not kept:
+                writer.abandon()
+        found = assembler.completion(_milliseconds_since(started))
+        return found.model_copy(update={"usage": priced(found.model or call.model, found.usage)})
+
+    async def _cancelled(self, call: CallModel, partial: Completion, writer: StepWriter) -> bool:
+        """Stop was pressed: keep what came. A shutdown or a time-out: somebody else makes the call again."""
+        if activity.is_worker_shutdown():
+            raise handed_over()
+        reason = activity.cancellation_details()
+        if reason is None or not reason.cancel_requested:
+            return False
+        if rows := partial_rows(call, partial):
+            with storage_faults():
+                async with self._deps.db.write() as connection:
+                    await messages.append(connection, call.turn.session_id, rows)
+        writer.end(keep_open=False)
+        return True
+
+    async def _store(self, call: CallModel, completion: Completion) -> ModelAnswer:
+        with storage_faults():
+            async with self._deps.db.write() as connection:
+                return await store_answer(connection, call, completion)
+
+    async def _end_again(self, call: CallModel, publisher: StreamPublisher) -> None:
+        """The answer is stored, but a try died before it had ended its step in the stream: show the whole once more."""
+        parts = await publisher.since_step()
+        with storage_faults():
+            async with self._deps.db.read() as connection:
+                rows = await messages.of_round(connection, call.turn.turn_id, call.round)
+        answer = next(row for row in rows if row.role == "assistant")
+        calls = [(made["id"], made["function"]["name"], made["function"]["arguments"]) for made in answer.tool_calls or ()]
+        available = {part["toolCallId"] for part in parts if part["type"] == "tool-input-available"}
+        if any(part["type"] == "finish-step" for part in parts) or (calls and available >= {c[0] for c in calls}):
+            return
+        for part in leftovers(parts, call.round):
+            publisher.put(part)
+        writer = StepWriter(publisher, call.round, activity.info().attempt)
+        writer.begin()
+        if answer.content:
+            writer.text(answer.content)
+        for made in calls:
+            writer.tool_available(*made)
+        writer.end(keep_open=bool(calls))
+
+    def _failed(self, error: OpenAIError | StreamBrokenError, state: CallState) -> ApplicationError:
+        """The failure that makes Temporal try again after the right wait, or ends the turn."""
+        failure = classify(error)
+        tries = state.tries + 1
+        checkpoint(CallState(tries=tries))
+        if not failure.retryable or tries >= self._deps.settings.model_tries:
+            suffix = f" Tried {tries} times." if tries > 1 else ""
+            return ApplicationError(failure.text + suffix, type=MODEL_FAILED, non_retryable=True)
+        delay = backoff(self._deps.settings, tries, failure.retry_after)
+        return ApplicationError(failure.text, type=MODEL_RETRY, next_retry_delay=timedelta(seconds=delay))
+
+
+def show(writer: StepWriter, pieces: list[Piece]) -> None:
+    """Stream what a chunk brought."""
+    for kind, piece, more in pieces:
+        match kind:
+            case "text":
+                writer.text(piece)
+            case "reasoning":
+                writer.reasoning(piece)
+            case "tool":
+                writer.tool_start(piece, more)
+            case "arguments":
+                writer.tool_delta(piece, more)
+
+
+def _milliseconds_since(started: float) -> int:
+    return round((time.monotonic() - started) * 1000)

@@ -1,0 +1,101 @@
+"""A model's answer as rows, and back."""
+
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from copilot.contracts import CallModel, ModelAnswer, ToolCall, Usage
+from copilot.db import messages, sessions
+from copilot.db.messages import row_id
+from copilot.db.models import utc_now
+from copilot.llm.completion import Completion
+from copilot.tools.flow import WORKFLOW_TOOLS
+
+
+async def store_answer(connection: AsyncConnection, call: CallModel, completion: Completion) -> ModelAnswer:
+    """Reasoning, answer and ledger entry in one transaction."""
+    turn = call.turn
+    await messages.append(connection, turn.session_id, _rows(call, completion, "message"))
+    session = await sessions.get(connection, turn.session_id)
+    await sessions.book(
+        connection,
+        {
+            "id": row_id(turn.turn_id, call.round, "usage"),
+            "user_id": turn.user_id,
+            "session_id": turn.session_id,
+            "root_session_id": session.root_session_id or turn.session_id,
+            "turn_id": turn.turn_id,
+            "round": call.round,
+            "model": completion.model or call.model,
+            **completion.usage.model_dump(exclude={"calls"}),
+        },
+    )
+    return _answer(call, completion)
+
+
+def partial_rows(call: CallModel, completion: Completion) -> list[dict[str, Any]]:
+    """What a stopped call had given: its text without the tool calls that it may not have finished."""
+    if not completion.text and not completion.reasoning:
+        return []
+    cut = completion.model_copy(update={"tool_calls": [], "finish_reason": "cancelled"})
+    return _rows(call, cut, "partial")
+
+
+def _rows(call: CallModel, completion: Completion, kind: str) -> list[dict[str, Any]]:
+    common = {"turn_id": call.turn.turn_id, "round": call.round, "created_at": utc_now()}
+    rows: list[dict[str, Any]] = []
+    if completion.reasoning:
+        rows.append(
+            {
+                "id": row_id(call.turn.turn_id, call.round, "reasoning"),
+                "role": "reasoning",
+                "content": completion.reasoning,
+                **common,
+            }
+        )
+    rows.append(
+        {
+            "id": row_id(call.turn.turn_id, call.round, "assistant"),
+            "role": "assistant",
+            "kind": kind,
+            "content": completion.text,
+            "tool_calls": [
+                {"id": made.id, "type": "function", "function": {"name": made.name, "arguments": made.arguments}}
+                for made in completion.tool_calls
+            ]
+            or None,
+            "finish_reason": completion.finish_reason,
+            "usage": completion.usage.model_dump(),
+            "duration_ms": completion.duration_ms,
+            **common,
+        }
+    )
+    return rows
+
+
+def _answer(call: CallModel, completion: Completion) -> ModelAnswer:
+    return ModelAnswer(
+        message_id=row_id(call.turn.turn_id, call.round, "assistant"),
+        finish_reason=completion.finish_reason,
+        has_text=bool(completion.text.strip()),
+        tool_calls=[_tool_call(made.id, made.name, made.arguments) for made in completion.tool_calls],
+        usage=completion.usage,
+    )
+
+
+def answer_from_row(row: Any) -> ModelAnswer:
+    """The answer that an earlier try stored."""
+    return ModelAnswer(
+        message_id=row.id,
+        finish_reason=row.finish_reason or "",
+        has_text=bool(row.content.strip()),
+        tool_calls=[
+            _tool_call(made["id"], made["function"]["name"], made["function"]["arguments"])
+            for made in row.tool_calls or ()
+        ],
+        usage=Usage.model_validate(row.usage or {}),
+    )
+
+
+def _tool_call(call_id: str, name: str, arguments: str) -> ToolCall:
+    return ToolCall(tool_call_id=call_id, name=name, arguments=arguments if name in WORKFLOW_TOOLS else None)

@@ -1,0 +1,138 @@
+"""Runs tools and stores what they gave."""
+
+import asyncio
+import logging
+import time
+from pathlib import Path
+
+from pydantic import BaseModel
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from activities.deps import Deps, handed_over, storage_faults
+from activities.heartbeat import checkpoint
+from copilot.contracts import RunTool, StoreToolResult, ToolOutcome, ToolStatus, TurnRef
+from copilot.db import messages
+from copilot.llm import prompts
+from copilot.streams.events import tool_output_part
+from copilot.streams.publisher import StreamPublisher, outputs_in
+from copilot.tools import ToolContext, ToolError
+
+log = logging.getLogger(__name__)
+
+
+class ToolResult(BaseModel):
+    """What a tool call gave."""
+
+    output: str
+    status: ToolStatus
+    duration_ms: int = 0
+
+
+class ToolState(BaseModel):
+    """Checkpoint of a tool run: how often it was begun, and its result while that is not stored yet."""
+
+    starts: int = 0
+    result: ToolResult | None = None
+
+
+class ToolActivities:
+    """Runs tools."""
+
+    def __init__(self, deps: Deps) -> None:
+        self._deps = deps
+
+    @activity.defn
+    async def run_tool(self, call: RunTool) -> ToolOutcome:
+        """One tool call, its result stored before it returns. A tool's failure is a result, for the model to read.
+
+        Raises:
+            ApplicationError: `StorageUnavailable`, `HandedOver`.
+        """
+        details = activity.info().heartbeat_details
+        state = ToolState.model_validate(details[0]) if details else ToolState()
+        result = state.result or await self._result(call, state)
+        checkpoint(ToolState(starts=state.starts + 1, result=result))
+        return await self._store(call.turn, call.round, call.tool_call_id, call.name, result)
+
+    @activity.defn
+    async def store_tool_result(self, given: StoreToolResult) -> ToolOutcome:
+        """Store the result of a tool that the workflow performed."""
+        status = ToolStatus.ERROR if given.is_error else ToolStatus.OK
+        result = ToolResult(output=given.output, status=status)
+        return await self._store(given.turn, given.round, given.tool_call_id, given.name, result)
+
+    async def _result(self, call: RunTool, state: ToolState) -> ToolResult:
+        with storage_faults():
+            async with self._deps.db.read() as connection:
+                rows = await messages.of_round(connection, call.turn.turn_id, call.round)
+        own_row = messages.row_id(call.turn.turn_id, call.round, "tool", call.tool_call_id)
+        if done := next((row for row in rows if row.id == own_row), None):
+            return ToolResult(output=done.content, status=ToolStatus.ERROR if done.is_error else ToolStatus.OK)
+        made = [made for row in rows for made in row.tool_calls or () if made["id"] == call.tool_call_id]
+        if not made:
+            raise ApplicationError(f"Row {call.message_id} has no call {call.tool_call_id}.", non_retryable=True)
+        started = time.monotonic()
+        try:
+            output, status = await self._run(call, made[0]["function"]["arguments"], state)
+        except ToolError as error:
+            output, status = str(error), ToolStatus.ERROR
+        return ToolResult(output=output, status=status, duration_ms=round((time.monotonic() - started) * 1000))
+
+    async def _run(self, call: RunTool, arguments: str, state: ToolState) -> tuple[str, ToolStatus]:
+        tool = self._deps.tools.get(call.name, call.scope)
+        parsed = tool.parse(arguments)
+        if tool.run is None:
+            raise ToolError(f"The tool {call.name!r} cannot be run here.")
+        if call.scope.dry_run and tool.changes:
+            return f"Dry run: {call.name} was not run.", ToolStatus.OK
+        # Without a checkpoint a second attempt cannot tell whether the first one came this far: assume that it did.
+        starts = max(state.starts, activity.info().attempt - 1 if not tool.repeatable else 0)
+        if starts and (not tool.repeatable or starts >= call.max_tries):
+            return prompts.LOST_CALL, ToolStatus.LOST
+        checkpoint(ToolState(starts=starts + 1))
+        state.starts = starts
+        try:
+            output = await tool.run(parsed, _context(self._deps.settings.home, call))
+        except asyncio.CancelledError:
+            if activity.is_worker_shutdown() and tool.repeatable:
+                checkpoint(ToolState(starts=starts))
+                raise handed_over() from None
+            raise
+        except ToolError:
+            raise
+        except Exception as error:
+            # Whatever a tool raises is the model's to deal with; a turn must not fail by it.
+            log.exception("tool %s failed", call.name)
+            raise ToolError(f"{call.name} failed: {type(error).__name__}: {error}") from error
+        return output, ToolStatus.OK
+
+    async def _store(self, turn: TurnRef, round_: int, call_id: str, name: str, result: ToolResult) -> ToolOutcome:
+        is_error = result.status is not ToolStatus.OK
+        row = messages.tool_row(
+            turn.turn_id, round_, call_id, name, result.output, is_error=is_error, duration_ms=result.duration_ms
+        )
+        with storage_faults():
+            async with self._deps.db.write() as connection:
+                await messages.append(connection, turn.session_id, [row])
+        async with self._deps.publisher(turn) as publisher:
+            if activity.info().attempt == 1 or not await _published(publisher, call_id):
+                publisher.put(tool_output_part(call_id, result.output, is_error=is_error))
+        return ToolOutcome(tool_call_id=call_id, status=result.status, published=not publisher.broken)
+
+
+async def _published(publisher: StreamPublisher, call_id: str) -> bool:
+    return call_id in outputs_in(await publisher.since_step())
+
+
+def _context(home: Path, call: RunTool) -> ToolContext:
+    return ToolContext(
+        user_id=call.turn.user_id,
+        session_id=call.turn.session_id,
+        turn_id=call.turn.turn_id,
+        tool_call_id=call.tool_call_id,
+        workspace=home / "workspaces" / call.turn.session_id,
+        scope=call.scope,
+    )
+
+

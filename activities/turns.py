@@ -1,0 +1,175 @@
+"""The beginning and the end of a turn, and the messages that come in between."""
+
+from typing import Any
+
+from temporalio import activity
+
+from activities.deps import Deps, storage_faults
+from copilot.contracts import (
+    ClosedTurn,
+    CloseTurn,
+    OpenedTurn,
+    OpenTurn,
+    TakeInbox,
+    TakenInbox,
+    TurnStatus,
+)
+from copilot.db import messages, sessions
+from copilot.db.messages import row_id, tool_row
+from copilot.llm import prompts
+from copilot.streams.events import data_part
+from copilot.streams.parts import StepWriter, leftovers
+from copilot.streams.publisher import StreamPublisher
+
+FINISHED_SHORT = {
+    "length": "The answer was cut off at the model's length limit.",
+    "content_filter": "The model's content filter ended the answer.",
+}
+
+
+class TurnActivities:
+    """Opens turns, takes their messages, closes them."""
+
+    def __init__(self, deps: Deps) -> None:
+        self._deps = deps
+
+    @activity.defn
+    async def open_turn(self, opening: OpenTurn) -> OpenedTurn:
+        """Place the first messages, store the turn's row, answer tool calls that an earlier turn left open."""
+        turn = opening.turn
+        with storage_faults():
+            async with self._deps.db.write() as connection:
+                session = await sessions.get(connection, turn.session_id)
+                lost = await self._lost_rows(connection, turn.session_id, turn.turn_id)
+                if lost:
+                    await messages.append(connection, turn.session_id, lost)
+                taken = await messages.place(
+                    connection, turn.session_id, opening.message_ids, turn_id=turn.turn_id, round_=0, kind="message"
+                )
+                if taken:
+                    values = opening.model_dump(include={"model", "mode", "tier", "started_at"})
+                    await sessions.start_turn(connection, turn, {**values, "trigger_message_id": taken[0]})
+        async with self._deps.publisher(turn) as publisher:
+            await publisher.begin()
+            if not taken:
+                # Every message had been answered by an earlier turn: a late duplicate. Let its reader go.
+                await publisher.seal(None, self._deps.settings.stream_ttl)
+        return OpenedTurn(taken=taken, title_wanted=session.title is None, published=not publisher.broken)
+
+    async def _lost_rows(self, connection: Any, session_id: str, turn_id: str) -> list[dict[str, Any]]:
+        return [
+            tool_row(call["turn_id"], call["round"], call["id"], call["name"], prompts.LOST_CALL, is_error=True)
+            for call in await messages.open_tool_calls(connection, session_id)
+            if call["turn_id"] != turn_id
+        ]
+
+    @activity.defn
+    async def take_inbox(self, taking: TakeInbox) -> TakenInbox:
+        """Place follow-ups behind a round's rows; the next model call sees them."""
+        turn = taking.turn
+        with storage_faults():
+            async with self._deps.db.write() as connection:
+                taken = await messages.place(
+                    connection,
+                    turn.session_id,
+                    taking.message_ids,
+                    turn_id=turn.turn_id,
+                    round_=taking.round,
+                    kind="follow_up",
+                )
+        async with self._deps.publisher(turn) as publisher:
+            for message_id in taken:
+                publisher.put(data_part("follow-up", {"message_id": message_id, "round": taking.round}))
+        return TakenInbox(taken=taken, published=not publisher.broken)
+
+    @activity.defn
+    async def close_turn(self, closing: CloseTurn) -> ClosedTurn:
+        """Rows for what is still open, the turn's end, and the stream's; whatever of it is done already stays."""
+        turn, progress = closing.turn, closing.progress
+        closing_text = _closing_text(closing)
+        with storage_faults():
+            async with self._deps.db.write() as connection:
+                cancelled = [
+                    call
+                    for call in await messages.open_tool_calls(connection, turn.session_id)
+                    if call["turn_id"] == turn.turn_id
+                ]
+                rows = [
+                    tool_row(turn.turn_id, c["round"], c["id"], c["name"], prompts.CANCELLED_CALL, is_error=True)
+                    for c in cancelled
+                ]
+                rows += _final_rows(closing, closing_text)
+                if rows:
+                    await messages.append(connection, turn.session_id, rows)
+                if closing.waiting:
+                    await messages.place(
+                        connection,
+                        turn.session_id,
+                        closing.waiting,
+                        turn_id=turn.turn_id,
+                        round_=progress.round,
+                        kind="message",
+                    )
+                values = {"user_id": turn.user_id, **closing.model_dump(include={"model", "mode", "tier"})}
+                stored = await sessions.end_turn(connection, progress, values)
+        async with self._deps.publisher(turn) as publisher:
+            await self._end_stream(closing, closing_text, publisher)
+        return ClosedTurn(stored=stored)
+
+    async def _end_stream(self, closing: CloseTurn, closing_text: str, publisher: StreamPublisher) -> None:
+        progress = closing.progress
+        said = False
+        if progress.status is TurnStatus.COMPLETED and activity.info().attempt == 1:
+            if closing.step_open:
+                publisher.put({"type": "finish-step"})
+        else:
+            parts = await publisher.since_step()
+            said = _ended_step_of(parts, progress.round + 1)
+            for part in leftovers(parts, progress.round + 1, unanswered=prompts.CANCELLED_CALL):
+                publisher.put(part)
+        if closing_text and not said:
+            writer = StepWriter(publisher, progress.round + 1, activity.info().attempt)
+            writer.begin()
+            writer.text(closing_text)
+            writer.end(keep_open=False)
+        publisher.put(data_part("progress", {"round": progress.round, "status": progress.status}, transient=True))
+        outcome = None
+        if progress.status is TurnStatus.CANCELLED:
+            outcome = {"type": "abort"}
+        elif progress.status is TurnStatus.FAILED:
+            outcome = {"type": "error", "errorText": progress.error or "The turn failed."}
+        await publisher.seal(outcome, self._deps.settings.stream_ttl)
+
+
+def _ended_step_of(parts: list[dict[str, Any]], round_: int) -> bool:
+    """Whether `parts` are a whole step of this round."""
+    starts = [part["id"] for part in parts if part["type"] == "text-start"]
+    return any(i.startswith(f"{round_}.") for i in starts) and any(part["type"] == "finish-step" for part in parts)
+
+
+def _closing_text(closing: CloseTurn) -> str:
+    """What is said at the end of a completed turn whose model said nothing, or could not finish."""
+    if closing.progress.status is not TurnStatus.COMPLETED:
+        return ""
+    if closing.round_limit_reached:
+        return prompts.ROUND_LIMIT.format(limit=closing.progress.round)
+    if closing.finish_reason in FINISHED_SHORT:
+        return FINISHED_SHORT[closing.finish_reason]
+    return "" if closing.answered_with_text else prompts.CLOSING_TEXT
+
+
+def _final_rows(closing: CloseTurn, closing_text: str) -> list[dict[str, Any]]:
+    turn_id, round_ = closing.turn.turn_id, closing.progress.round
+    common = {"turn_id": turn_id, "round": round_ + 1}
+    if closing_text:
+        spoken = {"id": row_id(turn_id, "closing"), "role": "assistant", "kind": "notice", "content": closing_text}
+        return [{**spoken, **common}]
+    if closing.progress.status is TurnStatus.CANCELLED:
+        return [
+            {"id": row_id(turn_id, "stop"), "role": "system", "kind": "stop", "content": prompts.STOPPED, **common}
+        ]
+    if closing.progress.status is TurnStatus.FAILED:
+        text = closing.progress.error or "The turn failed."
+        row: dict[str, Any] = {"id": row_id(turn_id, "error"), "role": "assistant", "kind": "error", "content": text, "is_error": True}
+        return [{**row, **common}]
+    return []

@@ -1,0 +1,1 @@
+"""Rows: the truth of every conversation, in SQLite or PostgreSQL."""

@@ -1,0 +1,94 @@
+"""Connections and transactions; the one place that knows SQLite from PostgreSQL."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
+from typing import Any
+
+from sqlalchemy import event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from copilot.errors import UnavailableError
+
+CONNECT_TIMEOUT_S = 5
+STATEMENT_TIMEOUT_S = 30
+LOCK_TIMEOUT_MS = 15_000
+
+
+class Database:
+    """Hands out transactions.
+
+    Every fault of the database itself (not of a statement) surfaces as `UnavailableError`, so callers decide by one
+    name: activities let Temporal retry, the API answers 503.
+    """
+
+    def __init__(self, url: str, pool_size: int = 20) -> None:
+        self.url = make_url(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self.engine = self._sqlite(pool_size) if self.is_sqlite else self._postgres(pool_size)
+        # SQLite lets one writer in at a time and makes the others poll for it; in one process a queue is faster.
+        self._writer: asyncio.Lock | None = asyncio.Lock() if self.is_sqlite else None
+
+    def _sqlite(self, pool_size: int) -> AsyncEngine:
+        engine = create_async_engine(
+            self.url, pool_size=pool_size, max_overflow=0, connect_args={"timeout": LOCK_TIMEOUT_MS / 1000}
+        )
+
+        @event.listens_for(engine.sync_engine, "connect")
+        def _configure(connection: Any, _record: Any) -> None:
+            connection.isolation_level = None  # we begin transactions ourselves, below
+            cursor = connection.cursor()
+            for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "mmap_size=134217728"):
+                cursor.execute(f"PRAGMA {pragma}")
+            cursor.close()
+
+        @event.listens_for(engine.sync_engine, "begin")
+        def _begin(connection: Any) -> None:
+            # A transaction that reads first and writes later fails on SQLite when another one wrote in between.
+            write = connection.get_execution_options().get("longhaul_write", False)
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+        return engine
+
+    def _postgres(self, pool_size: int) -> AsyncEngine:
+        return create_async_engine(
+            self.url,
+            pool_size=pool_size,
+            max_overflow=pool_size,
+            pool_pre_ping=True,
+            pool_timeout=CONNECT_TIMEOUT_S,
+            connect_args={"timeout": CONNECT_TIMEOUT_S, "command_timeout": STATEMENT_TIMEOUT_S},
+        )
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that only reads."""
+        async with self._transaction(write=False) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that writes; it commits when the block ends without an exception."""
+        async with self._writer or nullcontext():
+            async with self._transaction(write=True) as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def _transaction(self, *, write: bool) -> AsyncIterator[AsyncConnection]:
+        try:
+            async with self.engine.connect() as connection:
+                await connection.execution_options(longhaul_write=write)
+                async with connection.begin():
+                    yield connection
+        except (OperationalError, InterfaceError, PoolTimeoutError, OSError, TimeoutError) as error:
+            raise UnavailableError("The database") from error
+        except DBAPIError as error:
+            if error.connection_invalidated or "ConnectionDoesNotExist" in str(error) or "CannotConnect" in str(error):
+                raise UnavailableError("The database") from error
+            raise
+
+    async def close(self) -> None:
+        await self.engine.dispose()

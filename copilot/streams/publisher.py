@@ -1,0 +1,168 @@
+"""The writing end of a turn's stream.
+
+Publishing never delays a turn and never fails it. The first fault makes the stream `broken`: nothing more is written,
+the entries are removed as soon as Redis can be reached, and readers go over to stored rows. A stream with a hole in it
+would show people text that nobody wrote, so there is no way to go on after one.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import orjson
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
+
+from copilot.streams.events import (
+    FIELD,
+    FINISH_ID,
+    OUTCOME_ID,
+    START_ID,
+    UNSEALED_TTL_S,
+    encode,
+    start_part,
+    stream_key,
+)
+
+log = logging.getLogger(__name__)
+DELTAS = frozenset({"text-delta", "reasoning-delta"})
+BATCH = 500
+
+
+class StreamPublisher:
+    """Writes one turn's parts, in order, from one activity; use it as an async context manager.
+
+    Deltas that come faster than `flush_s` seconds are joined into one entry, which keeps the first one prompt and the
+    rest cheap.
+    """
+
+    def __init__(self, redis: "Redis", turn_id: str, *, flush_s: float, published: bool = True) -> None:
+        self._redis = redis
+        self._key = stream_key(turn_id)
+        self._turn_id = turn_id
+        self._flush_s = flush_s
+        self._queue: list[dict[str, Any]] = []
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._task: asyncio.Task[None] | None = None
+        self.broken = not published
+
+    async def __aenter__(self) -> "StreamPublisher":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.drain()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    def put(self, part: dict[str, Any]) -> None:
+        """Queue a part; returns at once."""
+        if self.broken:
+            return
+        last = self._queue[-1] if self._queue else None
+        if last is not None and part["type"] in DELTAS and last["type"] == part["type"] and last["id"] == part["id"]:
+            last["delta"] += part["delta"]
+        else:
+            self._queue.append(dict(part))
+        self._idle.clear()
+        self._wake.set()
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
+
+    async def drain(self) -> None:
+        """Wait until everything queued is written, or the stream is broken."""
+        await self._idle.wait()
+
+    async def _run(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._queue and not self.broken:
+                batch, self._queue = self._queue[:BATCH], self._queue[BATCH:]
+                await self._write(batch)
+            self._idle.set()
+            await asyncio.sleep(self._flush_s)
+
+    async def _write(self, batch: list[dict[str, Any]]) -> None:
+        try:
+            pipeline = self._redis.pipeline(transaction=False)
+            for part in batch:
+                pipeline.xadd(self._key, {FIELD: encode(part)}, nomkstream=True)
+            added = await pipeline.execute()
+        except (RedisError, OSError, TimeoutError) as error:
+            await self._break(error)
+            return
+        if not all(added):
+            await self._break(RedisError("the stream is gone from Redis"))
+
+    async def _break(self, error: Exception) -> None:
+        log.warning("stream of turn %s is broken, readers get stored rows: %s", self._turn_id, error)
+        self.broken = True
+        self._queue.clear()
+        self._idle.set()
+
+    async def begin(self) -> None:
+        """Create the stream with its `start` part, unless it has one."""
+        await begin_stream(self._redis, self._turn_id)
+
+    async def seal(self, outcome: dict[str, Any] | None, ttl_s: float) -> None:
+        """Write `outcome` (an `abort` or `error` part, if any) and `finish`, each once whatever is retried."""
+        await self.drain()
+        try:
+            if self.broken:
+                await self._redis.delete(self._key)
+                return
+            for entry_id, part in ((OUTCOME_ID, outcome), (FINISH_ID, {"type": "finish"})):
+                if part is not None:
+                    await _add_once(self._redis, self._key, part, entry_id)
+            await self._redis.expire(self._key, int(ttl_s) or 1)
+        except (RedisError, OSError, TimeoutError) as error:
+            await self._break(error)
+
+    async def since_step(self) -> list[dict[str, Any]]:
+        """What the stream has from the newest `start-step` on; empty if there is none or Redis is away."""
+        try:
+            return await _tail(self._redis, self._key)
+        except (RedisError, OSError, TimeoutError) as error:
+            await self._break(error)
+            return []
+
+
+async def begin_stream(redis: "Redis", turn_id: str) -> None:
+    """Create a turn's stream with its `start` part, unless it has one; a Redis that is away is no error."""
+    try:
+        await _add_once(redis, stream_key(turn_id), start_part(turn_id), START_ID, create=True)
+        await redis.expire(stream_key(turn_id), UNSEALED_TTL_S)
+    except (RedisError, OSError, TimeoutError) as error:
+        log.warning("stream of turn %s could not be started, readers get stored rows: %s", turn_id, error)
+
+
+async def _add_once(redis: "Redis", key: str, part: dict[str, Any], entry_id: str, *, create: bool = False) -> None:
+    try:
+        await redis.xadd(key, {FIELD: encode(part)}, id=entry_id, nomkstream=not create)
+    except ResponseError as error:
+        if "equal or smaller" not in str(error):
+            raise
+
+
+async def _tail(redis: "Redis", key: str) -> list[dict[str, Any]]:
+    parts: list[dict[str, Any]] = []
+    until = "+"
+    while True:
+        entries: list[Any] = await redis.xrevrange(key, max=until, count=BATCH) or []
+        for _, fields in entries:
+            part: dict[str, Any] = orjson.loads(fields[FIELD])
+            parts.append(part)
+            if part["type"] in ("start-step", "start"):
+                return parts[::-1]
+        if len(entries) < BATCH:
+            return parts[::-1]
+        until = f"({entries[-1][0].decode()}"
+
+
+def outputs_in(parts: Iterable[dict[str, Any]]) -> set[str]:
+    """Ids of the tool calls whose output is among `parts`."""
+    return {part["toolCallId"] for part in parts if part["type"].startswith("tool-output-")}

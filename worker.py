@@ -1,0 +1,116 @@
+"""A worker process: builds clients and activities, runs them until SIGTERM, closes what it opened.
+
+Nothing is taken any more after SIGTERM; what runs gets `LONGHAUL_SHUTDOWN_GRACE` seconds, then it is handed over.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from pathlib import Path
+
+import uvloop
+from temporalio.client import Client
+from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
+from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
+from temporalio.worker import Worker, WorkerDeploymentConfig
+
+from activities.deps import Deps
+from activities.heartbeat import HeartbeatInterceptor
+from activities.model import ModelActivities
+from activities.tools import ToolActivities
+from activities.turns import TurnActivities
+from copilot import redis, temporal
+from copilot.db.database import Database
+from copilot.llm.client import ModelClient
+from copilot.settings import Settings, SettingsError, load_settings
+from copilot.stack.search_attributes import register
+from copilot.tools import Registry, default_tools
+from workflows.turn import TurnWorkflow
+
+log = logging.getLogger("longhaul.worker")
+
+
+def build(client: Client, deps: Deps) -> Worker:
+    """A worker for one task queue; its workflows are pinned to its build id when it has one."""
+    settings = deps.settings
+    turns, model, tools = TurnActivities(deps), ModelActivities(deps), ToolActivities(deps)
+    versioning = None
+    if settings.build_id:
+        versioning = WorkerDeploymentConfig(
+            version=WorkerDeploymentVersion(settings.deployment_name, settings.build_id),
+            use_worker_versioning=True,
+            default_versioning_behavior=VersioningBehavior.PINNED,
+        )
+    return Worker(
+        client,
+        task_queue=settings.task_queue,
+        workflows=[TurnWorkflow],
+        activities=[
+            turns.open_turn,
+            turns.take_inbox,
+            turns.close_turn,
+            model.call_model,
+            tools.run_tool,
+            tools.store_tool_result,
+        ],
+        interceptors=[HeartbeatInterceptor(settings.heartbeat_interval)],
+        max_concurrent_activities=settings.max_concurrent_activities,
+        max_heartbeat_throttle_interval=timedelta(seconds=settings.heartbeat_interval),
+        graceful_shutdown_timeout=timedelta(seconds=settings.shutdown_grace),
+        sticky_queue_schedule_to_start_timeout=timedelta(seconds=min(5.0, settings.heartbeat_timeout)),
+        # A bug in workflow code ends the run where people see it, instead of a task retried for ever.
+        workflow_failure_exception_types=[Exception],
+        deployment_config=versioning,
+    )
+
+
+async def run(settings: Settings, tools: Registry | None = None) -> None:
+    """Run a worker until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        db = Database(settings.sqlalchemy_url)
+        stack.push_async_callback(db.close)
+        streams = redis.connect(settings)
+        stack.push_async_callback(streams.aclose)
+        model = ModelClient(settings)
+        stack.push_async_callback(model.close)
+        client = await temporal.connect(settings, runtime=_runtime(settings))
+        await register(client)
+        deps = Deps(settings=settings, db=db, redis=streams, model=model, tools=tools or default_tools())
+        async with build(client, deps):
+            log.info("worker ready on task queue %s", settings.task_queue)
+            if ready := os.environ.get("LONGHAUL_READY_FILE"):
+                Path(ready).touch()
+            await stop.wait()
+            log.info("worker drains for up to %g s", settings.shutdown_grace)
+
+
+def _runtime(settings: Settings) -> Runtime | None:
+    if not settings.worker_metrics_port:
+        return None
+    return Runtime(telemetry=TelemetryConfig(metrics=PrometheusConfig(f"127.0.0.1:{settings.worker_metrics_port}")))
+
+
+def main() -> int:
+    """The process; 0 after a clean stop, 2 for a wrong setting."""
+    try:
+        settings = load_settings()
+    except SettingsError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    with contextlib.suppress(KeyboardInterrupt):
+        uvloop.run(run(settings))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,213 @@
+"""The loop of a turn, shared by both turn workflows.
+
+Three rules keep messages safe. Signal handlers only append to the inbox. Between the last look at an empty inbox and
+the return there is no `await`, so Temporal refuses to close a run that an unseen signal has reached. And a message that
+comes when the turn has ended already, but its run has not, begins the next turn under the same workflow id.
+"""
+
+import asyncio
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError, ChildWorkflowError, is_cancelled_exception
+
+with workflow.unsafe.imports_passed_through():
+    from activities.model import ModelActivities
+    from activities.turns import TurnActivities
+    from copilot.contracts import (
+        CallModel,
+        CloseTurn,
+        ModelAnswer,
+        OpenTurn,
+        TakeInbox,
+        TurnInput,
+        TurnResult,
+        TurnStatus,
+    )
+    from copilot.errors import TURN_FAILED
+    from workflows import attributes, policies
+    from workflows.state import TurnBoard
+    from workflows.tools import ToolRunner
+
+
+class TurnLoop:
+    """Runs one turn from its first message to its end."""
+
+    def __init__(self, request: TurnInput) -> None:
+        self.board = TurnBoard(request)
+        self._tools = ToolRunner(self.board)
+        self._round_limit_reached = False
+
+    async def run(self) -> TurnResult:
+        """The whole turn.
+
+        Raises:
+            ApplicationError: the turn failed (after everything about it has been stored).
+            asyncio.CancelledError: it was stopped (likewise).
+        """
+        board = self.board
+        try:
+            answered = await self._work()
+            board.status = TurnStatus.COMPLETED
+            if not answered:
+                return self._end()  # a late duplicate: there was nothing to answer, and there is nothing to close
+        except (asyncio.CancelledError, ActivityError, ChildWorkflowError) as error:
+            stopped = is_cancelled_exception(error) or workflow.cancellation_reason() is not None
+            board.status = TurnStatus.CANCELLED if stopped else TurnStatus.FAILED
+            board.error = None if stopped else _cause(error)
+        except Exception as error:
+            # A bug of ours must end the turn visibly, with a row, and not as a workflow task retried for ever.
+            workflow.logger.exception("turn failed by a defect")
+            board.status = TurnStatus.FAILED
+            board.error = f"The turn failed by a defect in Longhaul: {type(error).__name__}: {error}"
+        await self._close()
+        return self._end()
+
+    async def _work(self) -> bool:
+        board = self.board
+        if not board.state.opened and not await self._open():
+            return False
+        while True:
+            if board.state.round >= board.request.limits.max_rounds:
+                self._round_limit_reached = True
+                return True
+            board.update(round=board.state.round + 1)
+            answer = await self._call_model()
+            if answer.tool_calls:
+                board.update(step_open=True)
+                await self._tools.run(answer)
+            took = await self._take_inbox()
+            if not answer.tool_calls and not took:
+                return True
+            self._continue_as_new_if_long()
+
+    async def _open(self) -> bool:
+        board, request = self.board, self.board.request
+        opened = await workflow.execute_activity_method(
+            TurnActivities.open_turn,
+            OpenTurn(
+                turn=board.ref,
+                message_ids=board.take(),
+                model=request.model,
+                mode=request.mode,
+                tier=request.tier,
+                scope=request.scope,
+                started_at=board.state.started_at,
+            ),
+            summary="open turn",
+            **policies.storing(request.limits),
+        )
+        board.update(opened=True, title_wanted=opened.title_wanted)
+        board.note_published(opened.published)
+        return bool(opened.taken)
+
+    async def _call_model(self) -> ModelAnswer:
+        board, request = self.board, self.board.request
+        self._show()
+        answer: ModelAnswer = await workflow.execute_activity_method(
+            ModelActivities.call_model,
+            CallModel(
+                turn=board.ref,
+                round=board.state.round,
+                model=request.model,
+                mode=request.mode,
+                scope=request.scope,
+                title_wanted=board.state.title_wanted and board.state.round == 1,
+                step_open=board.state.step_open,
+            ),
+            summary=f"round {board.state.round} · {request.model}",
+            **policies.calling_model(request.limits),
+        )
+        board.note_published(answer.published)
+        board.finish_reason = answer.finish_reason
+        board.update(usage=board.state.usage + answer.usage, answered_with_text=answer.has_text, step_open=False)
+        self._show()
+        return answer
+
+    async def _take_inbox(self) -> bool:
+        board = self.board
+        if not (ids := board.take()):
+            return False
+        noun = "follow-up" if len(ids) == 1 else "follow-ups"
+        taken = await workflow.execute_activity_method(
+            TurnActivities.take_inbox,
+            TakeInbox(turn=board.ref, round=board.state.round, message_ids=ids),
+            summary=f"take {len(ids)} {noun}",
+            **policies.storing(board.request.limits),
+        )
+        board.note_published(taken.published)
+        return bool(taken.taken)
+
+    def _continue_as_new_if_long(self) -> None:
+        """Go on in a fresh history, with the inbox; the turn keeps its id."""
+        board = self.board
+        most = board.request.limits.continue_as_new_events
+        if workflow.info().is_continue_as_new_suggested() or 0 < most < workflow.info().get_current_history_length():
+            board.update(sub_sessions=list(board.sub_sessions.values()))
+            request = board.request.model_copy(update={"state": board.state, "inbox": list(board.inbox)})
+            workflow.continue_as_new(request)
+
+    async def _close(self) -> None:
+        board, request = self.board, self.board.request
+        await self._tools.settle()
+        board.ended_at = workflow.now()
+        board.tools_running.clear()
+        stopped = board.status is TurnStatus.CANCELLED
+        # Stop means: spend no more. What waits is kept as rows, for the next turn to see. A failed turn leaves its
+        # waiting messages to the next turn, which begins at once (see `_end`).
+        waiting = board.take() if stopped else []
+        await workflow.execute_activity_method(
+            TurnActivities.close_turn,
+            CloseTurn(
+                turn=board.ref,
+                progress=board.progress().model_copy(update={"inbox": []}),
+                answered_with_text=board.state.answered_with_text,
+                finish_reason=board.finish_reason,
+                round_limit_reached=self._round_limit_reached,
+                step_open=board.state.step_open,
+                waiting=waiting,
+                model=request.model,
+                mode=request.mode,
+                tier=request.tier,
+            ),
+            summary=f"close turn · {board.status}",
+            **policies.storing(request.limits),
+        )
+
+    def _end(self) -> TurnResult:
+        """Leave the run; nothing may be awaited from here on."""
+        board = self.board
+        self._show()
+        workflow.upsert_search_attributes([attributes.STATUS.value_set(board.status)])
+        if unseen := [f for f in board.inbox if f.message_id not in board.state.seen]:
+            turn_id = str(workflow.uuid4())
+            following = board.request.model_copy(update={"turn_id": turn_id, "inbox": unseen, "state": None})
+            workflow.continue_as_new(
+                following,
+                memo={"turn_id": turn_id},
+                search_attributes=attributes.running(following),
+            )
+        if board.status is TurnStatus.FAILED:
+            raise ApplicationError(board.error or "The turn failed.", type=TURN_FAILED, non_retryable=True)
+        if board.status is TurnStatus.CANCELLED:
+            raise asyncio.CancelledError("stopped")
+        return self._result()
+
+    def _result(self) -> TurnResult:
+        board = self.board
+        return TurnResult(
+            turn_id=board.request.turn_id,
+            status=board.status,
+            rounds=board.state.round,
+            usage=board.state.usage,
+            error=board.error,
+        )
+
+    def _show(self) -> None:
+        workflow.set_current_details(self.board.details())
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost failure in words, without the wrappers that Temporal puts around it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(getattr(error, "message", "") or error) or type(error).__name__

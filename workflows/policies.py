@@ -1,0 +1,65 @@
+"""Time-outs and retry policies, named and in one place; a typo here fails at import, not in a hanging run."""
+
+from datetime import timedelta
+from typing import Any
+
+from temporalio.common import RetryPolicy
+from temporalio.workflow import ActivityCancellationType
+
+from copilot.contracts import TurnLimits
+
+# Bugs: trying again cannot help, and the turn should fail visibly instead.
+BUGS = [
+    *("TypeError", "ValueError", "KeyError", "IndexError", "AttributeError", "AssertionError", "RuntimeError"),
+    *("ValidationError", "IntegrityError", "ProgrammingError", "DataError", "MissingGreenlet", "JSONDecodeError"),
+]
+
+# The database may be away for as long as `storage_window`; its time-out, not a count, ends the tries.
+STORAGE_RETRY = RetryPolicy(
+    initial_interval=timedelta(milliseconds=200),
+    backoff_coefficient=2.0,
+    maximum_interval=timedelta(seconds=10),
+    non_retryable_error_types=BUGS,
+)
+# Waits between tries are set by the activity (`next_retry_delay`); this policy spaces those after a dead worker.
+MODEL_RETRY = RetryPolicy(
+    initial_interval=timedelta(milliseconds=100),
+    backoff_coefficient=2.0,
+    maximum_interval=timedelta(seconds=10),
+    non_retryable_error_types=BUGS,
+)
+TOOL_RETRY = MODEL_RETRY
+STORE_ONCE = timedelta(seconds=60)
+
+
+def storing(limits: TurnLimits) -> dict[str, Any]:
+    """Options of activities that read and write rows."""
+    return {
+        "start_to_close_timeout": STORE_ONCE,
+        "schedule_to_close_timeout": timedelta(seconds=limits.storage_window),
+        "heartbeat_timeout": timedelta(seconds=limits.heartbeat_timeout),
+        "retry_policy": STORAGE_RETRY,
+        "cancellation_type": ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+    }
+
+
+def calling_model(limits: TurnLimits) -> dict[str, Any]:
+    """Options of a model call; its stop waits until the partial text is stored."""
+    return {
+        "start_to_close_timeout": timedelta(seconds=limits.model_max_seconds),
+        "schedule_to_close_timeout": timedelta(seconds=limits.model_max_seconds + limits.storage_window),
+        "heartbeat_timeout": timedelta(seconds=limits.heartbeat_timeout),
+        "retry_policy": MODEL_RETRY,
+        "cancellation_type": ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+    }
+
+
+def running_tool(limits: TurnLimits) -> dict[str, Any]:
+    """Options of a tool run. Its own time-out is final; a dead worker or an absent database is not."""
+    return {
+        "start_to_close_timeout": timedelta(seconds=limits.tool_timeout),
+        "schedule_to_close_timeout": timedelta(seconds=limits.tool_timeout * limits.tool_tries + limits.storage_window),
+        "heartbeat_timeout": timedelta(seconds=limits.heartbeat_timeout),
+        "retry_policy": TOOL_RETRY,
+        "cancellation_type": ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+    }

@@ -1,0 +1,122 @@
+"""What a running turn knows: its inbox, its tools, its usage; and how it shows them."""
+
+from datetime import datetime
+
+from temporalio import workflow
+
+from copilot.contracts import (
+    FollowUp,
+    Progress,
+    SubSessionRecord,
+    ToolRecord,
+    ToolStatus,
+    TurnInput,
+    TurnRef,
+    TurnState,
+    TurnStatus,
+)
+
+RECENT_TOOLS = 20
+
+
+class TurnBoard:
+    """The mutable state of one turn. Handlers append to `inbox`; everything else belongs to the loop."""
+
+    def __init__(self, request: TurnInput) -> None:
+        self.request = request
+        self.status = TurnStatus.RUNNING
+        self.inbox: list[FollowUp] = list(request.inbox)
+        self.tools_running: dict[str, ToolRecord] = {}
+        self.sub_sessions: dict[str, SubSessionRecord] = {}
+        self.ended_at: datetime | None = None
+        self.error: str | None = None
+        self.finish_reason = ""
+        self.state = request.state or TurnState(turn_id=request.turn_id, started_at=workflow.now())
+        self.sub_sessions = {record.sub_session_id: record for record in self.state.sub_sessions}
+
+    @property
+    def ref(self) -> TurnRef:
+        return TurnRef(
+            session_id=self.request.session_id,
+            turn_id=self.request.turn_id,
+            user_id=self.request.user_id,
+            published=self.state.published,
+        )
+
+    def update(self, **values: object) -> None:
+        """Change fields of the state that is carried over when the turn continues as new."""
+        self.state = self.state.model_copy(update=values)
+
+    def note_published(self, published: bool) -> None:
+        if not published and self.state.published:
+            self.update(published=False)
+
+    def take(self) -> list[str]:
+        """Empty the inbox; ids in order of acceptance, each once in the life of the turn."""
+        taken = list(dict.fromkeys(f.message_id for f in self.inbox if f.message_id not in self.state.seen))
+        self.inbox.clear()
+        if taken:
+            self.update(seen=[*self.state.seen, *taken])
+        return taken
+
+    def tool_started(self, tool_call_id: str, name: str) -> None:
+        self.tools_running[tool_call_id] = ToolRecord(
+            tool_call_id=tool_call_id, name=name, round=self.state.round, started_at=workflow.now()
+        )
+
+    def tool_ended(self, tool_call_id: str, status: ToolStatus) -> None:
+        record = self.tools_running.pop(tool_call_id)
+        ended = record.model_copy(update={"status": status, "ended_at": workflow.now()})
+        self.update(
+            tools_done=self.state.tools_done + 1, recent_tools=[*self.state.recent_tools, ended][-RECENT_TOOLS:]
+        )
+
+    def progress(self) -> Progress:
+        """What a poller sees."""
+        duration = None
+        if self.ended_at is not None:
+            duration = round((self.ended_at - self.state.started_at).total_seconds() * 1000)
+        return Progress(
+            turn_id=self.request.turn_id,
+            session_id=self.request.session_id,
+            status=self.status,
+            round=self.state.round,
+            model=self.request.model,
+            tools_running=list(self.tools_running.values()),
+            tools_done=self.state.tools_done,
+            recent_tools=self.state.recent_tools,
+            sub_sessions=list(self.sub_sessions.values()),
+            inbox=list({f.message_id: f for f in self.inbox if f.message_id not in self.state.seen}.values()),
+            usage=self.state.usage,
+            started_at=self.state.started_at,
+            ended_at=self.ended_at,
+            duration_ms=duration,
+            error=self.error,
+        )
+
+    def details(self) -> str:
+        """The turn as Markdown for the Web UI."""
+        usage = self.state.usage
+        cost = "–" if usage.cost_microdollars is None else f"${usage.cost_microdollars / 1e6:.6f}"
+        lines = [
+            "| round | status | tools | waiting | tokens in / out | cost |",
+            "|---|---|---|---|---|---|",
+            f"| {self.state.round} | {self.status} | {self.state.tools_done} done, {len(self.tools_running)} running "
+            f"| {len(self.inbox)} | {usage.prompt_tokens} / {usage.completion_tokens} | {cost} |",
+        ]
+        records = [*self.state.recent_tools, *self.tools_running.values()]
+        if records:
+            lines += ["", "| round | tool | status | seconds |", "|---|---|---|---|"]
+            lines += [f"| {r.round} | {r.name} | {r.status} | {_seconds(r)} |" for r in records]
+        if self.sub_sessions:
+            lines += ["", "| sub-session | status | task |", "|---|---|---|"]
+            lines += [f"| {s.sub_session_id} | {s.status} | {s.task} |" for s in self.sub_sessions.values()]
+        if self.error:
+            lines += ["", f"**Error:** {self.error}"]
+        return "\n".join(lines)
+
+
+def _seconds(record: ToolRecord) -> str:
+    if record.ended_at is None:
+        return ""
+    return f"{(record.ended_at - record.started_at).total_seconds():.1f}"

@@ -1,0 +1,107 @@
+"""The tool calls of a round, in parallel: activities, timers and child workflows."""
+
+import asyncio
+from datetime import timedelta
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, is_cancelled_exception
+
+with workflow.unsafe.imports_passed_through():
+    from pydantic import ValidationError
+
+    from activities.tools import ToolActivities
+    from copilot.contracts import ModelAnswer, RunTool, StoreToolResult, ToolCall, ToolOutcome, ToolStatus
+    from copilot.tools.flow import WORKFLOW_TOOLS, WaitFor
+    from copilot.tools.registry import allowed, describe
+    from workflows import policies
+    from workflows.state import TurnBoard
+
+
+class ToolRunner:
+    """Runs the tool calls of a turn."""
+
+    def __init__(self, board: TurnBoard) -> None:
+        self._board = board
+
+    async def run(self, answer: ModelAnswer) -> None:
+        """All calls of one answer; each ends with a stored row, except when the turn is stopped."""
+        calls = (self._one(answer, call) for call in answer.tool_calls)
+        for ended in await asyncio.gather(*calls, return_exceptions=True):
+            if isinstance(ended, BaseException):
+                raise ended
+
+    async def settle(self) -> None:
+        """The turn ends: nothing of its tools goes on that should not."""
+
+    async def _one(self, answer: ModelAnswer, call: ToolCall) -> None:
+        board = self._board
+        board.tool_started(call.tool_call_id, call.name)
+        workflow.set_current_details(board.details())
+        status = ToolStatus.CANCELLED
+        try:
+            if call.name in WORKFLOW_TOOLS and allowed(call.name, board.request.scope):
+                outcome = await self._in_workflow(call)
+            else:
+                outcome = await self._activity(answer, call)
+            status = outcome.status
+            board.note_published(outcome.published)
+        finally:
+            board.tool_ended(call.tool_call_id, status)
+            workflow.set_current_details(board.details())
+
+    async def _activity(self, answer: ModelAnswer, call: ToolCall) -> ToolOutcome:
+        board = self._board
+        limits = board.request.limits
+        try:
+            return await workflow.execute_activity_method(
+                ToolActivities.run_tool,
+                RunTool(
+                    turn=board.ref,
+                    round=board.state.round,
+                    message_id=answer.message_id,
+                    tool_call_id=call.tool_call_id,
+                    name=call.name,
+                    scope=board.request.scope,
+                    max_tries=limits.tool_tries,
+                ),
+                summary=f"tool · {call.name}",
+                **policies.running_tool(limits),
+            )
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise
+            return await self._store(call, f"{call.name} failed: {_reason(error)}", is_error=True)
+
+    async def _in_workflow(self, call: ToolCall) -> ToolOutcome:
+        try:
+            return await self._wait(call, WaitFor.model_validate_json(call.arguments or "{}"))
+        except ValidationError as error:
+            return await self._store(call, f"{call.name}: {describe(error)}", is_error=True)
+
+    async def _wait(self, call: ToolCall, given: WaitFor) -> ToolOutcome:
+        longest = self._board.request.limits.wait_max_seconds
+        if given.seconds > longest:
+            return await self._store(call, f"wait: at most {longest:g} seconds at a time.", is_error=True)
+        await workflow.sleep(timedelta(seconds=given.seconds), summary=f"tool · wait {given.seconds:g} s")
+        return await self._store(call, f"Waited {given.seconds:g} seconds.")
+
+    async def _store(self, call: ToolCall, output: str, *, is_error: bool = False) -> ToolOutcome:
+        board = self._board
+        return await workflow.execute_activity_method(
+            ToolActivities.store_tool_result,
+            StoreToolResult(
+                turn=board.ref,
+                round=board.state.round,
+                tool_call_id=call.tool_call_id,
+                name=call.name,
+                output=output,
+                is_error=is_error,
+            ),
+            summary=f"result · {call.name}",
+            **policies.storing(board.request.limits),
+        )
+
+
+def _reason(error: ActivityError) -> str:
+    cause = error.cause or error
+    return str(getattr(cause, "message", "") or cause)
