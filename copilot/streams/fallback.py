@@ -51,8 +51,11 @@ class RowParts:
 
     def row(self, row: Row[Any]) -> Iterable[Part]:
         """The parts of one row."""
-        if row.role in ("reasoning", "assistant") and not (row.round in self._done and row.kind == "message"):
-            yield from self._model_row(row)
+        if row.role in ("reasoning", "assistant"):
+            if row.round not in self._done and row.kind != "error":  # the error is said by `closing`
+                yield from self._model_row(row)
+        elif row.kind == "follow_up" and row.client_message_id not in self._seen.follow_ups:
+            yield data_part("follow-up", {"message_id": row.client_message_id, "round": row.round})
         elif row.role == "tool" and (row.round, row.tool_call_id) not in self._seen.outputs:
             yield from self._step(row.round)
             yield tool_output_part(row.tool_call_id, row.content, is_error=row.is_error)

@@ -1,6 +1,6 @@
 """The reading end of a turn's stream.
 
-The publisher never writes after a fault and never into a stream that has gone (`publisher.py`), so what can be read here
+The publisher never writes after a fault and never into a stream that has gone (`publisher.py`), so what is read here
 is whole up to some point. When it cannot be read to its end, `StreamLostError` says so and readers go over to rows.
 """
 

@@ -27,6 +27,7 @@ class Seen:
         self.unfinished: list[str] = []
         self.inputs: set[tuple[int | None, str]] = set()
         self.outputs: set[tuple[int | None, str]] = set()
+        self.follow_ups: set[str] = set()
         self._voided = False
 
     def feed(self, part: bytes) -> None:
@@ -50,6 +51,8 @@ class Seen:
             self._note_tool(kind, (self.round, part["toolCallId"]))
         elif kind == "data-voided":
             self._note_voided(part["data"])
+        elif kind == "data-follow-up":
+            self.follow_ups.add(part["data"]["message_id"])
         elif kind == "data-progress" and self.step_open:
             self.round = part["data"].get("round", self.round)
         else:
