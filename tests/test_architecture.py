@@ -1,0 +1,104 @@
+"""The import arrows of the design, drawn from the source; the length of files; what no file may name."""
+
+import ast
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+OURS = {"activities", "api", "bench", "copilot", "scripts", "tests", "worker", "workflows"}
+#: Who may import whom; a part may always import itself. Entry points start processes, so they may reach all of it.
+ARROWS = {
+    "worker": {"workflows", "activities", "copilot"},
+    "api": {"workflows", "copilot"},
+    "workflows": {"activities", "copilot"},
+    "activities": {"copilot"},
+    "copilot": set(),
+    "copilot.cli": {"worker", "api", "workflows", "activities", "copilot"},
+    "copilot.stack": {"worker", "api", "workflows", "activities", "copilot"},
+    "bench": OURS - {"tests"},
+    "scripts": OURS - {"tests"},
+    "tests": OURS,
+}
+SKIPPED = {".venv", ".git", ".longhaul", "node_modules", "dist", "build", "__pycache__"}
+MAX_LINES = 300
+#: Put together here, so that this file does not name them.
+UNNAMED = [
+    "/".join(("", "work", "")),
+    "/".join(("", "root", "")),
+    *(".".join(parts) for parts in (("pypi", "org"), ("files", "pythonhosted", "org"), ("registry", "npmjs", "org"))),
+    *(".".join(parts) for parts in (("registry", "yarnpkg", "com"), ("proxy", "golang", "org"), ("index", "crates"))),
+    ".".join(("repo", "maven", "apache", "org")),
+]
+BINARY = {".png", ".jpg", ".gif", ".ico", ".woff2", ".gz", ".pyc", ".db", ".pdf"}
+
+
+def files(suffix: str = "") -> Iterator[Path]:
+    """All files of the checkout that are ours."""
+    for folder, folders, names in os.walk(ROOT):
+        folders[:] = [name for name in folders if name not in SKIPPED and not name.endswith("_cache")]
+        yield from (Path(folder, name) for name in names if name.endswith(suffix))
+
+
+def part_of(path: Path) -> str:
+    """The part of the product that a file belongs to."""
+    relative = path.relative_to(ROOT).with_suffix("")
+    dotted = ".".join(relative.parts[:2])
+    return dotted if dotted in ARROWS else relative.parts[0]
+
+
+def imported(path: Path) -> Iterator[tuple[int, str]]:
+    """Every module of ours that a file imports anywhere in it, with the line."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                names = [".".join(path.relative_to(ROOT).parts[: -node.level])]
+            elif node.module:
+                names = [node.module]
+        yield from ((node.lineno, name) for name in names if name.split(".")[0] in OURS)  # type: ignore[attr-defined]
+
+
+def wrong_arrows() -> Iterator[str]:
+    for path in files(".py"):
+        part = part_of(path)
+        if part not in ARROWS:
+            continue
+        allowed = ARROWS[part] | {part, part.split(".")[0]}
+        for line, module in imported(path):
+            if module.split(".")[0] not in allowed:
+                yield f"{path.relative_to(ROOT)}:{line} imports {module}"
+
+
+def test_imports_point_one_way() -> None:
+    assert list(wrong_arrows()) == []
+
+
+def test_the_arrows_would_be_seen() -> None:
+    """The check above sees real imports: a test that draws nothing would pass for ever."""
+    drawn = {(part_of(path), module.split(".")[0]) for path in files(".py") for _, module in imported(path)}
+    assert {("activities", "copilot"), ("workflows", "copilot"), ("tests", "copilot"), ("worker", "workflows")} <= drawn
+
+
+def test_no_file_is_too_long() -> None:
+    lengths = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8").count("\n") for path in files(".py")}
+    assert {name: length for name, length in lengths.items() if length > MAX_LINES} == {}
+
+
+@pytest.mark.parametrize("name", UNNAMED)
+def test_no_file_names_a_registry_or_a_machine(name: str) -> None:
+    texts = (path for path in files() if path.suffix not in BINARY and path.stat().st_size < 3_000_000)
+    found = [
+        str(path.relative_to(ROOT)) for path in texts if name in path.read_text(encoding="utf-8", errors="replace")
+    ]
+    assert found == []
+
+
+def test_every_tests_folder_is_a_package() -> None:
+    """Else `tests/workflows` would shadow our `workflows`."""
+    folders = {path.parent for path in files(".py") if path.is_relative_to(ROOT / "tests")}
+    assert [str(folder) for folder in folders if not (folder / "__init__.py").exists()] == []
