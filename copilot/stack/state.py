@@ -81,9 +81,16 @@ class HomeLock:
         self._handle: int | None = None
 
     def acquire(self) -> bool:
-        """Take the lock and write our pid; False when another supervisor has it."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        """Take the lock and write our pid; False when another supervisor has it.
+
+        Raises:
+            StackError: the home cannot be made or written.
+        """
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise StackError(f"{self._path.parent} cannot be written ({error.strerror}); set LONGHAUL_HOME") from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -115,7 +122,7 @@ def running_supervisor(home: Path) -> int | None:
     path = home / "supervisor.pid"
     try:
         handle = os.open(path, os.O_RDWR)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
