@@ -10,13 +10,14 @@ from pydantic import BaseModel
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
+from activities import budgets
 from activities.deps import Deps, handed_over, storage_faults
 from activities.heartbeat import checkpoint
 from activities.rows import answer_from_row, partial_rows, store_answer
 from activities.title import TitleCall
 from copilot.contracts import CallModel, ModelAnswer
 from copilot.db import messages, sessions
-from copilot.errors import MODEL_FAILED, MODEL_RETRY, StreamBrokenError
+from copilot.errors import BUDGET_REACHED, MODEL_FAILED, MODEL_RETRY, StreamBrokenError
 from copilot.llm.completion import Assembler, Completion, Piece
 from copilot.llm.context import fit, openai_messages, system_message
 from copilot.llm.failures import backoff, classify
@@ -65,11 +66,14 @@ class ModelActivities:
             async with deps.db.read() as connection:
                 session = await sessions.get(connection, call.turn.session_id)
                 rows = await messages.conversation(connection, call.turn.session_id)
+                used_up = await budgets.reached(connection, call.turn.session_id, call.scope)
         own_row = messages.row_id(call.turn.turn_id, call.round, "assistant")
         if stored := next((row for row in reversed(rows) if row.id == own_row), None):
             # An earlier try stored its answer and died before it could say so.
             await self._end_again(call, publisher)
             return answer_from_row(stored)
+        if used_up:
+            raise ApplicationError(used_up, type=BUDGET_REACHED, non_retryable=True)
         if activity.info().attempt > 1:
             for part in leftovers(await publisher.since_step(), call.round):
                 publisher.put(part)
@@ -149,7 +153,9 @@ class ModelActivities:
             async with self._deps.db.read() as connection:
                 rows = await messages.of_round(connection, call.turn.turn_id, call.round)
         answer = next(row for row in rows if row.role == "assistant")
-        calls = [(made["id"], made["function"]["name"], made["function"]["arguments"]) for made in answer.tool_calls or ()]
+        calls = [
+            (made["id"], made["function"]["name"], made["function"]["arguments"]) for made in answer.tool_calls or ()
+        ]
         available = {part["toolCallId"] for part in parts if part["type"] == "tool-input-available"}
         if any(part["type"] == "finish-step" for part in parts) or (calls and available >= {c[0] for c in calls}):
             return

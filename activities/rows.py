@@ -16,14 +16,13 @@ async def store_answer(connection: AsyncConnection, call: CallModel, completion:
     """Reasoning, answer and ledger entry in one transaction."""
     turn = call.turn
     await messages.append(connection, turn.session_id, _rows(call, completion, "message"))
-    session = await sessions.get(connection, turn.session_id)
     await sessions.book(
         connection,
         {
             "id": row_id(turn.turn_id, call.round, "usage"),
             "user_id": turn.user_id,
             "session_id": turn.session_id,
-            "root_session_id": session.root_session_id or turn.session_id,
+            "path": call.scope.path(turn.session_id),
             "turn_id": turn.turn_id,
             "round": call.round,
             "model": completion.model or call.model,

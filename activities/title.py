@@ -75,7 +75,7 @@ class TitleCall:
                     "id": row_id(turn.turn_id, self._call.round, "title"),
                     "user_id": turn.user_id,
                     "session_id": turn.session_id,
-                    "root_session_id": turn.session_id,
+                    "path": self._call.scope.path(turn.session_id),
                     "turn_id": turn.turn_id,
                     "round": self._call.round,
                     "kind": "title",

@@ -134,5 +134,3 @@ def _context(home: Path, call: RunTool) -> ToolContext:
         workspace=home / "workspaces" / call.turn.session_id,
         scope=call.scope,
     )
-
-

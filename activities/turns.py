@@ -4,6 +4,7 @@ from typing import Any
 
 from temporalio import activity
 
+from activities.budgets import budgets_of
 from activities.deps import Deps, storage_faults
 from copilot.contracts import (
     ClosedTurn,
@@ -49,12 +50,15 @@ class TurnActivities:
                 if taken:
                     values = opening.model_dump(include={"model", "mode", "tier", "started_at"})
                     await sessions.start_turn(connection, turn, {**values, "trigger_message_id": taken[0]})
+                budgets = await budgets_of(connection, session, opening.scope, opening.started_at)
         async with self._deps.publisher(turn) as publisher:
             await publisher.begin()
             if not taken:
                 # Every message had been answered by an earlier turn: a late duplicate. Let its reader go.
                 await publisher.seal(None, self._deps.settings.stream_ttl)
-        return OpenedTurn(taken=taken, title_wanted=session.title is None, published=not publisher.broken)
+        return OpenedTurn(
+            taken=taken, title_wanted=session.title is None, budgets=budgets, published=not publisher.broken
+        )
 
     async def _lost_rows(self, connection: Any, session_id: str, turn_id: str) -> list[dict[str, Any]]:
         return [
@@ -165,11 +169,15 @@ def _final_rows(closing: CloseTurn, closing_text: str) -> list[dict[str, Any]]:
         spoken = {"id": row_id(turn_id, "closing"), "role": "assistant", "kind": "notice", "content": closing_text}
         return [{**spoken, **common}]
     if closing.progress.status is TurnStatus.CANCELLED:
-        return [
-            {"id": row_id(turn_id, "stop"), "role": "system", "kind": "stop", "content": prompts.STOPPED, **common}
-        ]
+        return [{"id": row_id(turn_id, "stop"), "role": "system", "kind": "stop", "content": prompts.STOPPED, **common}]
     if closing.progress.status is TurnStatus.FAILED:
         text = closing.progress.error or "The turn failed."
-        row: dict[str, Any] = {"id": row_id(turn_id, "error"), "role": "assistant", "kind": "error", "content": text, "is_error": True}
+        row: dict[str, Any] = {
+            "id": row_id(turn_id, "error"),
+            "role": "assistant",
+            "kind": "error",
+            "content": text,
+            "is_error": True,
+        }
         return [{**row, **common}]
     return []

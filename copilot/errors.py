@@ -36,6 +36,7 @@ class StreamBrokenError(LonghaulError):
 
 # Types of `ApplicationError`, as the Web UI shows them.
 MODEL_FAILED = "ModelFailed"
+BUDGET_REACHED = "BudgetReached"
 MODEL_RETRY = "ModelTryFailed"
 STORAGE_UNAVAILABLE = "StorageUnavailable"
 HANDED_OVER = "HandedOver"

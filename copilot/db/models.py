@@ -129,7 +129,7 @@ class LedgerRow(Base):
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
     user_id: Mapped[str] = mapped_column(String(255))
     session_id: Mapped[str] = mapped_column(String(64))
-    root_session_id: Mapped[str] = mapped_column(String(64))
+    path: Mapped[str] = mapped_column(String(1000))
     turn_id: Mapped[str] = mapped_column(String(64))
     round: Mapped[int] = mapped_column(Integer)
     kind: Mapped[str] = mapped_column(String(16), default="turn")
@@ -144,5 +144,5 @@ class LedgerRow(Base):
     __table_args__ = (
         Index("ix_ledger_user", "user_id", "created_at"),
         Index("ix_ledger_session", "session_id"),
-        Index("ix_ledger_root", "root_session_id"),
+        Index("ix_ledger_path", "path"),
     )

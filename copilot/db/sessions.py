@@ -163,6 +163,20 @@ async def get_turn(connection: AsyncConnection, session_id: str, turn_id: str) -
     return found.first()
 
 
+async def standing(connection: AsyncConnection, session_id: str, turn_id: str) -> tuple[TurnStatus, int] | None:
+    """A turn's status and the newest round that the model has answered in; None while it has no row."""
+    newest = (
+        select(func.max(MessageRow.round))
+        .where(MessageRow.turn_id == turn_id, MessageRow.role == "assistant")
+        .scalar_subquery()
+    )
+    found = await connection.execute(
+        select(TurnRow.status, newest).where(TurnRow.session_id == session_id, TurnRow.turn_id == turn_id)
+    )
+    row = found.first()
+    return (TurnStatus(row[0]), row[1] or 0) if row is not None else None
+
+
 async def turns(connection: AsyncConnection, session_id: str, limit: int = 50) -> Sequence[Row[Any]]:
     """A session's turns, newest first."""
     found = await connection.execute(
@@ -196,6 +210,20 @@ async def book(connection: AsyncConnection, values: dict[str, Any]) -> None:
     """Enter one model call into the ledger, once."""
     if not await connection.scalar(select(LedgerRow.id).where(LedgerRow.id == values["id"])):
         await connection.execute(insert(LedgerRow).values(**values))
+
+
+async def spent_below(connection: AsyncConnection, path: str) -> int:
+    """Microdollars that a session and all below it have used; `path` as `Scope.path` gives it."""
+    found = await connection.scalar(
+        select(func.sum(LedgerRow.cost_microdollars)).where(LedgerRow.path >= path, LedgerRow.path < path + "\x7f")
+    )
+    return int(found or 0)
+
+
+async def worked_ms(connection: AsyncConnection, session_id: str) -> int:
+    """Milliseconds that a session's ended turns took."""
+    found = await connection.scalar(select(func.sum(TurnRow.duration_ms)).where(TurnRow.session_id == session_id))
+    return int(found or 0)
 
 
 async def spent(connection: AsyncConnection, session_ids: Sequence[str]) -> dict[str, Usage]:

@@ -40,7 +40,7 @@ def upgrade() -> None:
         sa.Column("id", sa.String(length=64), nullable=False),
         sa.Column("user_id", sa.String(length=255), nullable=False),
         sa.Column("session_id", sa.String(length=64), nullable=False),
-        sa.Column("root_session_id", sa.String(length=64), nullable=False),
+        sa.Column("path", sa.String(length=1000), nullable=False),
         sa.Column("turn_id", sa.String(length=64), nullable=False),
         sa.Column("round", sa.Integer(), nullable=False),
         sa.Column("kind", sa.String(length=16), nullable=False),
@@ -54,7 +54,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     with op.batch_alter_table("usage_ledger", schema=None) as batch_op:
-        batch_op.create_index("ix_ledger_root", ["root_session_id"], unique=False)
+        batch_op.create_index("ix_ledger_path", ["path"], unique=False)
         batch_op.create_index("ix_ledger_session", ["session_id"], unique=False)
         batch_op.create_index("ix_ledger_user", ["user_id", "created_at"], unique=False)
 
@@ -120,7 +120,7 @@ def downgrade() -> None:
     with op.batch_alter_table("usage_ledger", schema=None) as batch_op:
         batch_op.drop_index("ix_ledger_user")
         batch_op.drop_index("ix_ledger_session")
-        batch_op.drop_index("ix_ledger_root")
+        batch_op.drop_index("ix_ledger_path")
 
     op.drop_table("usage_ledger")
     with op.batch_alter_table("sessions", schema=None) as batch_op:

@@ -1,0 +1,75 @@
+"""What passes between a turn and its sub-sessions."""
+
+from copilot.contracts.base import Contract, SubSessionState, TurnRef
+from copilot.contracts.turn import FollowUp, Scope, TurnInput, TurnLimits
+
+
+class PrepareSubSession(Contract):
+    """Make (or find) the sub-session of a `run_sub_session` call and keep its prompt for it."""
+
+    turn: TurnRef
+    round: int
+    tool_call_id: str
+    arguments: str
+    scope: Scope
+    limits: TurnLimits
+    children_running: int = 0
+    mode: str = "fast"
+    tier: str = "standard"
+    model: str = ""
+
+
+class PreparedSubSession(Contract):
+    """The child to start, and the message that waits for it; or why not (`error`, words for the model)."""
+
+    error: str | None = None
+    sub_session_id: str = ""
+    request: TurnInput | None = None
+    follow_up: FollowUp | None = None
+    task: str = ""
+    wait_seconds: float = 0.0
+    detached: bool = False
+    published: bool = True
+
+
+class LookAtSubSession(Contract):
+    """Ask for the live status of a sub-session of this user; `cancel` stops it and all below it first."""
+
+    turn: TurnRef
+    scope: Scope
+    sub_session_id: str
+    cancel: bool = False
+
+
+class SubSessionSeen(Contract):
+    """What was seen; `error` when there is no such sub-session (or it is somebody else's)."""
+
+    error: str | None = None
+    status: SubSessionState = SubSessionState.RUNNING
+    turn_id: str = ""
+    was_running: bool = False
+
+
+class SubSessionEnded(Contract):
+    """Signal of a sub-session to its parent's turn: it has come to its end."""
+
+    sub_session_id: str
+    turn_id: str
+    status: SubSessionState
+
+
+class ReportSubSession(Contract):
+    """Store and publish the result of a sub-session tool call."""
+
+    turn: TurnRef
+    round: int
+    tool_call_id: str
+    name: str
+    sub_session_id: str
+    sub_turn_id: str
+    status: SubSessionState
+    queued: bool = False
+    was_cancelled: bool = False
+    interrupted: bool = False
+    elapsed_seconds: float = 0.0
+    include_progress: bool = False
