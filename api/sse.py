@@ -14,6 +14,7 @@ from api.live import Live
 from api.services import Services
 from copilot.db import sessions
 from copilot.errors import UnavailableError
+from copilot.streams.events import data_part, encode
 from copilot.streams.fallback import parts_from_rows
 from copilot.streams.reader import BEGINNING, StreamLostError, StreamReader
 from copilot.streams.seen import Seen
@@ -23,6 +24,7 @@ KEEP_ALIVE = b": keep-alive\n\n"
 DONE = b"data: [DONE]\n\n"
 # An event without data shows nowhere, but makes a client that reconnects ask from the beginning: ids end here.
 FORGET_ID = f"id: {BEGINNING}\n\n".encode()
+VOID_ALL = b"data: %b\n\n" % encode(data_part("voided", {"ids": [], "all": True}))
 ROWS_EVERY = 2  # silent reads
 ALIVE_EVERY = 10
 
@@ -87,6 +89,8 @@ class TurnEvents:
     async def _from_redis(self) -> AsyncIterator[bytes]:
         if self._after is not None:
             await self._reader.skip_to(self._after)
+        if self._after == BEGINNING:
+            yield VOID_ALL
         while not self._seen.finished:
             entries = await self._reader.read()
             self._silent = 0 if entries else self._silent + 1

@@ -1,0 +1,56 @@
+"""`python -m api`: one API process. Any number may run; none of them holds anything that another could not serve."""
+
+import logging
+import sys
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from api.app import create_app
+from copilot.settings import SettingsError, load_settings
+
+DRAIN_S = 3
+
+
+class Server(uvicorn.Server):
+    """Tells open streams when the process is asked to end, so that their clients resume elsewhere at once."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+        super().__init__(config)
+        self._app = app
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        services = getattr(self._app.state, "services", None)
+        if services is not None:  # asked to end before it has started, there is no stream to tell
+            services.closing = True
+        super().handle_exit(sig, frame)
+
+
+def main() -> int:
+    """Serve until a signal; the exit code."""
+    try:
+        settings = load_settings()
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return 2
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
+        host=settings.api_host,
+        port=settings.api_port,
+        loop="uvloop" if sys.platform != "win32" else "asyncio",
+        http="httptools",
+        lifespan="on",
+        access_log=False,  # Prometheus counts requests, and an address may hold a `?token=`
+        log_config=None,
+        timeout_graceful_shutdown=DRAIN_S,
+    )
+    server = Server(config, app)
+    server.run()
+    return 0 if server.started else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,39 @@
+"""The OpenAPI document: FastAPI's, with the bodies that we read ourselves and with problems in place of its errors."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+
+from api.body import PostMessage, UiMessages
+from api.problems import Problem
+
+TAGS = [
+    {"name": "sessions", "description": "Conversations and their sub-sessions."},
+    {"name": "messages", "description": "Say something; watch the answer come."},
+    {"name": "turns", "description": "What one message set off: progress, history, Stop."},
+    {"name": "operations", "description": "For those who run it."},
+]
+
+
+def install(app: FastAPI) -> None:
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            found = get_openapi(
+                title=app.title, version=app.version, description=app.description, routes=app.routes, tags=TAGS
+            )
+            _, ours = models_json_schema(
+                [(model, "validation") for model in (PostMessage, UiMessages, Problem)],
+                ref_template="#/components/schemas/{model}",
+            )
+            schemas = found.setdefault("components", {}).setdefault("schemas", {})
+            schemas.update(ours["$defs"])
+            for unused in ("HTTPValidationError", "ValidationError"):
+                schemas.pop(unused, None)
+            found["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
+            found["security"] = [{"bearer": []}, {}]
+            app.openapi_schema = found
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]  # FastAPI's own way to extend the document

@@ -1,0 +1,70 @@
+"""Is it alive, is it ready, how is it doing."""
+
+import asyncio
+import logging
+from datetime import timedelta
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from redis.exceptions import RedisError
+from sqlalchemy import text
+from temporalio.service import RPCError
+
+from api.context import Context, Ctx
+from api.schemas import Health, Readiness
+from copilot import temporal
+from copilot.errors import UnavailableError
+
+log = logging.getLogger(__name__)
+router = APIRouter(tags=["operations"])
+TIMEOUT_S = 2.0
+
+
+@router.get("/healthz", summary="Alive")
+async def healthz() -> Health:
+    """Answers as long as the process does; it looks at nothing else."""
+    return Health()
+
+
+@router.get("/readyz", summary="Ready", responses={503: {"model": Readiness, "description": "Not ready."}})
+async def readyz(context: Ctx, response: Response) -> Readiness:
+    """Database and Temporal must be there; without Redis the API is degraded and ready."""
+    database, server, redis = await asyncio.gather(_database(context), _temporal(context), _redis(context))
+    ready = database and server
+    response.status_code = 200 if ready else 503
+    status = ("ready" if redis else "degraded") if ready else "unready"
+    return Readiness.model_validate({"status": status, "database": database, "temporal": server, "redis": redis})
+
+
+async def _database(context: Context) -> bool:
+    try:
+        async with asyncio.timeout(TIMEOUT_S), context.database.read() as connection:
+            await connection.execute(text("SELECT 1 FROM sessions LIMIT 1"))
+    except (UnavailableError, TimeoutError) as error:
+        log.warning("not ready: %s", error)
+        return False
+    return True
+
+
+async def _temporal(context: Context) -> bool:
+    try:
+        async with temporal.reachable(TIMEOUT_S):
+            await context.services.temporal.service_client.check_health(timeout=timedelta(seconds=TIMEOUT_S))
+    except (UnavailableError, RPCError) as error:
+        log.warning("not ready: %s", error)
+        return False
+    return True
+
+
+async def _redis(context: Context) -> bool:
+    try:
+        await context.services.redis.exists("longhaul:ready")
+    except (RedisError, OSError, TimeoutError) as error:
+        log.warning("degraded: Redis cannot be reached: %s", error)
+        return False
+    return True
+
+
+@router.get("/metrics", summary="Prometheus metrics", response_class=Response)
+async def metrics() -> Response:
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

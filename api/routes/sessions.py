@@ -1,0 +1,198 @@
+"""Sessions: make, list, read, name, delete; and what waits in one."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Annotated, Any
+from uuid import uuid4
+
+from fastapi import APIRouter, Query, Response
+from sqlalchemy.engine import Row
+from temporalio.service import RPCError, RPCStatusCode
+
+from api.context import Context, Ctx, OwnSession
+from api.problems import RESPONSES, invalid
+from api.schemas import (
+    ActiveTurn,
+    NewSession,
+    NewTitle,
+    Pending,
+    PendingMessage,
+    Session,
+    SessionPage,
+    Sessions,
+    StoredMessage,
+    session_fields,
+)
+from api.services import User
+from copilot import temporal
+from copilot.contracts import Scope, TurnStatus
+from copilot.db import messages, pages, sessions
+from copilot.errors import UnavailableError
+from copilot.streams.reader import newest_id
+
+log = logging.getLogger(__name__)
+router = APIRouter(tags=["sessions"], responses=RESPONSES)
+STOP_MAX_S = 10.0
+
+
+@router.post("/sessions", status_code=201, summary="Make a session")
+async def create(user: User, context: Ctx, body: NewSession | None = None) -> Session:
+    """The body may be left out."""
+    wanted = body or NewSession()
+    session_id = str(uuid4())
+    scope = Scope(
+        root_session_id=session_id,
+        allow_tools=tuple(wanted.allow_tools) if wanted.allow_tools is not None else None,
+        deny_tools=tuple(wanted.deny_tools),
+        dry_run=wanted.dry_run,
+    )
+    values = {
+        "id": session_id,
+        "user_id": user,
+        "scope": scope.model_dump(mode="json"),
+        **wanted.model_dump(include={"title", "max_cost_microdollars", "max_seconds"}),
+    }
+    async with context.database.write() as connection:
+        await sessions.create(connection, values)
+        row = await sessions.get(connection, session_id, user)
+    return Session.model_validate(session_fields(row))
+
+
+@router.get("/sessions", summary="List sessions")
+async def listing(
+    user: User,
+    context: Ctx,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.")] = None,
+    parent: Annotated[str | None, Query(max_length=64, description="The sub-sessions of this session.")] = None,
+) -> Sessions:
+    """Newest first; without `parent`, those that are nobody's sub-sessions."""
+    before = _moment(cursor) if cursor is not None else None
+    async with context.database.read() as connection:
+        rows = await sessions.listing(connection, user, limit + 1, before, parent)
+    page = rows[:limit]
+    return Sessions(
+        sessions=[Session.model_validate(session_fields(row)) for row in page],
+        next_cursor=page[-1].created_at.isoformat() if len(rows) > limit else None,
+    )
+
+
+def _moment(cursor: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(cursor.replace(" ", "+"))  # a `+` that was not escaped arrives as a blank
+        if moment.tzinfo is None:
+            raise ValueError("no time zone")
+    except ValueError as error:
+        raise invalid([{"loc": ["query", "cursor"], "msg": "is none of ours", "type": "cursor"}]) from error
+    return moment
+
+
+@router.get("/sessions/{session_id}", summary="A session and a page of its messages")
+async def page(
+    session: OwnSession,
+    user: User,
+    context: Ctx,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    before_sequence: Annotated[int | None, Query(ge=0, le=2**31 - 1)] = None,
+) -> SessionPage:
+    """The newest page first. A page may hold a few rows more than `limit`, so that no tool result lacks its call."""
+    async with context.database.read() as connection:
+        rows, more = await pages.page(connection, session.id, user, limit, before_sequence)
+    active, pending = await asyncio.gather(_active(context, session.id), _pending(context, session.id))
+    return SessionPage.model_validate(
+        {
+            **session_fields(session),
+            "messages": [StoredMessage.model_validate(row) for row in rows],
+            "oldest_sequence": rows[0].sequence if rows else None,
+            "has_more_messages": more,
+            "active_turn": active,
+            "pending": pending,
+        }
+    )
+
+
+async def _active(context: Context, session_id: str) -> ActiveTurn | None:
+    try:
+        running = await context.live.running(session_id)
+        if running is None:
+            return None
+        turn_id, status, started_at = running.turn_id, running.status, running.started_at
+    except UnavailableError:
+        async with context.database.read() as connection:
+            row = (await sessions.newest_turns(connection, [session_id])).get(session_id)
+        if row is None or TurnStatus(row.status).final:
+            return None
+        turn_id, status, started_at = row.turn_id, TurnStatus(row.status), row.started_at
+    newest = await newest_id(context.services.redis, turn_id)
+    return ActiveTurn(turn_id=turn_id, status=status, started_at=started_at, last_event_id=newest)
+
+
+async def _pending(context: Context, session_id: str) -> Pending:
+    """The workflow's inbox, with texts from rows; while no workflow answers, the rows that no turn has taken."""
+    async with context.database.read() as connection:
+        waiting = await messages.waiting(connection, session_id)
+    rows = {row.client_message_id: row for row in waiting}
+    told = await context.live.query(session_id) if rows else None
+    received = {message_id: row.created_at for message_id, row in rows.items()}
+    if told is not None:
+        received = {entry.message_id: entry.received_at for entry in told.inbox}
+    found = [
+        PendingMessage(id=message_id, content=rows[message_id].content, received_at=received_at)
+        for message_id, received_at in received.items()
+        if message_id in rows
+    ]
+    return Pending(messages=found, count=len(found))
+
+
+@router.get("/sessions/{session_id}/messages/pending", tags=["messages"], summary="Messages that wait")
+async def pending(session: OwnSession, context: Ctx) -> Pending:
+    """What the running turn has been sent and not taken yet."""
+    return await _pending(context, session.id)
+
+
+@router.patch("/sessions/{session_id}", summary="Name a session")
+async def rename(session: OwnSession, user: User, context: Ctx, body: NewTitle) -> Session:
+    async with context.database.write() as connection:
+        await sessions.rename(connection, session.id, user, body.title)
+        row = await sessions.get(connection, session.id, user)
+    return Session.model_validate(session_fields(row))
+
+
+@router.delete("/sessions/{session_id}", status_code=204, summary="Delete a session")
+async def delete(session: OwnSession, context: Ctx) -> Response:
+    """Stops what runs in it and in all sub-sessions below it, then removes their rows."""
+    async with context.database.read() as connection:
+        family = await sessions.below(connection, session.root_session_id or session.id)
+    doomed = [session.id, *_descendants(session.id, family)]
+    await asyncio.gather(*(_end(context, session_id) for session_id in doomed))
+    async with context.database.write() as connection:
+        await sessions.remove(connection, doomed)
+    return Response(status_code=204)
+
+
+def _descendants(session_id: str, family: Sequence[Row[Any]]) -> list[str]:
+    found = [session_id]
+    for row in family:  # parents come before children
+        if row.parent_session_id in found:
+            found.append(row.id)
+    return found[1:]
+
+
+async def _end(context: Context, session_id: str) -> None:
+    """Stop a session's turn for good: what does not end in time must not go on without its rows."""
+    stopped = await context.live.stop(session_id, STOP_MAX_S)
+    if stopped is None or stopped[1].final:
+        return
+    handle = context.services.temporal.get_workflow_handle(
+        temporal.workflow_id(session_id), first_execution_run_id=stopped[0].first_run_id
+    )
+    timeout = context.settings.temporal_rpc_timeout
+    try:
+        async with temporal.reachable(timeout):
+            await handle.terminate(reason="its session was deleted", rpc_timeout=timedelta(seconds=timeout))
+    except RPCError as error:
+        if error.status != RPCStatusCode.NOT_FOUND:
+            raise
+        log.info("turn of deleted session %s had ended by itself", session_id)

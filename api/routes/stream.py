@@ -1,0 +1,183 @@
+"""Hand in a message and watch its turn; resume watching."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Request
+from starlette.responses import JSONResponse, Response
+
+from api import metrics
+from api.body import Message, parse, read_body
+from api.context import Context, Ctx, OwnSession, SessionId
+from api.kernel import Delivery
+from api.problems import RESPONSES, TOO_MANY
+from api.schemas import Queued, Taken
+from api.services import User
+from api.sse import TurnEvents
+from copilot.db import sessions
+from copilot.errors import InboxFullError, NotFoundError, UnavailableError
+from copilot.streams.reader import FINISH_ID, StreamLostError, StreamReader
+from copilot.streams.seen import Seen
+
+router = APIRouter(tags=["messages"], responses=RESPONSES)
+EVENT_ID = r"^\d{1,20}-\d{1,20}$"
+BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "anyOf": [
+                        {"$ref": "#/components/schemas/PostMessage"},
+                        {"$ref": "#/components/schemas/UiMessages"},
+                    ]
+                },
+                "examples": {
+                    "message": {"value": {"message": "What is 17 * 23?"}},
+                    "ai-sdk": {
+                        "value": {
+                            "id": "chat-1",
+                            "messages": [{"id": "m1", "role": "user", "parts": [{"type": "text", "text": "Hello"}]}],
+                            "trigger": "submit-message",
+                        }
+                    },
+                },
+            }
+        },
+    }
+}
+STREAM = {
+    "description": "The turn's events: the AI SDK's UI message stream, version 1.",
+    "content": {
+        "text/event-stream": {
+            "schema": {"type": "string"},
+            "example": 'id: 1-0\ndata: {"type":"start","messageId":"0c1c8d6e-2f0b-4b55-8a55-0f4f7d8f9a10"}\n\n',
+        }
+    },
+}
+
+
+async def _deliver(context: Context, session_id: str, user: str, request: Request) -> tuple[Message, Delivery]:
+    """Owner, body, frequency, cost, delivery: in this order, so nobody learns of a session that is not theirs."""
+    async with context.database.read() as connection:
+        session = await sessions.to_post_to(connection, session_id, user)
+    message = parse(await read_body(request.stream()), session_id)
+    if session.busy:
+        await context.admission.frequency(user)
+    else:
+        await context.admission.cost(user)
+    try:
+        delivery = await context.kernel.deliver(user, session, message)
+    except InboxFullError:
+        metrics.REFUSED.labels("inbox_full").inc()
+        raise
+    except UnavailableError:
+        metrics.REFUSED.labels("unavailable").inc()
+        raise
+    metrics.ACCEPTED.labels("started" if delivery.started else "queued").inc()
+    return message, delivery
+
+
+@router.post(
+    "/sessions/{session_id}/stream",
+    response_model=None,
+    summary="Send a message and stream the answer",
+    responses={200: STREAM, 202: {"description": "A turn runs; the message joins it.", "model": Queued}, **TOO_MANY},
+    openapi_extra=BODY,
+)
+async def post_and_stream(session_id: SessionId, user: User, context: Ctx, request: Request) -> Response:
+    """Idle: the turn's events. Busy: 202, and the running turn's stream shows the answer.
+
+    Leaving never stops a turn. The same `message_id` again is the same message: a repeated POST finds its turn.
+    """
+    message, delivery = await _deliver(context, session_id, user, request)
+    if delivery.started:
+        return TurnEvents(context.services, context.live, session_id, delivery.turn_id).response()
+    queued = Queued(
+        turn_id=delivery.turn_id,
+        message_id=message.id,
+        buffer_length=delivery.waiting,
+        max_buffer_length=context.settings.max_pending_messages,
+    )
+    return JSONResponse(queued.model_dump(), 202, {"x-longhaul-turn-id": delivery.turn_id})
+
+
+@router.post(
+    "/sessions/{session_id}/messages",
+    status_code=202,
+    summary="Send a message and poll",
+    responses=TOO_MANY,
+    openapi_extra=BODY,
+)
+async def post_message(session_id: SessionId, user: User, context: Ctx, request: Request, response: Response) -> Taken:
+    """The same without a stream, for programs: poll `progress_url`, best with `wait`."""
+    message, delivery = await _deliver(context, session_id, user, request)
+    response.headers["x-longhaul-turn-id"] = delivery.turn_id
+    return Taken(
+        session_id=session_id,
+        turn_id=delivery.turn_id,
+        message_id=message.id,
+        disposition="started" if delivery.started else "queued",
+        progress_url=f"/v1/sessions/{session_id}/turns/{delivery.turn_id}",
+        buffer_length=delivery.waiting,
+        max_buffer_length=context.settings.max_pending_messages,
+    )
+
+
+@router.get(
+    "/sessions/{session_id}/stream",
+    response_model=None,
+    summary="Resume the stream of the running turn",
+    responses={200: STREAM, 204: {"description": "Nothing runs."}},
+)
+async def resume(
+    session: OwnSession,
+    context: Ctx,
+    turn_id: Annotated[str | None, Query(max_length=64, description="A certain turn, also one that has ended.")] = None,
+    after: Annotated[str | None, Query(pattern=EVENT_ID, description="As `Last-Event-ID`.")] = None,
+    last_event_id: Annotated[str | None, Header(pattern=EVENT_ID, description="Go on behind this event.")] = None,
+) -> Response:
+    """From `Last-Event-ID` (or `after`), else from the turn's start. A client that was cut off just before a turn's
+    end gets what it missed."""
+    after = last_event_id or after
+    found = await _turn_to_resume(context, session, turn_id, after)
+    if found is None:
+        return Response(status_code=204)
+    return TurnEvents(context.services, context.live, session.id, found, after).response()
+
+
+async def _turn_to_resume(context: Context, session: Any, turn_id: str | None, after: str | None) -> str | None:
+    if turn_id is not None:
+        async with context.database.read() as connection:
+            row = await sessions.get_turn(connection, session.id, turn_id)
+        if row is None and not await context.live.runs(session.id, turn_id):
+            raise NotFoundError(f"There is no turn {turn_id} of session {session.id}.")
+        return turn_id
+    running = await active_turn_id(context, session.id)
+    if running is not None:
+        ended_for_client = after == FINISH_ID and await _streams(context, running, FINISH_ID)
+        return None if ended_for_client else running
+    if after is None or after == FINISH_ID:
+        return None
+    async with context.database.read() as connection:
+        newest = (await sessions.newest_turns(connection, [session.id])).get(session.id)
+    return newest.turn_id if newest is not None and await _streams(context, newest.turn_id, after) else None
+
+
+async def active_turn_id(context: Context, session_id: str) -> str | None:
+    """The running turn: Temporal's word, or while it cannot be had the rows'."""
+    try:
+        running = await context.live.running(session_id)
+    except UnavailableError:
+        async with context.database.read() as connection:
+            newest = (await sessions.newest_turns(connection, [session_id])).get(session_id)
+        if newest is None:
+            raise
+        return newest.turn_id if newest.status in sessions.UNFINISHED else None
+    return running.turn_id if running is not None else None
+
+
+async def _streams(context: Context, turn_id: str, entry_id: str) -> bool:
+    try:
+        return await StreamReader(context.services.stream_redis, turn_id, Seen()).has(entry_id)
+    except StreamLostError:
+        return False

@@ -1,0 +1,118 @@
+"""Turns: their progress, their list, Stop."""
+
+import asyncio
+import hashlib
+import time
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Request
+from sqlalchemy.engine import Row
+from starlette.responses import Response
+
+from api.context import Context, Ctx, OwnSession
+from api.live import from_row
+from api.problems import RESPONSES
+from api.schemas import Cancelled, Turn, Turns
+from copilot.contracts import Progress, TurnStatus
+from copilot.db import sessions
+from copilot.errors import NotFoundError, UnavailableError
+
+router = APIRouter(tags=["turns"], responses=RESPONSES)
+WAIT_MAX_S = 60
+STOP_MAX_S = 10.0
+POLL_FIRST_S = 0.1
+POLL_MAX_S = 0.5
+
+
+@router.get("/sessions/{session_id}/turns", summary="Turns of a session")
+async def list_turns(session: OwnSession, context: Ctx, limit: Annotated[int, Query(ge=1, le=200)] = 50) -> Turns:
+    """Newest first."""
+    async with context.database.read() as connection:
+        rows = await sessions.turns(connection, session.id, limit)
+    return Turns(turns=[_turn(row, await _progress_of(context, row)) for row in rows])
+
+
+async def _progress_of(context: Context, row: Row[Any]) -> Progress:
+    if TurnStatus(row.status).final:
+        return from_row(row)
+    try:
+        return await context.live.progress(row.session_id, row.turn_id) or from_row(row)
+    except UnavailableError:
+        return from_row(row)
+
+
+def _turn(row: Row[Any], progress: Progress) -> Turn:
+    return Turn(
+        turn_id=row.turn_id,
+        status=progress.status,
+        started_at=row.started_at,
+        ended_at=progress.ended_at,
+        duration_ms=progress.duration_ms,
+        model=row.model,
+        mode=row.mode,
+        tier=row.tier,
+        rounds=progress.round,
+        usage=progress.usage,
+        error=progress.error,
+        message_id=row.trigger_message_id,
+    )
+
+
+@router.get(
+    "/sessions/{session_id}/turns/{turn_id}",
+    response_model=Progress,
+    summary="Progress of a turn",
+    responses={304: {"description": "Nothing has changed since `If-None-Match`."}},
+)
+async def progress(
+    session: OwnSession,
+    turn_id: str,
+    context: Ctx,
+    request: Request,
+    wait: Annotated[float, Query(ge=0, le=WAIT_MAX_S, description="Seconds to wait for a change.")] = 0,
+    if_none_match: Annotated[str | None, Header(description="The `ETag` of what you have.")] = None,
+) -> Response:
+    """The same shape for a turn that runs and one that has ended.
+
+    With `wait`, the answer comes as soon as it differs from `If-None-Match`, or without that from how things stood
+    at the beginning of the call; at the latest after `wait` seconds.
+    """
+    known = {tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")} - {""}
+    deadline = time.monotonic() + wait
+    body, tag, final = await _look(context, session.id, turn_id)
+    awaited = known or {tag}
+    pause = POLL_FIRST_S
+    while tag in awaited and not final and (left := deadline - time.monotonic()) > 0:
+        await asyncio.sleep(min(pause, left))
+        pause = min(pause * 1.5, POLL_MAX_S)
+        if context.services.closing or await request.is_disconnected():
+            break
+        body, tag, final = await _look(context, session.id, turn_id)
+    headers = {"etag": tag, "cache-control": "no-cache"}
+    if tag in known:
+        return Response(status_code=304, headers=headers)
+    return Response(body, headers=headers, media_type="application/json")
+
+
+async def _look(context: Context, session_id: str, turn_id: str) -> tuple[str, str, bool]:
+    """A turn's progress as JSON, its tag, and whether it can still change."""
+    found = await context.live.progress(session_id, turn_id)
+    if found is None:
+        raise NotFoundError(f"There is no turn {turn_id} of session {session_id}.")
+    final = found.status.final
+    tagged = found if final else found.model_copy(update={"duration_ms": None})  # the clock is no news
+    digest = hashlib.blake2b(tagged.model_dump_json().encode(), digest_size=12).hexdigest()
+    return found.model_dump_json(), f'"{digest}"', final
+
+
+@router.post("/sessions/{session_id}/cancel", summary="Stop")
+async def cancel(session: OwnSession, context: Ctx) -> Cancelled:
+    """Stop what runs, and answer when it has ended; nothing running is no error, nor is stopping twice.
+
+    When this answers, the session takes its next message.
+    """
+    stopped = await context.live.stop(session.id, STOP_MAX_S)
+    if stopped is None:
+        return Cancelled(cancelled=False, turn_id=None, status=None)
+    turn, status = stopped
+    return Cancelled(cancelled=status == TurnStatus.CANCELLED, turn_id=turn.turn_id, status=status)

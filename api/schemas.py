@@ -1,0 +1,204 @@
+"""What the API answers with."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.engine import Row
+
+from copilot.contracts import Scope, TurnStatus, Usage
+
+ToolNames = Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=200)]
+A_SESSION = "7f0d6a52-5a3c-4c39-a1e7-6d4f6f0f3a11"
+A_TURN = "0c1c8d6e-2f0b-4b55-8a55-0f4f7d8f9a10"
+A_MESSAGE = "e7a5f0a2-0b57-4a53-9f2f-64f0a2c0f9b1"
+
+
+class Answer(BaseModel):
+    """Base of all; read from rows as well as from values."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+
+class NewSession(BaseModel):
+    """All of it optional. Limits hold for the session and all sub-sessions below it."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"title": "Order 17"}]})
+
+    title: str | None = Field(None, min_length=1, max_length=300)
+    max_cost_microdollars: int | None = Field(None, ge=1, le=2**62, description="Budget; 1,000,000 is one US dollar.")
+    max_seconds: int | None = Field(None, ge=1, le=2**31 - 1, description="Time budget.")
+    allow_tools: ToolNames | None = Field(None, description="Only these tools. Unset: all.")
+    deny_tools: ToolNames = Field([], description="None of these tools.")
+    dry_run: bool = Field(default=False, description="Tools that change something only say what they would do.")
+
+
+class NewTitle(BaseModel):
+    """A title for good; a model does not change it any more."""
+
+    title: str = Field(min_length=1, max_length=300, examples=["Order 17"])
+
+
+class Session(Answer):
+    """A conversation."""
+
+    id: str = Field(examples=[A_SESSION])
+    title: str | None = Field(examples=["Order 17"])
+    parent_session_id: str | None
+    root_session_id: str | None
+    agent: str | None
+    max_cost_microdollars: int | None
+    max_seconds: int | None
+    allow_tools: list[str] | None = None
+    deny_tools: list[str] = []
+    dry_run: bool = False
+    created_at: datetime
+    updated_at: datetime
+
+
+def session_fields(row: Row[Any]) -> dict[str, Any]:
+    """A session's row as the fields of `Session`."""
+    scope = Scope.model_validate(row.scope or {})
+    return {**row._mapping, **scope.model_dump(include={"allow_tools", "deny_tools", "dry_run"})}
+
+
+class Sessions(Answer):
+    """One page of sessions, newest first."""
+
+    sessions: list[Session]
+    next_cursor: str | None = Field(description="Give it as `cursor` for the next page; null on the last one.")
+
+
+class StoredMessage(Answer):
+    """One row of a conversation. `sequence` counts from 0 without gaps."""
+
+    id: str
+    sequence: int
+    role: Literal["user", "assistant", "tool", "reasoning", "system"]
+    kind: str
+    content: str
+    tool_calls: list[dict[str, Any]] | None
+    tool_call_id: str | None
+    tool_name: str | None
+    turn_id: str | None
+    round: int | None
+    client_message_id: str | None
+    is_error: bool
+    context: dict[str, Any] | None
+    finish_reason: str | None
+    usage: dict[str, Any] | None
+    created_at: datetime
+    duration_ms: int | None
+
+
+class PendingMessage(Answer):
+    """A message that waits for the running turn to take it."""
+
+    id: str = Field(examples=[A_MESSAGE])
+    content: str = Field(examples=["and in euros, please"])
+    received_at: datetime
+
+
+class Pending(Answer):
+    """What waits; reading consumes nothing."""
+
+    messages: list[PendingMessage]
+    count: int
+
+
+class ActiveTurn(Answer):
+    """The turn that runs now. `last_event_id` is the newest of its stream; null while there is none."""
+
+    turn_id: str = Field(examples=[A_TURN])
+    status: TurnStatus
+    started_at: datetime
+    last_event_id: str | None = Field(examples=["1795228072399-0"])
+
+
+class SessionPage(Session):
+    """A session with one page of its messages, in order; the first page is the newest."""
+
+    messages: list[StoredMessage]
+    oldest_sequence: int | None = Field(description="Give it as `before_sequence` for the page before this one.")
+    has_more_messages: bool
+    active_turn: ActiveTurn | None
+    pending: Pending
+
+
+class Queued(Answer):
+    """The message has joined the running turn."""
+
+    turn_id: str = Field(examples=[A_TURN])
+    message_id: str = Field(examples=[A_MESSAGE])
+    turn_in_flight: Literal[True] = True
+    buffer_length: int = Field(examples=[1])
+    max_buffer_length: int = Field(examples=[10])
+
+
+class Taken(Answer):
+    """The message has been accepted; the turn's progress can be polled."""
+
+    session_id: str = Field(examples=[A_SESSION])
+    turn_id: str = Field(examples=[A_TURN])
+    message_id: str = Field(examples=[A_MESSAGE])
+    disposition: Literal["started", "queued"]
+    progress_url: str
+    buffer_length: int
+    max_buffer_length: int
+
+
+class Turn(Answer):
+    """One turn of a session."""
+
+    turn_id: str = Field(examples=[A_TURN])
+    status: TurnStatus
+    started_at: datetime
+    ended_at: datetime | None
+    duration_ms: int | None
+    model: str
+    mode: str
+    tier: str
+    rounds: int
+    usage: Usage
+    error: str | None
+    message_id: str | None = Field(description="The message that it started with.")
+
+
+class Turns(Answer):
+    """Turns, newest first."""
+
+    turns: list[Turn]
+
+
+class Cancelled(Answer):
+    """What became of Stop. `cancelled` is false when nothing ran, or the turn came to its end by itself first."""
+
+    cancelled: bool
+    turn_id: str | None = Field(examples=[A_TURN])
+    status: TurnStatus | None = Field(description="`running`: asked to stop, and still at it after 10 s.")
+
+
+class TreeNode(Answer):
+    """A session and those below it. `usage` is its own; `status` and `turn_id` are its newest turn's, if any."""
+
+    session_id: str
+    title: str | None
+    status: TurnStatus | None
+    turn_id: str | None
+    usage: Usage
+    children: list["TreeNode"]
+
+
+class Health(Answer):
+    """This process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Readiness(Answer):
+    """`degraded`: Redis is away, so streams come from rows; everything else works."""
+
+    status: Literal["ready", "degraded", "unready"]
+    database: bool
+    temporal: bool
+    redis: bool
