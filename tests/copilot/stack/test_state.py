@@ -42,7 +42,7 @@ def test_only_one_supervisor_of_a_home(tmp_path: Path) -> None:
 
 def test_a_home_that_cannot_be_made_names_the_remedy(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StackError, match="cannot be written .* set LONGHAUL_HOME"):
+    with pytest.raises(StackError, match="set LONGHAUL_HOME"):
         HomeLock(tmp_path / "file" / "home").acquire()
 
 
