@@ -28,8 +28,8 @@ from copilot.db.messages import Accepted
 from copilot.db.models import utc_now
 from copilot.errors import InboxFullError
 from copilot.settings import Settings
+from workflows.turn import TurnWorkflow
 
-TURN_WORKFLOW = "TurnWorkflow"
 FOLLOW_UP_SIGNAL = "follow_up"
 
 
@@ -133,7 +133,7 @@ class Kernel:
             scope=scope.model_copy(update={"root_session_id": session.root_session_id or session.id}),
         )
         return await self._services.temporal.start_workflow(
-            TURN_WORKFLOW,
+            TurnWorkflow.run,
             turn,
             id=temporal.workflow_id(session.id),
             task_queue=settings.task_queue,

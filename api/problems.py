@@ -95,9 +95,9 @@ def problem_of(error: Exception) -> ProblemError:
 
 def invalid(errors: Sequence[Mapping[str, Any]]) -> ProblemError:
     """A request whose parts do not hold."""
-    first = errors[0]
-    where = ".".join(str(part) for part in first["loc"])
-    return ProblemError(422, "invalid", f"{where}: {first['msg']}", errors=errors)
+    told = [{**error, "msg": error["msg"].removeprefix("Value error, ")} for error in errors]
+    where = ".".join(str(part) for part in told[0]["loc"])
+    return ProblemError(422, "invalid", f"{where}: {told[0]['msg']}", errors=told)
 
 
 def install(app: FastAPI) -> None:
