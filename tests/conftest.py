@@ -3,23 +3,17 @@
 import functools
 from collections.abc import AsyncIterator, Generator
 from contextlib import AsyncExitStack
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 
-from tests.harness.pool import Pool
+from tests.harness.pool import MakeProduct, Pool
 from tests.harness.postgres import PostgresServer
 from tests.harness.process import kill_all
-from tests.harness.product import BACKENDS, Product
+from tests.harness.product import BACKENDS, Backend, Product
 from tests.harness.servers import ModelServer, RedisServer, TemporalServer
 
 _PRODUCTS = pytest.StashKey[list[Product]]()
-
-
-class MakeProduct(Protocol):
-    """`await make_product("postgresql", workers=2, settings={…}, own_redis=True)`, see `Pool.make`."""
-
-    async def __call__(self, *args: Any, **options: Any) -> Product: ...
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -77,9 +71,16 @@ async def model_server(server_pool: Pool) -> ModelServer:
 
 
 @pytest.fixture(params=BACKENDS)
-async def product(request: pytest.FixtureRequest, server_pool: Pool) -> Product:
+def backend(request: pytest.FixtureRequest) -> Backend:
+    """Each database in turn; for `make_product(backend)`."""
+    found: Backend = request.param
+    return found
+
+
+@pytest.fixture
+async def product(request: pytest.FixtureRequest, server_pool: Pool, backend: Backend) -> Product:
     """A running Longhaul on SQLite, then on PostgreSQL. Tests share it: use new sessions, and kill nothing of it."""
-    found = await server_pool.product(request.param)
+    found = await server_pool.product(backend)
     request.node.stash.setdefault(_PRODUCTS, []).append(found)
     return found
 

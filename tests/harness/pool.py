@@ -5,13 +5,19 @@ import itertools
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 from tests.harness.postgres import PostgresServer
 from tests.harness.product import Backend, Product, Servers, running
 from tests.harness.servers import ModelServer, RedisServer, Server, TemporalServer
 
 S = TypeVar("S", bound=Server)
+
+
+class MakeProduct(Protocol):
+    """`await make_product("postgresql", workers=2, settings={…}, own_redis=True)`, see `Pool.make`."""
+
+    async def __call__(self, *args: Any, **options: Any) -> Product: ...
 
 
 class Pool:
@@ -90,4 +96,4 @@ class Pool:
         await self._stack.aclose()
 
 
-__all__ = ["Pool"]
+__all__ = ["MakeProduct", "Pool"]

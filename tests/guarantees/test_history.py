@@ -1,0 +1,54 @@
+"""A turn's history stays as small as a turn, however long the conversation is."""
+
+from copilot.db import messages
+from copilot.temporal import workflow_id
+from tests.harness.checks import check_rows
+from tests.harness.product import Product
+
+EVENTS = 40
+BYTES = 20_000
+ROWS = 2_000
+
+
+async def history_of_a_tool_turn(product: Product, session: str) -> tuple[int, int]:
+    """Run a turn with one tool; the number of its events and their bytes."""
+    turn = await product.api.start(session, "What is 6*7? Be so kind as to tell me.")
+    assert (await product.api.wait_for_turn(session, turn))["status"] == "completed"
+    described = await (await product.temporal()).get_workflow_handle(workflow_id(session)).describe()
+    return described.history_length, described.raw_info.history_size_bytes
+
+
+async def fill(product: Product, session: str) -> None:
+    """Give a session a long past."""
+    text = "Some sentence that somebody has said at some time. " * 3
+    for start in range(0, ROWS, 500):
+        rows = [
+            {"id": messages.row_id(session, "past", n), "role": ("user", "assistant")[n % 2], "content": f"{n}: {text}"}
+            for n in range(start, start + 500)
+        ]
+        async with product.database.write() as connection:
+            await messages.append(connection, session, rows)
+
+
+async def test_history_does_not_grow_with_the_conversation(product: Product) -> None:
+    new, old = await product.api.create_session(), await product.api.create_session()
+    await fill(product, old)
+    events, size = await history_of_a_tool_turn(product, new)
+    assert events <= EVENTS
+    assert size <= BYTES
+    old_events, old_size = await history_of_a_tool_turn(product, old)
+    assert abs(old_events - events) <= 0.1 * events
+    assert abs(old_size - size) <= 0.1 * size
+    found = await check_rows(product.database, sessions=[new], answered=True)
+    assert "42" in found.of(new, "assistant")[-1].content
+    assert len(found.of(new)) < 10
+
+
+async def test_what_is_said_is_not_in_the_history(product: Product) -> None:
+    session = await product.api.create_session()
+    turn = await product.api.start(session, "write file secret.txt: the word is Quetzalcoatl")
+    await product.api.wait_for_turn(session, turn)
+    history = await (await product.temporal()).get_workflow_handle(workflow_id(session)).fetch_history()
+    assert "Quetzalcoatl" not in history.to_json()
+    found = await check_rows(product.database, sessions=[session])
+    assert any("Quetzalcoatl" in row.content for row in found.of(session, "user"))

@@ -1,0 +1,124 @@
+"""Stop: what was said is kept, nothing is left open, and the session takes the next message at once."""
+
+import asyncio
+import random
+import time
+from uuid import uuid4
+
+import pytest
+
+from tests.harness.checks import Stored, check_rows
+from tests.harness.grammar import check_stream
+from tests.harness.product import Product
+from tests.harness.wait import until
+
+
+async def next_message_works(product: Product, session: str) -> None:
+    """The session takes a message as a new turn and answers it."""
+    began = time.monotonic()
+    live = await product.api.open(session, "20+22")
+    assert live.log.status == 200, live.log.body
+    assert time.monotonic() - began < 1
+    log = check_stream(await live.done())
+    assert "42" in log.text()
+
+
+def stopped_turn(found: Stored, session: str) -> None:
+    """The first turn of the session reads as stopped, and says so in its rows."""
+    turn = found.turns[session][0]
+    assert turn.status == "cancelled"
+    rows = [row for row in found.of(session) if row.turn_id == turn.turn_id]
+    assert [row.kind for row in rows].count("stop") == 1
+    assert rows[-1].kind == "stop"
+
+
+async def test_during_a_model_call(product: Product) -> None:
+    session = await product.api.create_session()
+    live = await product.api.open(session, "speak 1000 [delay=20]")
+    await live.until_seen("text-delta", 5)
+    began = time.monotonic()
+    status, _ = await product.api.cancel(session)
+    assert (status, time.monotonic() - began < 3) == (200, True)
+    log = check_stream(await live.done())
+    assert (log.count("abort"), log.count("finish")) == (1, 1)
+    await next_message_works(product, session)
+    found = await check_rows(product.database, sessions=[session], answered=False)
+    stopped_turn(found, session)
+    partial = found.of(session, "assistant")[0]
+    assert partial.content.startswith("w1 w2 w3")
+    assert log.text() == partial.content
+
+
+async def test_during_a_long_wait(product: Product) -> None:
+    session = await product.api.create_session()
+    live = await product.api.open(session, "wait 30 s and 2*3")
+    await live.until_seen("tool-output-available")
+    assert (await product.api.cancel(session)).status == 200
+    log = check_stream(await live.done())
+    assert (log.count("abort"), log.count("finish"), log.count("tool-output-error")) == (1, 1, 1)
+    await next_message_works(product, session)
+    found = await check_rows(product.database, sessions=[session], answered=False)
+    stopped_turn(found, session)
+    turn = found.turns[session][0].turn_id
+    results = {row.tool_name: row.is_error for row in found.of(session, "tool") if row.turn_id == turn}
+    assert results == {"wait": True, "calculator": False}
+
+
+async def test_of_nothing(product: Product) -> None:
+    session = await product.api.create_session()
+    assert (await product.api.cancel(session)).status == 200
+    await next_message_works(product, session)
+    assert (await product.api.cancel(session)).status == 200
+
+
+async def test_twice_at_once(product: Product) -> None:
+    session = await product.api.create_session()
+    live = await product.api.open(session, "speak 1000 [delay=20]")
+    await live.until_seen("text-delta")
+    answers = await asyncio.gather(*(product.api.cancel(session) for _ in range(3)))
+    assert {answer.status for answer in answers} == {200}
+    log = check_stream(await live.done())
+    assert (log.count("abort"), log.count("finish")) == (1, 1)
+    await next_message_works(product, session)
+    await check_rows(product.database, sessions=[session], answered=False)
+
+
+async def test_while_follow_ups_wait(product: Product) -> None:
+    """They stay in the conversation, for the next turn to see."""
+    session, waiting = await product.api.create_session(), str(uuid4())
+    turn = await product.api.start(session, "wait 30 s")
+
+    async def tools() -> list[object]:
+        running: list[object] = (await product.api.progress(session, turn))["tools_running"]
+        return running
+
+    await until(tools, what="the tool runs")
+    await product.api.start(session, "what of this", waiting)
+    assert (await product.api.cancel(session)).status == 200
+    assert await product.api.pending(session) == []
+    await next_message_works(product, session)
+    found = await check_rows(product.database, sessions=[session], answered=False)
+    assert waiting in [row.client_message_id for row in found.of(session, "user")]
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_at_any_moment(product: Product, seed: int) -> None:
+    """Twenty turns, each stopped at a random moment of its life, before its start and behind its end included."""
+    chance = random.Random(seed)
+    sessions = [await product.api.create_session() for _ in range(20)]
+    texts = ("2*3 and 4*5", "rounds 2", "speak 40", "wait 200 ms", "hello")
+
+    async def one(session: str) -> None:
+        live = await product.api.open(session, chance.choice(texts))
+        await asyncio.sleep(chance.uniform(0, 1.2))
+        status, body = await product.api.cancel(session)
+        assert status == 200, body
+        log = check_stream(await live.done())
+        assert log.count("abort") <= 1
+        turn = await product.api.wait_for_turn(session, log.turn_id)
+        assert (turn["status"] == "cancelled") == bool(log.count("abort"))
+        await next_message_works(product, session)
+
+    for batch in range(0, len(sessions), 5):
+        await asyncio.gather(*(one(session) for session in sessions[batch : batch + 5]))
+    await check_rows(product.database, sessions=sessions, answered=False)
