@@ -22,6 +22,7 @@ from temporalio.worker import Worker, WorkerDeploymentConfig
 from activities.deps import Deps
 from activities.heartbeat import HeartbeatInterceptor
 from activities.model import ModelActivities
+from activities.sub_sessions import SubSessionActivities
 from activities.tools import ToolActivities
 from activities.turns import TurnActivities
 from copilot import redis, temporal
@@ -30,6 +31,7 @@ from copilot.llm.client import ModelClient
 from copilot.settings import Settings, SettingsError, load_settings
 from copilot.stack.search_attributes import register
 from copilot.tools import Registry, default_tools
+from workflows.sub_session import SubSessionWorkflow
 from workflows.turn import TurnWorkflow
 
 log = logging.getLogger("longhaul.worker")
@@ -39,6 +41,7 @@ def build(client: Client, deps: Deps) -> Worker:
     """A worker for one task queue; its workflows are pinned to its build id when it has one."""
     settings = deps.settings
     turns, model, tools = TurnActivities(deps), ModelActivities(deps), ToolActivities(deps)
+    subs = SubSessionActivities(deps)
     versioning = None
     if settings.build_id:
         versioning = WorkerDeploymentConfig(
@@ -49,7 +52,7 @@ def build(client: Client, deps: Deps) -> Worker:
     return Worker(
         client,
         task_queue=settings.task_queue,
-        workflows=[TurnWorkflow],
+        workflows=[TurnWorkflow, SubSessionWorkflow],
         activities=[
             turns.open_turn,
             turns.take_inbox,
@@ -57,6 +60,9 @@ def build(client: Client, deps: Deps) -> Worker:
             model.call_model,
             tools.run_tool,
             tools.store_tool_result,
+            subs.prepare_sub_session,
+            subs.look_at_sub_session,
+            subs.report_sub_session,
         ],
         interceptors=[HeartbeatInterceptor(settings.heartbeat_interval)],
         max_concurrent_activities=settings.max_concurrent_activities,
@@ -83,11 +89,13 @@ async def run(settings: Settings, tools: Registry | None = None) -> None:
         stack.push_async_callback(model.close)
         client = await temporal.connect(settings, runtime=_runtime(settings))
         await register(client)
-        deps = Deps(settings=settings, db=db, redis=streams, model=model, tools=tools or default_tools())
+        deps = Deps(
+            settings=settings, db=db, redis=streams, model=model, tools=tools or default_tools(), temporal=client
+        )
         async with build(client, deps):
             log.info("worker ready on task queue %s", settings.task_queue)
             if ready := os.environ.get("LONGHAUL_READY_FILE"):
-                Path(ready).touch()
+                await asyncio.to_thread(Path(ready).touch)
             await stop.wait()
             log.info("worker drains for up to %g s", settings.shutdown_grace)
 

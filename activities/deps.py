@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from redis.asyncio import Redis
+from temporalio.client import Client
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from copilot.contracts import TurnRef
@@ -28,6 +29,7 @@ class Deps:
     redis: "Redis"
     model: ModelClient
     tools: Registry
+    temporal: Client
 
     def publisher(self, turn: TurnRef) -> StreamPublisher:
         return StreamPublisher(
@@ -36,13 +38,15 @@ class Deps:
 
 
 @contextmanager
-def storage_faults() -> Iterator[None]:
+def storage_faults(*, missing_is_final: bool = True) -> Iterator[None]:
     """An unreachable database is retried by Temporal; a deleted session is the end of its turn."""
     try:
         yield
     except UnavailableError as error:
         raise ApplicationError(str(error), type=STORAGE_UNAVAILABLE) from error
     except NotFoundError as error:
+        if not missing_is_final:
+            raise
         raise ApplicationError(str(error), type=SESSION_GONE, non_retryable=True) from error
 
 

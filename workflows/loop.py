@@ -8,22 +8,24 @@ comes when the turn has ended already, but its run has not, begins the next turn
 import asyncio
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError, ChildWorkflowError, is_cancelled_exception
+from temporalio.exceptions import ActivityError, ApplicationError, FailureError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
     from activities.model import ModelActivities
     from activities.turns import TurnActivities
     from copilot.contracts import (
+        SUB_STATES,
         CallModel,
         CloseTurn,
         ModelAnswer,
         OpenTurn,
+        SubSessionEnded,
         TakeInbox,
         TurnInput,
         TurnResult,
         TurnStatus,
     )
-    from copilot.errors import TURN_FAILED
+    from copilot.errors import BUDGET_REACHED, TURN_FAILED
     from workflows import attributes, policies
     from workflows.state import TurnBoard
     from workflows.tools import ToolRunner
@@ -46,15 +48,15 @@ class TurnLoop:
         """
         board = self.board
         try:
-            answered = await self._work()
+            answered = await self._within_budget()
             board.status = TurnStatus.COMPLETED
             if not answered:
                 return self._end()  # a late duplicate: there was nothing to answer, and there is nothing to close
-        except (asyncio.CancelledError, ActivityError, ChildWorkflowError) as error:
+        except (asyncio.CancelledError, FailureError) as error:
             stopped = is_cancelled_exception(error) or workflow.cancellation_reason() is not None
             board.status = TurnStatus.CANCELLED if stopped else TurnStatus.FAILED
             board.error = None if stopped else _cause(error)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # stored and shown, never swallowed
             # A bug of ours must end the turn visibly, with a row, and not as a workflow task retried for ever.
             workflow.logger.exception("turn failed by a defect")
             board.status = TurnStatus.FAILED
@@ -62,14 +64,32 @@ class TurnLoop:
         await self._close()
         return self._end()
 
-    async def _work(self) -> bool:
+    async def _within_budget(self) -> bool:
+        """Open the turn and work until it is done, or until its time budget ends it."""
         board = self.board
         if not board.state.opened and not await self._open():
             return False
+        if board.deadline is None:
+            await self._work()
+            return True
+        left = max(0.0, (board.deadline - workflow.now()).total_seconds())
+        try:
+            async with asyncio.timeout(left) as budget:
+                await self._work()
+        except TimeoutError:
+            raise ApplicationError("The time budget is used up.", type=BUDGET_REACHED) from None
+        except ActivityError:
+            if budget.expired():
+                raise ApplicationError("The time budget is used up.", type=BUDGET_REACHED) from None
+            raise
+        return True
+
+    async def _work(self) -> None:
+        board = self.board
         while True:
             if board.state.round >= board.request.limits.max_rounds:
                 self._round_limit_reached = True
-                return True
+                return
             board.update(round=board.state.round + 1)
             answer = await self._call_model()
             if answer.tool_calls:
@@ -77,7 +97,7 @@ class TurnLoop:
                 await self._tools.run(answer)
             took = await self._take_inbox()
             if not answer.tool_calls and not took:
-                return True
+                return
             self._continue_as_new_if_long()
 
     async def _open(self) -> bool:
@@ -96,7 +116,7 @@ class TurnLoop:
             summary="open turn",
             **policies.storing(request.limits),
         )
-        board.update(opened=True, title_wanted=opened.title_wanted)
+        board.update(opened=True, title_wanted=opened.title_wanted, budgets=opened.budgets)
         board.note_published(opened.published)
         return bool(opened.taken)
 
@@ -110,8 +130,8 @@ class TurnLoop:
                 round=board.state.round,
                 model=request.model,
                 mode=request.mode,
-                scope=request.scope,
-                title_wanted=board.state.title_wanted and board.state.round == 1,
+                scope=board.scope,
+                title_wanted=board.state.title_wanted,
                 step_open=board.state.step_open,
             ),
             summary=f"round {board.state.round} · {request.model}",
@@ -148,7 +168,8 @@ class TurnLoop:
 
     async def _close(self) -> None:
         board, request = self.board, self.board.request
-        await self._tools.settle()
+        if board.status is TurnStatus.CANCELLED:
+            await self._tools.stop()
         board.ended_at = workflow.now()
         board.tools_running.clear()
         stopped = board.status is TurnStatus.CANCELLED
@@ -172,6 +193,21 @@ class TurnLoop:
             summary=f"close turn · {board.status}",
             **policies.storing(request.limits),
         )
+        await self._tell_parent()
+
+    async def _tell_parent(self) -> None:
+        """A session above may wait for this one, in this turn or a later one; nobody there is no error."""
+        request = self.board.request
+        if not request.scope.ancestors:
+            return
+        parent = workflow.get_external_workflow_handle(f"turn:{request.scope.ancestors[-1]}")
+        ended = SubSessionEnded(
+            sub_session_id=request.session_id, turn_id=request.turn_id, status=SUB_STATES[self.board.status]
+        )
+        try:
+            await parent.signal("sub_session_ended", ended)
+        except FailureError:
+            workflow.logger.info("no turn of the parent session runs")
 
     def _end(self) -> TurnResult:
         """Leave the run; nothing may be awaited from here on."""

@@ -7,7 +7,10 @@ from temporalio import workflow
 from copilot.contracts import (
     FollowUp,
     Progress,
+    Scope,
+    SubSessionEnded,
     SubSessionRecord,
+    SubSessionState,
     ToolRecord,
     ToolStatus,
     TurnInput,
@@ -27,7 +30,7 @@ class TurnBoard:
         self.status = TurnStatus.RUNNING
         self.inbox: list[FollowUp] = list(request.inbox)
         self.tools_running: dict[str, ToolRecord] = {}
-        self.sub_sessions: dict[str, SubSessionRecord] = {}
+        self.endings: dict[str, SubSessionEnded] = {}
         self.ended_at: datetime | None = None
         self.error: str | None = None
         self.finish_reason = ""
@@ -42,6 +45,16 @@ class TurnBoard:
             user_id=self.request.user_id,
             published=self.state.published,
         )
+
+    @property
+    def scope(self) -> Scope:
+        """What the session may do, with the budgets that hold now."""
+        return self.request.scope.model_copy(update={"budgets": self.state.budgets})
+
+    @property
+    def deadline(self) -> datetime | None:
+        """When the tightest time budget ends the work."""
+        return min((b.deadline for b in self.state.budgets if b.deadline is not None), default=None)
 
     def update(self, **values: object) -> None:
         """Change fields of the state that is carried over when the turn continues as new."""
@@ -70,6 +83,23 @@ class TurnBoard:
         self.update(
             tools_done=self.state.tools_done + 1, recent_tools=[*self.state.recent_tools, ended][-RECENT_TOOLS:]
         )
+
+    def child_started(self, record: SubSessionRecord) -> None:
+        self.sub_sessions[record.sub_session_id] = record
+        self.endings.pop(record.sub_session_id, None)
+
+    def child_ended(self, ended: SubSessionEnded) -> None:
+        """Note the end of a sub-session, whoever brings the news first."""
+        self.endings[ended.sub_session_id] = ended
+        record = self.sub_sessions.get(ended.sub_session_id)
+        if record is not None and record.ended_at is None:
+            self.sub_sessions[ended.sub_session_id] = record.model_copy(
+                update={"status": ended.status, "turn_id": ended.turn_id, "ended_at": workflow.now()}
+            )
+
+    @property
+    def children_running(self) -> int:
+        return sum(1 for record in self.sub_sessions.values() if record.status is SubSessionState.RUNNING)
 
     def progress(self) -> Progress:
         """What a poller sees."""

@@ -11,9 +11,10 @@ with workflow.unsafe.imports_passed_through():
 
     from activities.tools import ToolActivities
     from copilot.contracts import ModelAnswer, RunTool, StoreToolResult, ToolCall, ToolOutcome, ToolStatus
-    from copilot.tools.flow import WORKFLOW_TOOLS, WaitFor
+    from copilot.tools.flow import WORKFLOW_TOOLS, GetSubSessionResult, RunSubSession, WaitFor
     from copilot.tools.registry import allowed, describe
     from workflows import policies
+    from workflows.children import Children, ToolRefusalError
     from workflows.state import TurnBoard
 
 
@@ -22,6 +23,7 @@ class ToolRunner:
 
     def __init__(self, board: TurnBoard) -> None:
         self._board = board
+        self._children = Children(board)
 
     async def run(self, answer: ModelAnswer) -> None:
         """All calls of one answer; each ends with a stored row, except when the turn is stopped."""
@@ -30,8 +32,9 @@ class ToolRunner:
             if isinstance(ended, BaseException):
                 raise ended
 
-    async def settle(self) -> None:
-        """The turn ends: nothing of its tools goes on that should not."""
+    async def stop(self) -> None:
+        """The turn was stopped: nothing of its tools goes on that should not."""
+        await self._children.stop()
 
     async def _one(self, answer: ModelAnswer, call: ToolCall) -> None:
         board = self._board
@@ -61,7 +64,7 @@ class ToolRunner:
                     message_id=answer.message_id,
                     tool_call_id=call.tool_call_id,
                     name=call.name,
-                    scope=board.request.scope,
+                    scope=board.scope,
                     max_tries=limits.tool_tries,
                 ),
                 summary=f"tool · {call.name}",
@@ -73,10 +76,19 @@ class ToolRunner:
             return await self._store(call, f"{call.name} failed: {_reason(error)}", is_error=True)
 
     async def _in_workflow(self, call: ToolCall) -> ToolOutcome:
+        arguments = call.arguments or "{}"
         try:
-            return await self._wait(call, WaitFor.model_validate_json(call.arguments or "{}"))
+            match call.name:
+                case "wait":
+                    return await self._wait(call, WaitFor.model_validate_json(arguments))
+                case "run_sub_session":
+                    return await self._children.run_sub_session(call, RunSubSession.model_validate_json(arguments))
+                case _:
+                    return await self._children.get_result(call, GetSubSessionResult.model_validate_json(arguments))
         except ValidationError as error:
             return await self._store(call, f"{call.name}: {describe(error)}", is_error=True)
+        except ToolRefusalError as error:
+            return await self._store(call, str(error), is_error=True)
 
     async def _wait(self, call: ToolCall, given: WaitFor) -> ToolOutcome:
         longest = self._board.request.limits.wait_max_seconds

@@ -4,7 +4,7 @@ They carry ids, statuses and counts, never text of a conversation: that lives in
 added, with defaults, so that a history recorded by an older version still decodes.
 """
 
-from copilot.contracts.base import Contract, Empty, SubSessionState, ToolStatus, TurnRef, TurnStatus, Usage
+from copilot.contracts.base import SUB_STATES, Contract, Empty, SubSessionState, ToolStatus, TurnRef, TurnStatus, Usage
 from copilot.contracts.steps import (
     CallModel,
     ClosedTurn,
@@ -41,6 +41,7 @@ from copilot.contracts.turn import (
 )
 
 __all__ = [
+    "SUB_STATES",
     "Budget",
     "CallModel",
     "CloseTurn",

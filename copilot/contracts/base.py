@@ -81,3 +81,12 @@ class TurnRef(Contract):
     turn_id: str
     user_id: str
     published: bool = True
+
+
+SUB_STATES = {
+    TurnStatus.RUNNING: SubSessionState.RUNNING,
+    TurnStatus.WAITING_FOR_APPROVAL: SubSessionState.RUNNING,
+    TurnStatus.COMPLETED: SubSessionState.COMPLETED,
+    TurnStatus.FAILED: SubSessionState.ERROR,
+    TurnStatus.CANCELLED: SubSessionState.CANCELLED,
+}

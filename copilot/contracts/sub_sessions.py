@@ -1,7 +1,7 @@
 """What passes between a turn and its sub-sessions."""
 
 from copilot.contracts.base import Contract, SubSessionState, TurnRef
-from copilot.contracts.turn import FollowUp, Scope, TurnInput, TurnLimits
+from copilot.contracts.turn import Scope
 
 
 class PrepareSubSession(Contract):
@@ -12,23 +12,16 @@ class PrepareSubSession(Contract):
     tool_call_id: str
     arguments: str
     scope: Scope
-    limits: TurnLimits
-    children_running: int = 0
-    mode: str = "fast"
-    tier: str = "standard"
-    model: str = ""
 
 
 class PreparedSubSession(Contract):
-    """The child to start, and the message that waits for it; or why not (`error`, words for the model)."""
+    """What the workflow starts the child with; or why there is none (`error`, words for the model)."""
 
     error: str | None = None
     sub_session_id: str = ""
-    request: TurnInput | None = None
-    follow_up: FollowUp | None = None
+    message_id: str = ""
     task: str = ""
-    wait_seconds: float = 0.0
-    detached: bool = False
+    scope: Scope = Scope()
     published: bool = True
 
 

@@ -114,6 +114,7 @@ class TurnState(Contract):
     title_wanted: bool = False
     step_open: bool = False
     published: bool = True
+    budgets: tuple[Budget, ...] = ()
 
 
 class TurnInput(Contract):

@@ -72,9 +72,8 @@ class Database:
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """A transaction that writes; it commits when the block ends without an exception."""
-        async with self._writer or nullcontext():
-            async with self._transaction(write=True) as connection:
-                yield connection
+        async with self._writer or nullcontext(), self._transaction(write=True) as connection:
+            yield connection
 
     @asynccontextmanager
     async def _transaction(self, *, write: bool) -> AsyncIterator[AsyncConnection]:
