@@ -29,6 +29,7 @@ ROWS_EVERY = 2  # silent reads
 ALIVE_EVERY = 10
 
 HEADERS = {
+    "content-type": "text/event-stream",
     "cache-control": "no-cache, no-transform",
     "x-accel-buffering": "no",
     "x-vercel-ai-ui-message-stream": "v1",
@@ -50,7 +51,7 @@ class TurnEvents:
 
     def response(self) -> StreamingResponse:
         headers = {**HEADERS, "x-longhaul-turn-id": self._turn_id}
-        return StreamingResponse(self.events(), headers=headers, media_type="text/event-stream")
+        return StreamingResponse(self.events(), headers=headers)
 
     async def events(self) -> AsyncIterator[bytes]:
         """Chunks of events until the turn has ended, this process ends, or the client goes."""
