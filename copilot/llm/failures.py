@@ -39,7 +39,9 @@ def classify(error: OpenAIError | StreamBrokenError) -> ModelFailure:
         retry = headers.get("x-should-retry", "")
         retryable = status in RETRIED_STATUSES or status >= 500 if retry not in ("true", "false") else retry == "true"
         return ModelFailure(
-            retryable, f"The model endpoint answered {status}: {_detail(error)}", _retry_after(headers, datetime.now(UTC))
+            retryable,
+            f"The model endpoint answered {status}: {_detail(error)}",
+            _retry_after(headers, datetime.now(UTC)),
         )
     return ModelFailure(False, f"The model client refused the call: {type(error).__name__}.")
 

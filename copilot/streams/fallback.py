@@ -92,14 +92,15 @@ class RowParts:
             yield data_part("progress", {"round": round_, "status": "running"}, transient=True)
 
     def _end_step(self) -> Iterable[Part]:
-        for call in self._waiting:
-            yield {"type": "tool-output-error", "toolCallId": call, "errorText": NO_RESULT}
         self._waiting = []
         if self._seen.step_open:
             yield {"type": "finish-step"}
 
     def closing(self, status: TurnStatus, error: str | None) -> Iterable[Part]:
-        """The turn's last parts."""
+        """The turn's last parts; calls that were announced by a try whose answer was never stored end here."""
+        for round_, call_id in [call for call in self._seen.announced if call not in self._seen.outputs]:
+            yield from self._step(round_)
+            yield {"type": "tool-output-error", "toolCallId": call_id, "errorText": NO_RESULT}
         yield from self._end_step()
         if not self._seen.outcome:
             if status == TurnStatus.CANCELLED:

@@ -25,6 +25,7 @@ class Seen:
         self.rounds_done: set[int] = set()
         self.open_blocks: dict[str, str] = {}
         self.unfinished: list[str] = []
+        self.announced: dict[tuple[int | None, str], None] = {}  # in their order
         self.inputs: set[tuple[int | None, str]] = set()
         self.outputs: set[tuple[int | None, str]] = set()
         self.follow_ups: set[str] = set()
@@ -59,6 +60,8 @@ class Seen:
             self._note_frame(kind)
 
     def _note_tool(self, kind: str, call: tuple[int | None, str]) -> None:
+        if kind.startswith("tool-input-"):
+            self.announced[call] = None
         if kind == "tool-input-start":
             # A retried model call announces its calls again, perhaps with the ids of those it replaces.
             self.inputs.discard(call)

@@ -13,7 +13,9 @@ class WaitFor(BaseModel):
 
 
 class RunSubSession(BaseModel):
-    prompt: str = Field(max_length=32_000, description="The task, complete in itself: the sub-session sees nothing else")
+    prompt: str = Field(
+        max_length=32_000, description="The task, complete in itself: the sub-session sees nothing else"
+    )
     system_context: str = Field("", max_length=32_000, description="Background for the whole sub-session")
     sub_session_id: str = Field("", max_length=64, description="Go on in this sub-session instead of a new one")
     agent: str = Field("", max_length=100, description="Agent profile to run as")
