@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit, urlunsplit
 
-from temporalio.envconfig import ClientConfigProfile
-
 from copilot.settings import Settings
 from copilot.stack.environment import embedded_parts
 from copilot.stack.parts import LOOPBACK
@@ -56,6 +54,8 @@ def choose_ports(
 
 def _profile_address() -> str:
     """The address in the profile that TEMPORAL_PROFILE names; the worker reads the same one."""
+    from temporalio.envconfig import ClientConfigProfile  # the SDK is slow to load and seldom needed here
+
     return ClientConfigProfile.load().address or ""
 
 

@@ -9,8 +9,9 @@ from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
 from copilot.stack.errors import StackError
+from copilot.stack.parts import SEARCH_ATTRIBUTES
 
-NAMES = ("LonghaulUser", "LonghaulSession", "LonghaulStatus", "LonghaulModel")
+NAMES = SEARCH_ATTRIBUTES
 
 
 async def register(client: Client) -> None:

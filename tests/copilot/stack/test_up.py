@@ -24,6 +24,7 @@ from copilot.stack.progress import Progress
 from copilot.stack.search_attributes import NAMES, register
 from copilot.stack.state import read_state
 from copilot.stack.temporal_binary import acquire
+from tests.harness.wait import until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 ROOT = Path(__file__).parents[3]
@@ -60,10 +61,11 @@ class Copy:
         return found
 
     async def until_status(self, good: Any, seconds: float = 60) -> dict[str, Any]:
-        async with asyncio.timeout(seconds):
-            while not good(found := await self.status()):
-                await asyncio.sleep(0.2)
-        return found
+        async def found() -> dict[str, Any] | None:
+            status = await self.status()
+            return status if good(status) else None
+
+        return await until(found, limit=seconds, what="the status that the test waits for")
 
 
 @pytest.fixture
@@ -93,7 +95,7 @@ def all_healthy(status: dict[str, Any]) -> bool:
 async def test_up_and_ctrl_c(copy: Copy) -> None:
     up = await copy.start("up")
     assert up.stdout is not None
-    lines = []
+    lines: list[str] = []
     async with asyncio.timeout(120):
         while "Ctrl-C stops it" not in (line := (await up.stdout.readline()).decode()):
             assert line, "".join(lines)
@@ -162,9 +164,7 @@ async def test_nothing_survives_a_killed_supervisor(copy: Copy) -> None:
     assert state is not None
     os.kill(state.supervisor_pid, signal.SIGKILL)
     if sys.platform == "linux":
-        async with asyncio.timeout(30):
-            while processes_of(copy.home):
-                await asyncio.sleep(0.1)
+        await until(lambda: not processes_of(copy.home), limit=30, what="all children of the killed supervisor gone")
     assert (await copy.status())["processes"] == []
     code, output = await copy.run("up", "--detach")
     assert code == 0, output
