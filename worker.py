@@ -31,6 +31,7 @@ from copilot.llm.client import ModelClient
 from copilot.settings import Settings, SettingsError, load_settings
 from copilot.stack.search_attributes import register
 from copilot.tools import Registry, default_tools
+from copilot.tools.loading import load_tools
 from workflows.sub_session import SubSessionWorkflow
 from workflows.turn import TurnWorkflow
 
@@ -75,7 +76,7 @@ def build(client: Client, deps: Deps) -> Worker:
     )
 
 
-async def run(settings: Settings, tools: Registry | None = None) -> None:
+async def run(settings: Settings, tools: Registry) -> None:
     """Run a worker until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -89,9 +90,7 @@ async def run(settings: Settings, tools: Registry | None = None) -> None:
         stack.push_async_callback(model.close)
         client = await temporal.connect(settings, runtime=_runtime(settings))
         await register(client)
-        deps = Deps(
-            settings=settings, db=db, redis=streams, model=model, tools=tools or default_tools(), temporal=client
-        )
+        deps = Deps(settings=settings, db=db, redis=streams, model=model, tools=tools, temporal=client)
         async with build(client, deps):
             log.info("worker ready on task queue %s", settings.task_queue)
             if ready := os.environ.get("LONGHAUL_READY_FILE"):
@@ -110,13 +109,14 @@ def main() -> int:
     """The process; 0 after a clean stop, 2 for a wrong setting."""
     try:
         settings = load_settings()
+        tools = load_tools(settings.tools) if settings.tools else default_tools()
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")
         return 2
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     with contextlib.suppress(KeyboardInterrupt):
-        uvloop.run(run(settings))
+        uvloop.run(run(settings, tools))
     return 0
 
 

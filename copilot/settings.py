@@ -92,6 +92,9 @@ class Settings(BaseSettings):
 
     # Worker
     task_queue: str = Field("longhaul", min_length=1, description="Temporal task queue.")
+    tools: str = Field(
+        "", description="Your own tools as `module:name`: a `Registry`, or a function that returns one. Empty: ours."
+    )
     max_concurrent_activities: Annotated[int, Field(ge=1)] = Field(200, description="Activities one worker runs at once.")
     shutdown_grace: Annotated[float, Field(ge=0)] = Field(10.0, description="Seconds running calls get after SIGTERM, then they are handed over.")
     build_id: str = Field("", description="Build id of this worker; given, Worker Deployment Versioning is on.")
