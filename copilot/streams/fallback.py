@@ -33,6 +33,7 @@ class RowParts:
         self._seen = seen
         self._turn_id = turn_id
         self._done = set(seen.rounds_done)
+        self._void = list(seen.unfinished)
         self._waiting: list[str] = []
 
     def opening(self) -> Iterable[Part]:
@@ -44,8 +45,8 @@ class RowParts:
             yield {"type": "finish-step"}
         if seen.unknown:
             yield data_part("voided", {"ids": [], "all": True})
-        elif seen.unfinished:
-            yield data_part("voided", {"ids": list(seen.unfinished)})
+        elif self._void:
+            yield data_part("voided", {"ids": self._void})
         if not seen.started:
             yield start_part(self._turn_id)
 
