@@ -1,0 +1,128 @@
+"""Two users: for every route, what is the other's reads exactly like what does not exist."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+import jwt
+import pytest
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+
+from api.app import create_app
+from copilot.settings import load_settings
+from tests.harness.client import ApiClient
+from tests.harness.pool import MakeProduct
+
+SECRET = "a secret that only this test knows, long enough"
+OPEN = {"/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/docs/oauth2-redirect"}
+BODIES: dict[str, dict[str, Any]] = {
+    "stream": {"message": "hi"},
+    "messages": {"message": "hi"},
+    "": {"title": "mine now"},
+}
+
+
+def token(user: str, **claims: Any) -> dict[str, str]:
+    return {"Authorization": f"Bearer {jwt.encode({'sub': user, **claims}, SECRET, 'HS256')}"}
+
+
+def routes(app: FastAPI) -> Iterator[tuple[str, str]]:
+    """Method and path of every route there is, from the document, so that none can be forgotten."""
+    for path, methods in app.openapi()["paths"].items():
+        for method in methods:
+            yield method.upper(), path
+
+
+ALL = list(routes(create_app(load_settings(auth="off"))))
+
+
+def test_every_route_is_in_the_document() -> None:
+    app = create_app(load_settings(auth="off"))
+    missing = [path for path in _paths(app) if path not in {known for _, known in ALL} and path not in OPEN]
+    assert not missing
+
+
+def _paths(app: FastAPI) -> Iterator[str]:
+    for route in app.routes:
+        if isinstance(route, APIRoute):
+            yield route.path
+        elif hasattr(route, "path"):
+            yield str(route.path)
+
+
+def address(path: str, session: str, turn: str) -> str:
+    filled = path.replace("{session_id}", session).replace("{turn_id}", turn)
+    return re.sub(r"\{\w+\}", str(uuid4()), filled)
+
+
+async def status_and_text(client: ApiClient, method: str, path: str, headers: dict[str, str]) -> tuple[int, str]:
+    body = BODIES.get(path.rsplit("/", 1)[-1] if path.count("/") > 3 else "") if method in ("POST", "PATCH") else None
+    response = await client.http.request(method, path, json=body, headers=headers)
+    return response.status_code, response.text
+
+
+async def test_the_others_things_are_not_there(make_product: MakeProduct) -> None:
+    product = await make_product(settings={"LONGHAUL_AUTH": "jwt", "LONGHAUL_JWT_SECRET": SECRET})
+    alice, bob = product.client(headers=token("alice")), product.client()
+    session = await alice.create_session(title="Alice's")
+    turn = await alice.start(session, "wait 20 s")
+    missing, no_turn = str(uuid4()), str(uuid4())
+    for method, path in ALL:
+        if path in OPEN:
+            continue
+        nobody = await status_and_text(bob, method, address(path, session, turn), {})
+        assert nobody[0] == 401, f"{method} {path} without a token: {nobody}"
+        if "{session_id}" not in path:
+            continue
+        foreign = await status_and_text(bob, method, address(path, session, turn), token("bob"))
+        absent = await status_and_text(bob, method, address(path, missing, no_turn), token("bob"))
+        assert foreign[0] == 404, f"{method} {path}: {foreign}"
+        assert foreign[1].replace(session, "S").replace(turn, "T") == absent[1].replace(missing, "S").replace(
+            no_turn, "T"
+        )
+    seen = await bob.http.get("/v1/sessions", headers=token("bob"))
+    assert seen.json()["sessions"] == []
+    children = await bob.http.get("/v1/sessions", params={"parent": session}, headers=token("bob"))
+    assert children.json()["sessions"] == []
+    assert (await alice.progress(session, turn))["status"] == "running", "nobody else has stopped it"
+    assert (await alice.session(session))["title"] == "Alice's"
+    another = await alice.create_session()
+    assert (await alice.call("GET", f"/sessions/{another}/turns/{turn}")).status == 404, "a turn of another session"
+    assert (await alice.call("DELETE", f"/sessions/{session}")).status == 204
+    assert (await alice.call("GET", f"/sessions/{session}")).status == 404
+
+
+async def test_tokens(make_product: MakeProduct) -> None:
+    settings = {"LONGHAUL_AUTH": "jwt", "LONGHAUL_JWT_SECRET": SECRET, "LONGHAUL_JWT_AUDIENCE": "copilot"}
+    product = await make_product(workers=0, settings=settings)
+    client = product.client()
+    good = token("alice", aud="copilot")
+    value = good["Authorization"].removeprefix("Bearer ")
+    assert (await client.http.get("/v1/sessions", headers=good)).status_code == 200
+    assert (await client.http.get("/v1/sessions", params={"token": value})).status_code == 200
+    assert (await client.http.post("/v1/sessions", params={"token": value})).status_code == 401
+    other = jwt.encode({"sub": "alice", "aud": "copilot"}, "another secret, also long enough for it", "HS256")
+    unsigned = jwt.encode({"sub": "alice", "aud": "copilot"}, "", "none")
+    for bad in (
+        token("alice"),
+        token("alice", aud="other"),
+        token("alice", aud="copilot", exp=1),
+        token("", aud="copilot"),
+        token("x" * 256, aud="copilot"),
+        {"Authorization": f"Bearer {other}"},
+        {"Authorization": f"Bearer {unsigned}"},
+        {"Authorization": "Bearer nonsense"},
+        {"Authorization": f"Basic {value}"},
+    ):
+        refused = await client.http.get("/v1/sessions", headers=bad)
+        assert refused.status_code == 401
+        assert refused.headers["www-authenticate"] == "Bearer"
+        assert refused.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/openapi.json"])
+async def test_what_operators_ask_needs_no_token(make_product: MakeProduct, path: str) -> None:
+    product = await make_product(workers=0, settings={"LONGHAUL_AUTH": "jwt", "LONGHAUL_JWT_SECRET": SECRET})
+    assert (await product.client().http.get(path)).status_code == 200

@@ -1,0 +1,115 @@
+"""Sessions as a resource; errors as problems; what operators ask."""
+
+from tests.harness.pool import MakeProduct
+from tests.harness.product import Product
+
+
+async def test_make_list_name_delete(make_product: MakeProduct) -> None:
+    product = await make_product()
+    made = [await product.api.create_session(title=f"No. {number}") for number in range(5)]
+    found: list[str] = []
+    cursor: str | None = None
+    for _ in range(3):
+        page = (
+            await product.api.call("GET", "/sessions", params={"limit": 2, **({"cursor": cursor} if cursor else {})})
+        ).body
+        found += [session["id"] for session in page["sessions"]]
+        cursor = page["next_cursor"]
+    assert (found, cursor) == (made[::-1], None)
+    assert (await product.api.call("GET", "/sessions", params={"cursor": "x"})).status == 422
+    status, named = await product.api.call("PATCH", f"/sessions/{made[0]}", json={"title": "Erste"})
+    assert (status, named["title"]) == (200, "Erste")
+    for bad in ({}, {"title": ""}, {"title": "x" * 301}, {"title": 3}):
+        assert (await product.api.call("PATCH", f"/sessions/{made[0]}", json=bad)).status == 422
+    turn = await product.api.start(made[0], "wait 30 s")
+    assert (await product.api.call("DELETE", f"/sessions/{made[0]}")).status == 204
+    assert (await product.api.call("GET", f"/sessions/{made[0]}/turns/{turn}")).status == 404
+    assert (await product.api.call("DELETE", f"/sessions/{made[0]}")).status == 404
+
+
+async def test_limits_of_a_session_are_kept(product: Product) -> None:
+    wanted = {"max_cost_microdollars": 5000, "max_seconds": 60, "allow_tools": ["calculator"], "dry_run": True}
+    session = await product.api.create_session(**wanted)
+    found = await product.api.session(session)
+    assert {name: found[name] for name in wanted} == wanted
+    assert found["deny_tools"] == []
+    for bad in ({"max_cost_microdollars": 0}, {"max_seconds": -1}, {"allow_tools": "all"}, {"dry_run": "perhaps"}):
+        assert (await product.api.call("POST", "/sessions", json=bad)).status == 422
+
+
+async def test_pages_of_messages(product: Product) -> None:
+    session = await product.api.create_session()
+    for text in ("hello", "What is 6 * 7?", "hello again"):
+        await product.api.wait_for_turn(session, await product.api.start(session, text))
+    everything = await product.api.messages(session)
+    assert [row["sequence"] for row in everything] == list(range(len(everything)))
+    page = await product.api.session(session, limit=2)
+    assert page["has_more_messages"]
+    assert [row["sequence"] for row in page["messages"]] == [row["sequence"] for row in everything[-2:]]
+    assert page["oldest_sequence"] == page["messages"][0]["sequence"]
+    for bad in ({"limit": 0}, {"limit": 201}, {"before_sequence": -1}, {"before_sequence": "x"}):
+        assert (await product.api.call("GET", f"/sessions/{session}", params=bad)).status == 422
+
+
+async def test_errors_are_problems(product: Product) -> None:
+    for method, path, status in (
+        ("GET", "/nothing/here", 404),
+        ("PUT", "/v1/sessions", 405),
+        ("GET", "/v1/sessions/none", 404),
+        ("GET", "/v1/sessions?limit=0", 422),
+    ):
+        response = await product.api.http.request(method, path)
+        problem = response.json()
+        assert response.status_code == problem["status"] == status
+        assert response.headers["content-type"] == "application/problem+json"
+        assert {"type", "title", "detail", "instance"} <= set(problem)
+        assert ("errors" in problem) == (status == 422)
+
+
+async def test_a_page_of_another_site_is_not_answered(product: Product) -> None:
+    for headers in ({"Host": "evil.example"}, {"Origin": "http://evil.example"}, {"Origin": "null"}):
+        assert (await product.api.http.get("/v1/sessions", headers=headers)).status_code == 403
+    assert (await product.api.http.get("/v1/sessions", headers={"Origin": "http://localhost:3000"})).status_code == 200
+
+
+async def test_ready_degraded_and_not(make_product: MakeProduct) -> None:
+    product = await make_product(workers=0, own_redis=True, own_temporal=True)
+    ready = await product.api.http.get("/readyz")
+    assert (ready.status_code, ready.json()["status"]) == (200, "ready")
+    product.servers.redis.kill()
+    degraded = await product.api.http.get("/readyz")
+    assert (degraded.status_code, degraded.json()["status"]) == (200, "degraded")
+    product.servers.temporal.pause()
+    unready = await product.api.http.get("/readyz")
+    assert (unready.status_code, unready.json()["temporal"]) == (503, False)
+    assert (await product.api.http.get("/healthz")).status_code == 200
+
+
+async def test_metrics(product: Product) -> None:
+    session = await product.api.create_session()
+    await product.api.stream(session, "hello")
+    told = (await product.api.http.get("/metrics")).text
+    assert 'longhaul_messages_accepted_total{disposition="started"}' in told
+    assert (
+        'longhaul_http_request_seconds_count{method="POST",route="/v1/sessions/{session_id}/stream",status="200"}'
+        in told
+    )
+    assert "longhaul_streams_open" in told
+
+
+async def test_the_document_describes_bodies_and_problems(product: Product) -> None:
+    document = (await product.api.http.get("/openapi.json")).json()
+    schemas = document["components"]["schemas"]
+    assert {"PostMessage", "UiMessages", "Problem", "Progress", "SessionPage"} <= set(schemas)
+    assert "HTTPValidationError" not in schemas
+    post = document["paths"]["/v1/sessions/{session_id}/stream"]["post"]
+    assert "examples" in post["requestBody"]["content"]["application/json"]
+    assert {"200", "202", "401", "404", "422", "429", "503"} <= set(post["responses"])
+    assert set(_references(document)) <= {f"#/components/schemas/{name}" for name in schemas}
+
+
+def _references(node: object) -> list[str]:
+    if isinstance(node, dict):
+        here = [node["$ref"]] if isinstance(node.get("$ref"), str) else []
+        return here + [found for value in node.values() for found in _references(value)]
+    return [found for value in node for found in _references(value)] if isinstance(node, list) else []

@@ -1,0 +1,151 @@
+"""Watching a turn: resumed, cut, from several APIs, and with Redis gone."""
+
+import asyncio
+from uuid import uuid4
+
+from redis.asyncio import Redis
+
+from tests.harness.client import ApiClient
+from tests.harness.grammar import check_stream
+from tests.harness.pool import MakeProduct
+from tests.harness.product import Product
+from tests.harness.streamlog import StreamLog
+
+LONG = "speak 150 [delay=10]"
+
+
+async def stored_text(client: ApiClient, session: str, turn: str) -> str:
+    rows = await client.messages(session)
+    return "".join(row["content"] for row in rows if row["role"] == "assistant" and row["turn_id"] == turn)
+
+
+async def test_cut_and_resumed_is_the_identical_whole(make_product: MakeProduct) -> None:
+    product = await make_product(apis=2)
+    first, second = product.client(product.apis[0]), product.client(product.apis[1])
+    session, message_id = await first.create_session(), str(uuid4())
+    cut = await first.stream(session, LONG, message_id, cut_after=20)
+    assert not cut.finished
+    for client in (second, first):
+        cut = await client.resume(session, cut, cut_after=20)
+    cut = await second.resume(session, cut)
+    whole = await first.stream(session, LONG, message_id)  # a repeated POST shows the turn from its start
+    assert [(event.id, event.part) for event in cut] == [(event.id, event.part) for event in whole]
+    assert check_stream(cut).text() == await stored_text(first, session, cut.turn_id)
+    assert cut.connections == 4
+
+
+async def test_nothing_runs_is_204_but_a_missed_end_is_served(product: Product) -> None:
+    session = await product.api.create_session()
+    assert (await product.api.resume(session)).status == 204
+    log = await product.api.stream(session, "hello", cut_after=3)
+    await product.api.wait_for_turn(session, log.turn_id)
+    resumed = await product.api.resume(session, log)
+    assert check_stream(resumed).text() == await stored_text(product.api, session, log.turn_id)
+    assert (await product.api.resume(session, resumed)).status == 204, "it has the end"
+    assert (await product.api.resume(session)).status == 204
+    path = f"/v1/sessions/{session}/stream"
+    assert (await product.api.http.get(path, params={"after": resumed.events[2].id})).status_code == 200
+    assert (await product.api.http.get(path, params={"turn_id": log.turn_id})).status_code == 200
+    assert (await product.api.http.get(path, params={"turn_id": str(uuid4())})).status_code == 404
+    for bad in ("x", "1", "1-", "-1", "1-0\n2"):
+        assert (await product.api.http.get(path, params={"after": bad})).status_code == 422, bad
+        if "\n" not in bad:
+            assert (await product.api.http.get(path, headers={"Last-Event-ID": bad})).status_code == 422, bad
+
+
+async def test_a_client_that_leaves_stops_nothing(product: Product) -> None:
+    session = await product.api.create_session()
+    log = await product.api.stream(session, "speak 50 [delay=10]", cut_after=4)
+    assert (await product.api.wait_for_turn(session, log.turn_id))["status"] == "completed"
+
+
+async def test_keep_alive_comes_while_a_turn_is_silent(make_product: MakeProduct) -> None:
+    product = await make_product(settings={"LONGHAUL_STREAM_KEEP_ALIVE": "0.5"})
+    session = await product.api.create_session()
+    log = check_stream(await product.api.stream(session, "wait 3 s"))
+    assert log.comments >= 2
+
+
+async def test_a_stream_while_no_worker_runs_waits_for_one(make_product: MakeProduct) -> None:
+    product = await make_product(workers=0)
+    session = await product.api.create_session()
+    stream = await product.api.open(session, "What is 6 * 7?")
+    await asyncio.sleep(4)
+    await product.start_worker()
+    log = check_stream(await stream.done(30))
+    assert "42" in log.text()
+
+
+async def test_redis_killed_in_mid_stream(make_product: MakeProduct) -> None:
+    product = await make_product(own_redis=True)
+    session = await product.api.create_session()
+    stream = await product.api.open(session, LONG)
+    await stream.until_seen("text-delta", 5)
+    product.servers.redis.kill()
+    log = check_stream(await stream.done(30))
+    assert log.text() == await stored_text(product.api, session, log.turn_id)
+    assert log.voided
+    after = check_stream(await product.api.stream(session, "What is 6 * 7?"))
+    assert "42" in after.text()
+    assert len(after.outputs()) == 1
+    await product.servers.redis.start()
+    back = check_stream(await product.api.stream(session, "speak 30 [delay=10]"))
+    assert back.count("text-delta") > 3, "streaming is back"
+
+
+async def test_redis_flushed_in_mid_stream(make_product: MakeProduct) -> None:
+    product = await make_product(own_redis=True)
+    session = await product.api.create_session()
+    stream = await product.api.open(session, LONG)
+    await stream.until_seen("text-delta", 5)
+    client = Redis.from_url(product.servers.redis.url(product.redis_database))
+    await client.flushall()
+    await client.aclose()
+    log = check_stream(await stream.done(30))
+    assert log.text() == await stored_text(product.api, session, log.turn_id)
+
+
+async def test_redis_hangs_in_mid_stream(make_product: MakeProduct) -> None:
+    product = await make_product(own_redis=True)
+    session = await product.api.create_session()
+    stream = await product.api.open(session, LONG)
+    await stream.until_seen("text-delta", 5)
+    product.servers.redis.pause()
+    log = check_stream(await stream.done(30))
+    assert log.text() == await stored_text(product.api, session, log.turn_id)
+
+
+async def test_a_resume_without_redis_starts_over_and_says_so(make_product: MakeProduct) -> None:
+    product = await make_product(own_redis=True)
+    session = await product.api.create_session()
+    log = await product.api.stream(session, LONG, cut_after=20)
+    product.servers.redis.kill()
+    rest = await product.api.resume(session, StreamLog(events=list(log.events)))
+    assert rest.finished
+    assert rest.count("data-voided") == 1
+    assert rest.text() == await stored_text(product.api, session, log.turn_id)
+
+
+async def test_an_api_that_ends_lets_go_of_its_streams_and_another_goes_on(make_product: MakeProduct) -> None:
+    product = await make_product(apis=2)
+    first, second = product.client(product.apis[0]), product.client(product.apis[1])
+    session = await first.create_session()
+    stream = await first.open(session, "speak 200 [delay=20]")
+    await stream.until_seen("text-delta", 3)
+    began = asyncio.get_running_loop().time()
+    await product.terminate(product.apis[0])
+    assert asyncio.get_running_loop().time() - began < 5
+    log = await stream.done(5)
+    assert not log.finished
+    log = check_stream(await second.resume(session, log))
+    assert log.text() == await stored_text(second, session, log.turn_id)
+
+
+async def test_a_turn_ended_by_force_ends_its_stream(make_product: MakeProduct) -> None:
+    product = await make_product(workers=0)
+    session = await product.api.create_session()
+    stream = await product.api.open(session, "hello")
+    await asyncio.sleep(0.5)
+    await (await product.temporal()).get_workflow_handle(f"turn:{session}").terminate()
+    log = check_stream(await stream.done(30))
+    assert log.count("error") == 1

@@ -1,0 +1,106 @@
+"""Progress, Stop, the list of turns, the tree."""
+
+import asyncio
+import time
+from uuid import uuid4
+
+from tests.harness.pool import MakeProduct
+from tests.harness.product import Product
+from tests.harness.wait import until
+
+
+async def running_tool(product: Product, text: str = "wait 30 s") -> tuple[str, str]:
+    session = await product.api.create_session()
+    turn = await product.api.start(session, text)
+
+    async def waits() -> bool:
+        return bool((await product.api.progress(session, turn))["tools_running"])
+
+    await until(waits, what="the tool runs", every=0.05)
+    return session, turn
+
+
+async def test_wait_returns_early_on_a_change(product: Product) -> None:
+    session, turn = await running_tool(product)
+    path = f"/v1/sessions/{session}/turns/{turn}"
+    now = await product.api.http.get(path)
+    tag = now.headers["etag"]
+    assert (await product.api.http.get(path, headers={"If-None-Match": tag})).status_code == 304
+    began = time.monotonic()
+    same = await product.api.http.get(path, params={"wait": "1"}, headers={"If-None-Match": tag})
+    assert same.status_code == 304
+    assert 0.9 < time.monotonic() - began < 3
+    waiting = asyncio.create_task(product.api.http.get(path, params={"wait": "20"}, headers={"If-None-Match": tag}))
+    plain = asyncio.create_task(product.api.http.get(path, params={"wait": "20"}))
+    await asyncio.sleep(0.3)
+    began = time.monotonic()
+    await product.api.start(session, "one more thing")
+    for answer in await asyncio.gather(waiting, plain):
+        assert answer.status_code == 200
+        assert len(answer.json()["inbox"]) == 1
+        assert answer.headers["etag"] != tag
+    assert time.monotonic() - began < 2
+    stopped = await product.api.cancel(session)
+    assert stopped.body == {"cancelled": True, "turn_id": turn, "status": "cancelled"}
+    began = time.monotonic()
+    ended = await product.api.http.get(path, params={"wait": "20"})
+    assert ended.json()["status"] == "cancelled"
+    assert time.monotonic() - began < 2, "what has ended does not change any more"
+    for bad in ("61", "-1", "x", "nan"):
+        assert (await product.api.http.get(path, params={"wait": bad})).status_code == 422
+    assert (await product.api.call("GET", f"/sessions/{session}/turns/{uuid4()}")).status == 404
+
+
+async def test_stop_is_idempotent_and_the_session_goes_on(product: Product) -> None:
+    session, turn = await running_tool(product)
+    began = time.monotonic()
+    first, second = await asyncio.gather(product.api.cancel(session), product.api.cancel(session))
+    assert time.monotonic() - began < 5
+    assert {first.status, second.status} == {200}
+    assert turn in (first.body["turn_id"], second.body["turn_id"])
+    assert (await product.api.cancel(session)).body == {"cancelled": False, "turn_id": None, "status": None}
+    following = await product.api.start(session, "What is 6 * 7?")
+    assert following != turn
+    assert (await product.api.wait_for_turn(session, following))["status"] == "completed"
+    listed = await product.api.turns(session)
+    assert [(t["turn_id"], t["status"]) for t in listed] == [(following, "completed"), (turn, "cancelled")]
+
+
+async def test_progress_is_the_same_while_it_runs_and_afterwards(product: Product) -> None:
+    session, turn = await running_tool(product, "wait 1 s")
+    running = await product.api.progress(session, turn)
+    ended = await product.api.wait_for_turn(session, turn)
+    assert set(running) == set(ended)
+    assert ended["tools_done"] == 1
+    assert ended["usage"]["calls"] == 2
+    [listed] = await product.api.turns(session)
+    assert (listed["status"], listed["usage"]) == ("completed", ended["usage"])
+    assert listed["duration_ms"] == ended["duration_ms"] >= 1000
+
+
+async def test_a_running_turn_without_a_worker_is_told_from_its_row(make_product: MakeProduct) -> None:
+    product = await make_product()
+    session, turn = await running_tool(product)
+    product.kill(product.workers[0])
+    began = time.monotonic()
+    assert (await product.api.progress(session, turn))["status"] == "running"
+    assert time.monotonic() - began < 8
+    [listed] = await product.api.turns(session)
+    assert listed["status"] == "running"
+    assert (await product.api.session(session))["active_turn"]["turn_id"] == turn
+    await (await product.temporal()).get_workflow_handle(f"turn:{session}").terminate()
+    assert (await product.api.progress(session, turn))["status"] == "failed", (
+        "ended by force, it never reads as running"
+    )
+    tree = (await product.api.call("GET", f"/sessions/{session}/tree")).body
+    assert (tree["status"], tree["turn_id"]) == ("failed", turn)
+
+
+async def test_the_tree_of_one(product: Product) -> None:
+    session = await product.api.create_session(title="Root")
+    tree = (await product.api.call("GET", f"/sessions/{session}/tree")).body
+    assert (tree["session_id"], tree["title"], tree["status"], tree["children"]) == (session, "Root", None, [])
+    turn = await product.api.start(session, "What is 6 * 7?")
+    await product.api.wait_for_turn(session, turn)
+    tree = (await product.api.call("GET", f"/sessions/{session}/tree")).body
+    assert (tree["status"], tree["turn_id"], tree["usage"]["calls"]) == ("completed", turn, 2)
