@@ -32,7 +32,7 @@ class ChildSpec:
     health: HealthCheck
     env: Mapping[str, str] | None = None
     grace: float = 10.0
-    start_seconds: float = 60.0
+    start_seconds: float = 120.0
     ready_file: Path | None = None
 
 
