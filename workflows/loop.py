@@ -3,9 +3,14 @@
 Three rules keep messages safe. Signal handlers only append to the inbox. Between the last look at an empty inbox and
 the return there is no `await`, so Temporal refuses to close a run that an unseen signal has reached. And a message that
 comes when the turn has ended already, but its run has not, begins the next turn under the same workflow id.
+
+Stores are never stopped half-way: a Stop that comes meanwhile takes effect behind them, else messages that were taken
+from the inbox would be nowhere, and a turn could end without a word.
 """
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, FailureError, is_cancelled_exception
@@ -30,6 +35,8 @@ with workflow.unsafe.imports_passed_through():
     from workflows.state import TurnBoard
     from workflows.tools import ToolRunner
 
+T = TypeVar("T")
+
 
 class TurnLoop:
     """Runs one turn from its first message to its end."""
@@ -38,6 +45,7 @@ class TurnLoop:
         self.board = TurnBoard(request)
         self._tools = ToolRunner(self.board)
         self._round_limit_reached = False
+        self._stopped_while_storing = False
 
     async def run(self) -> TurnResult:
         """The whole turn.
@@ -102,22 +110,25 @@ class TurnLoop:
 
     async def _open(self) -> bool:
         board, request = self.board, self.board.request
-        opened = await workflow.execute_activity_method(
-            TurnActivities.open_turn,
-            OpenTurn(
-                turn=board.ref,
-                message_ids=board.take(),
-                model=request.model,
-                mode=request.mode,
-                tier=request.tier,
-                scope=request.scope,
-                started_at=board.state.started_at,
-            ),
-            summary="open turn",
-            **policies.storing(request.limits),
+        opened = await self._stored(
+            workflow.execute_activity_method(
+                TurnActivities.open_turn,
+                OpenTurn(
+                    turn=board.ref,
+                    message_ids=board.take(),
+                    model=request.model,
+                    mode=request.mode,
+                    tier=request.tier,
+                    scope=request.scope,
+                    started_at=board.state.started_at,
+                ),
+                summary="open turn",
+                **policies.storing(request.limits),
+            )
         )
         board.update(opened=True, title_wanted=opened.title_wanted, budgets=opened.budgets)
         board.note_published(opened.published)
+        self._stop_if_asked()
         return bool(opened.taken)
 
     async def _call_model(self) -> ModelAnswer:
@@ -148,14 +159,33 @@ class TurnLoop:
         if not (ids := board.take()):
             return False
         noun = "follow-up" if len(ids) == 1 else "follow-ups"
-        taken = await workflow.execute_activity_method(
-            TurnActivities.take_inbox,
-            TakeInbox(turn=board.ref, round=board.state.round, message_ids=ids),
-            summary=f"take {len(ids)} {noun}",
-            **policies.storing(board.request.limits),
+        taken = await self._stored(
+            workflow.execute_activity_method(
+                TurnActivities.take_inbox,
+                TakeInbox(turn=board.ref, round=board.state.round, message_ids=ids),
+                summary=f"take {len(ids)} {noun}",
+                **policies.storing(board.request.limits),
+            )
         )
         board.note_published(taken.published)
+        self._stop_if_asked()
         return bool(taken.taken)
+
+    async def _stored(self, storing: Coroutine[Any, Any, T]) -> T:
+        """Wait for a store to end; a Stop or the end of a budget that comes meanwhile is obeyed by `_stop_if_asked`."""
+        task = asyncio.create_task(storing)
+        while True:
+            try:
+                return await asyncio.shield(task)
+            except asyncio.CancelledError:
+                if task.cancelled():
+                    raise
+                self._stopped_while_storing = True
+
+    def _stop_if_asked(self) -> None:
+        if self._stopped_while_storing:
+            self._stopped_while_storing = False
+            raise asyncio.CancelledError
 
     def _continue_as_new_if_long(self) -> None:
         """Go on in a fresh history, with the inbox; the turn keeps its id."""
@@ -176,22 +206,24 @@ class TurnLoop:
         # Stop means: spend no more. What waits is kept as rows, for the next turn to see. A failed turn leaves its
         # waiting messages to the next turn, which begins at once (see `_end`).
         waiting = board.take() if stopped else []
-        await workflow.execute_activity_method(
-            TurnActivities.close_turn,
-            CloseTurn(
-                turn=board.ref,
-                progress=board.progress().model_copy(update={"inbox": []}),
-                answered_with_text=board.state.answered_with_text,
-                finish_reason=board.finish_reason,
-                round_limit_reached=self._round_limit_reached,
-                step_open=board.state.step_open,
-                waiting=waiting,
-                model=request.model,
-                mode=request.mode,
-                tier=request.tier,
-            ),
-            summary=f"close turn · {board.status}",
-            **policies.storing(request.limits),
+        await self._stored(
+            workflow.execute_activity_method(
+                TurnActivities.close_turn,
+                CloseTurn(
+                    turn=board.ref,
+                    progress=board.progress().model_copy(update={"inbox": []}),
+                    answered_with_text=board.state.answered_with_text,
+                    finish_reason=board.finish_reason,
+                    round_limit_reached=self._round_limit_reached,
+                    step_open=board.state.step_open,
+                    waiting=waiting,
+                    model=request.model,
+                    mode=request.mode,
+                    tier=request.tier,
+                ),
+                summary=f"close turn · {board.status}",
+                **policies.storing(request.limits),
+            )
         )
         await self._tell_parent()
 
@@ -205,7 +237,7 @@ class TurnLoop:
             sub_session_id=request.session_id, turn_id=request.turn_id, status=SUB_STATES[self.board.status]
         )
         try:
-            await parent.signal("sub_session_ended", ended)
+            await self._stored(parent.signal("sub_session_ended", ended))
         except FailureError:
             workflow.logger.info("no turn of the parent session runs")
 
