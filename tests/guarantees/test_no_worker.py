@@ -30,6 +30,7 @@ async def test_accepted_while_all_workers_are_stopped(make_product: MakeProduct)
     session = await product.api.create_session()
     first = await product.api.start(session, "1+2")
     await product.api.wait_for_turn(session, first)
+    await product.api.until_idle(session)
     await product.terminate(product.workers[0])
     live = await product.api.open(session, "2+3")
     assert live.log.status == 200

@@ -3,12 +3,18 @@
 import asyncio
 import random
 import time
+from contextlib import AsyncExitStack
+from typing import Any
 from uuid import uuid4
 
 import pytest
+from temporalio.client import WorkflowHandle
 
+from copilot.db import messages
+from copilot.temporal import workflow_id
 from tests.harness.checks import Stored, check_rows
 from tests.harness.grammar import check_stream
+from tests.harness.pool import MakeProduct
 from tests.harness.product import Product
 from tests.harness.wait import until
 
@@ -99,6 +105,54 @@ async def test_while_follow_ups_wait(product: Product) -> None:
     await next_message_works(product, session)
     found = await check_rows(product.database, sessions=[session], answered=False)
     assert waiting in [row.client_message_id for row in found.of(session, "user")]
+
+
+async def test_in_the_queue(make_product: MakeProduct) -> None:
+    """No worker has come to the turn yet: its message is kept, and not answered."""
+    product = await make_product(workers=0)
+    session, first, second = await product.api.create_session(), str(uuid4()), str(uuid4())
+    turn = await product.api.start(session, "1+1", first)
+    assert await product.api.start(session, "2+2", second) == turn
+    stop = asyncio.create_task(product.api.cancel(session))
+    handle = (await product.temporal()).get_workflow_handle(workflow_id(session))
+    await until(lambda: _cancel_requested(handle), what="Stop has reached Temporal")
+    await product.start_worker()
+    assert (await stop).status == 200
+    assert (await product.api.wait_for_turn(session, turn))["status"] == "cancelled"
+    await product.api.until_idle(session)
+    await next_message_works(product, session)
+    found = await check_rows(product.database, sessions=[session], answered=False)
+    stopped_turn(found, session)
+    assert [row.client_message_id for row in found.of(session, "user")][:2] == [first, second]
+
+
+async def _cancel_requested(handle: WorkflowHandle[Any, Any]) -> bool:
+    async for event in handle.fetch_history_events():
+        if event.HasField("workflow_execution_cancel_requested_event_attributes"):
+            return True
+    return False
+
+
+async def test_while_the_turn_closes(product: Product) -> None:
+    """Too late to stop anything: the turn ends in order, once, with a word on how it ended."""
+    session = await product.api.create_session()
+    live = await product.api.open(session, "speak 20 [delay=10]")
+    await live.until_seen("text-delta")
+    async with AsyncExitStack() as stack:
+        # Hold the session's rows from the moment that the answer is stored, so that the end of the turn waits for us.
+        while True:
+            connection = await stack.enter_async_context(product.database.write())
+            await messages.lock_session(connection, session)
+            if await messages.count(connection, session) >= 2:
+                break
+            await stack.aclose()
+        stop = asyncio.create_task(product.api.cancel(session))
+        await asyncio.wait([stop], timeout=2)
+    assert (await stop).status == 200
+    log = check_stream(await live.done())
+    found = await check_rows(product.database, sessions=[session])
+    assert found.turns[session][0].status == ("cancelled" if log.count("abort") else "completed")
+    await next_message_works(product, session)
 
 
 @pytest.mark.parametrize("seed", [1, 2])

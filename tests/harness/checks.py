@@ -98,7 +98,7 @@ def turn_problems(session: str, rows: Sequence[Row[Any]], turns: Sequence[Row[An
     for earlier, later in itertools.pairwise(turns):
         if earlier.ended_at is not None and earlier.ended_at > later.started_at:
             yield (
-                f"{session}: turn {earlier.turn_id} ended at {earlier.ended_at}, "
+                f"{session}: turn {earlier.turn_id} ({earlier.status}, {earlier.error}) ended at {earlier.ended_at}, "
                 f"turn {later.turn_id} began at {later.started_at}"
             )
     order = [row.turn_id for row in rows if row.sequence is not None and row.turn_id]

@@ -147,6 +147,14 @@ class ApiClient:
 
         return await until(ended, limit=limit, what=f"turn {turn_id} of session {session} ends", every=0.1)
 
+    async def until_idle(self, session: str, limit: float = 20.0) -> None:
+        """Wait until the session's turn has not only ended, but its workflow too."""
+
+        async def idle() -> bool:
+            return (await self.session(session, limit=1))["active_turn"] is None
+
+        await until(idle, limit=limit, what=f"nothing runs in session {session}")
+
     async def session(self, session: str, **params: Any) -> dict[str, Any]:
         """The session with a page of its messages."""
         return await self._good("GET", f"/sessions/{session}", params=params)

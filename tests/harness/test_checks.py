@@ -11,7 +11,7 @@ from tests.harness.grammar import check_stream, grammar_problems
 from tests.harness.streamlog import StreamEvent, StreamLog
 
 Message = namedtuple("Message", "sequence role turn_id round client_message_id tool_calls tool_call_id")
-TurnRecord = namedtuple("TurnRecord", "turn_id status started_at ended_at")
+TurnRecord = namedtuple("TurnRecord", "turn_id status started_at ended_at error")
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 GOOD: list[dict[str, Any] | None] = [
     {"type": "start", "messageId": "t"},
@@ -83,7 +83,7 @@ def test_a_stream_that_breaks_off_is_seen() -> None:
 
 
 def turn_row(*values: object) -> Any:
-    return TurnRecord(*values)
+    return TurnRecord(*values, None)
 
 
 def row(sequence: int | None, role: str, turn: str = "t", **more: Any) -> Any:
