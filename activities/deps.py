@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from redis.asyncio import Redis
+from temporalio import activity
 from temporalio.client import Client
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
@@ -48,6 +49,12 @@ def storage_faults(*, missing_is_final: bool = True) -> Iterator[None]:
         if not missing_is_final:
             raise
         raise ApplicationError(str(error), type=SESSION_GONE, non_retryable=True) from error
+
+
+def stop_requested() -> bool:
+    """Whether a person pressed Stop; also in a worker that happens to shut down meanwhile."""
+    reason = activity.cancellation_details()
+    return reason is not None and reason.cancel_requested
 
 
 def handed_over() -> ApplicationError:

@@ -11,7 +11,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from activities import budgets
-from activities.deps import Deps, handed_over, storage_faults
+from activities.deps import Deps, handed_over, stop_requested, storage_faults
 from activities.heartbeat import checkpoint
 from activities.rows import answer_from_row, partial_rows, store_answer
 from activities.title import TitleCall
@@ -129,10 +129,9 @@ class ModelActivities:
 
     async def _cancelled(self, call: CallModel, partial: Completion, writer: StepWriter) -> bool:
         """Stop was pressed: keep what came. A shutdown or a time-out: somebody else makes the call again."""
-        if activity.is_worker_shutdown():
-            raise handed_over()
-        reason = activity.cancellation_details()
-        if reason is None or not reason.cancel_requested:
+        if not stop_requested():
+            if activity.is_worker_shutdown():
+                raise handed_over()
             return False
         if rows := partial_rows(call, partial):
             with storage_faults():

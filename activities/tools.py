@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from activities.deps import Deps, handed_over, storage_faults
+from activities.deps import Deps, handed_over, stop_requested, storage_faults
 from activities.heartbeat import checkpoint
 from copilot.contracts import RunTool, StoreToolResult, ToolOutcome, ToolStatus, TurnRef
 from copilot.db import messages
@@ -95,7 +95,7 @@ class ToolActivities:
         try:
             output = await tool.run(parsed, _context(self._deps.settings.home, call))
         except asyncio.CancelledError:
-            if activity.is_worker_shutdown() and tool.repeatable:
+            if activity.is_worker_shutdown() and tool.repeatable and not stop_requested():
                 checkpoint(ToolState(starts=starts))
                 raise handed_over() from None
             raise
