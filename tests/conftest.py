@@ -13,7 +13,7 @@ from tests.harness.process import kill_all
 from tests.harness.product import BACKENDS, Backend, Product
 from tests.harness.servers import ModelServer, RedisServer, TemporalServer
 
-_PRODUCTS = pytest.StashKey[list[Product]]()
+PRODUCTS = pytest.StashKey[list[Product]]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -28,7 +28,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     """A failing test shows what the processes of its products logged meanwhile."""
     report = yield
     if report.failed:
-        for product in item.stash.get(_PRODUCTS, []):
+        for product in item.stash.get(PRODUCTS, []):
             for process in product.processes:
                 if said := process.tail(60):
                     report.sections.append((f"{process.name}: {process.log}", said))
@@ -81,14 +81,14 @@ def backend(request: pytest.FixtureRequest) -> Backend:
 async def product(request: pytest.FixtureRequest, server_pool: Pool, backend: Backend) -> Product:
     """A running Longhaul on SQLite, then on PostgreSQL. Tests share it: use new sessions, and kill nothing of it."""
     found = await server_pool.product(backend)
-    request.node.stash.setdefault(_PRODUCTS, []).append(found)
+    request.node.stash.setdefault(PRODUCTS, []).append(found)
     return found
 
 
 @pytest.fixture
 async def make_product(request: pytest.FixtureRequest, server_pool: Pool) -> AsyncIterator[MakeProduct]:
     """Makes products for this test alone, to be configured and broken as it likes."""
-    mine: list[Product] = request.node.stash.setdefault(_PRODUCTS, [])
+    mine: list[Product] = request.node.stash.setdefault(PRODUCTS, [])
     async with AsyncExitStack() as stack:
 
         @functools.wraps(server_pool.make)
