@@ -1,9 +1,12 @@
 """Puts the chunks of a streamed Chat Completion together."""
 
+import hashlib
 import logging
-import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, Literal
 
+import orjson
 from pydantic import BaseModel
 
 from copilot.contracts import Usage
@@ -11,6 +14,9 @@ from copilot.llm.think import ThinkSplitter
 
 log = logging.getLogger(__name__)
 VISIBLE_REASONING = (None, "reasoning.text", "reasoning.summary")
+# What the columns hold; an endpoint's odd value must not make its answer impossible to store.
+ID_MAX, NAME_MAX, REASON_MAX = 200, 200, 32
+COUNT_MAX, DOLLARS_MAX = 2**31 - 1, 10**9
 
 
 class CompletedCall(BaseModel):
@@ -39,14 +45,15 @@ Piece = tuple[Literal["text", "reasoning", "tool", "arguments"], str, str]
 class Assembler:
     """Feed it decoded chunks; it answers with the pieces to show and keeps the whole.
 
-    Malformed parts of a chunk are logged and dropped: a provider's odd field must not end a turn.
+    Malformed parts of a chunk are logged and dropped: a provider's odd field must not end a turn. `taken`: ids of calls
+    that the turn has made already, for some endpoints count from zero in each answer.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, taken: Iterable[str] = ()) -> None:
         self._text: list[str] = []
         self._reasoning: list[str] = []
-        self._calls: dict[int, dict[str, str]] = {}
-        self._ids: set[str] = set()
+        self._calls: list[_Call] = []
+        self._ids = set(taken)
         self._splitter = ThinkSplitter()
         self.finish_reason = ""
         self.usage = Usage(calls=1)
@@ -54,7 +61,7 @@ class Assembler:
 
     def feed(self, chunk: dict[str, Any]) -> list[Piece]:
         """The pieces in a chunk: text, reasoning, or a tool call's name or arguments with the call's id."""
-        self.model = self.model or str(chunk.get("model") or "")
+        self.model = self.model or _plain(chunk.get("model"), NAME_MAX)
         if isinstance(chunk.get("usage"), dict):
             self.usage = _usage(chunk["usage"])
         choices = chunk.get("choices")
@@ -73,11 +80,12 @@ class Assembler:
             for call in calls if isinstance(calls, list) else ():
                 pieces += self._call(call)
         if choice.get("finish_reason"):
-            self.finish_reason = str(choice["finish_reason"])
-            pieces += self._rest()
+            self.finish_reason = _plain(choice["finish_reason"], REASON_MAX)
+            pieces += self.rest()
         return pieces
 
-    def _rest(self) -> list[Piece]:
+    def rest(self) -> list[Piece]:
+        """What is held back because it might become a tag; for a stream that ends before its end."""
         return [self._keep(kind, piece) for kind, piece in self._splitter.end()]
 
     def _keep(self, kind: str, piece: str) -> Piece:
@@ -88,29 +96,51 @@ class Assembler:
         return ("text", piece, "")
 
     def _call(self, delta: Any) -> list[Piece]:
-        if not isinstance(delta, dict) or not isinstance(delta.get("function", {}), dict):
+        if not isinstance(delta, dict) or not isinstance(delta.get("function") or {}, dict):
             log.warning("dropped a malformed tool call delta")
             return []
-        index = delta.get("index")
-        index = index if isinstance(index, int) else max(len(self._calls) - (0 if delta.get("id") else 1), 0)
         function = delta.get("function") or {}
+        given, arguments = _text(delta.get("id")), _text(function.get("arguments"))
+        name = _plain(function.get("name"), NAME_MAX)
+        call = self._continued(delta.get("index"), given, name)
+        if call is None:
+            call = _Call(index=_index(delta.get("index")), given=given, id=self._unique(given, len(self._calls)))
+            self._calls.append(call)
         pieces: list[Piece] = []
-        if index not in self._calls:
-            self._calls[index] = {"id": self._unique(delta.get("id"), index), "name": "", "arguments": ""}
-        call = self._calls[index]
-        if name := function.get("name"):
-            call["name"] += str(name)
-            pieces.append(("tool", call["id"], call["name"]))
-        if arguments := function.get("arguments"):
-            call["arguments"] += str(arguments)
-            pieces.append(("arguments", call["id"], str(arguments)))
+        if name and name != call.name:  # some endpoints repeat the name in every delta
+            call.name = (call.name + name)[:NAME_MAX]
+            pieces.append(("tool", call.id, call.name))
+        if arguments:
+            call.arguments += arguments
+            pieces.append(("arguments", call.id, arguments))
         return pieces
 
-    def _unique(self, given: Any, index: int) -> str:
-        """Results are matched by this id, so two calls of one answer never share it, whatever the model sent."""
-        found = str(given) if given else f"call_{index}"
+    def _continued(self, index: Any, given: str, name: str) -> "_Call | None":
+        """The call that a delta goes on with: that of its index, else of its id, else the newest; None: it begins one.
+
+        Another id with a name begins a new call even at a known index: some endpoints give all calls the index 0.
+        """
+        if _index(index) is not None:
+            newest = self._newest(lambda call: call.index == index)
+            another = newest is not None and name and given and newest.given and given != newest.given
+            return None if another else newest
+        newest = self._newest(lambda call: not given or call.given == given)
+        if newest is not None and name and newest.arguments and (_whole(newest.arguments) or name != newest.name):
+            return None
+        return newest
+
+    def _newest(self, which: Callable[["_Call"], bool]) -> "_Call | None":
+        return next((call for call in reversed(self._calls) if which(call)), None)
+
+    def _unique(self, given: str, place: int) -> str:
+        """Results are matched by this id, so two calls of one turn never share it, whatever the model sent."""
+        found = _plain(given, len(given)) or f"call_{place}"
+        if len(found) > ID_MAX // 2:
+            found = f"call_{hashlib.sha256(found.encode()).hexdigest()}"
+        base, number = found, 1
         while found in self._ids:
-            found += "_"
+            number += 1
+            found = f"{base}_{number}"
         self._ids.add(found)
         return found
 
@@ -120,16 +150,49 @@ class Assembler:
 
     def completion(self, duration_ms: int) -> Completion:
         """All that came so far."""
-        self._rest()
+        self.rest()
         return Completion(
             text="".join(self._text),
             reasoning="".join(self._reasoning),
-            tool_calls=[CompletedCall(**call) for _, call in sorted(self._calls.items())],
+            tool_calls=[CompletedCall(id=made.id, name=made.name, arguments=made.arguments) for made in self._calls],
             finish_reason=self.finish_reason,
             usage=self.usage,
             model=self.model,
             duration_ms=duration_ms,
         )
+
+
+@dataclass
+class _Call:
+    """A call while it comes; `given` is the id as the endpoint wrote it."""
+
+    index: int | None
+    given: str
+    id: str
+    name: str = ""
+    arguments: str = ""
+
+
+def _index(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _whole(arguments: str) -> bool:
+    try:
+        orjson.loads(arguments)
+    except orjson.JSONDecodeError:
+        return False
+    return True
+
+
+def _text(value: Any) -> str:
+    """A field that should be a string; some endpoints send arguments as an object."""
+    return value if isinstance(value, str) else "" if value is None else orjson.dumps(value).decode()
+
+
+def _plain(value: Any, most: int) -> str:
+    """A name as a column can hold it."""
+    return str(value or "").replace("\x00", "")[:most]
 
 
 def _reasoning(delta: dict[str, Any]) -> str:
@@ -164,14 +227,15 @@ def _usage(found: dict[str, Any]) -> Usage:
 
 
 def _count(value: Any) -> int:
-    return value if isinstance(value, int) and value >= 0 else 0
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= COUNT_MAX else 0
 
 
 def microdollars(dollars: Any) -> int | None:
     """A price in USD as microdollars; None, and a line in the log, for what is no price."""
     if dollars is None:
         return None
-    if isinstance(dollars, bool) or not isinstance(dollars, int | float) or not math.isfinite(dollars) or dollars < 0:
+    is_number = isinstance(dollars, int | float) and not isinstance(dollars, bool)
+    if not is_number or not 0 <= dollars < DOLLARS_MAX:  # neither is true of NaN
         log.warning("a model call's cost of %r is not booked: it is no price", dollars)
         return None
-    return round(dollars * 1_000_000)
+    return round(float(dollars) * 1_000_000)

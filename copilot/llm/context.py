@@ -1,10 +1,12 @@
 """Builds the OpenAI messages of a model call from a session's rows."""
 
-import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import orjson
+
 from copilot.llm import prompts
+from copilot.llm.failures import defect_of_arguments
 
 CHARS_PER_TOKEN = 4
 NEWEST_KEPT = 20
@@ -22,7 +24,7 @@ def openai_messages(rows: Sequence[Any], *, tool_result_max: int) -> list[dict[s
     mended) get a `lost` one, so the endpoint never refuses the conversation.
     """
     results = {(row.turn_id, row.tool_call_id): row for row in rows if row.role == "tool"}
-    newest_user = next((row.sequence for row in reversed(rows) if row.role == "user"), None)
+    newest_user = next((row.sequence for row in reversed(rows) if row.role == "user" and row.kind != "follow_up"), None)
     messages: list[dict[str, Any]] = []
     follow_ups: list[Any] = []
     for row in rows:
@@ -31,7 +33,7 @@ def openai_messages(rows: Sequence[Any], *, tool_result_max: int) -> list[dict[s
             continue
         if row.role == "tool":
             continue
-        if row.role in ("user", "assistant") and follow_ups:
+        if follow_ups:
             messages.append(follow_up_message(follow_ups))
             follow_ups = []
         if row.role == "user":
@@ -61,13 +63,12 @@ def _append_assistant(messages: list[dict[str, Any]], row: Any) -> None:
 
 
 def _sendable(call: dict[str, Any]) -> dict[str, Any]:
-    """A call as endpoints take it back: some refuse arguments that are no JSON, which the model itself once wrote."""
-    function = call["function"]
-    try:
-        json.loads(function["arguments"] or "{}")
-    except json.JSONDecodeError:
-        function = {**function, "arguments": json.dumps({"malformed": function["arguments"]})}
-    return {"id": call["id"], "type": "function", "function": function}
+    """A call as endpoints take it back: some refuse arguments that are no object, which the model itself once wrote."""
+    written = call["function"]["arguments"]
+    sent = written if written.strip() else "{}"
+    if defect_of_arguments(written):
+        sent = orjson.dumps({"malformed": written}).decode()
+    return {"id": call["id"], "type": "function", "function": {**call["function"], "arguments": sent}}
 
 
 def _result(results: dict[tuple[str, str], Any], turn_id: str, call: dict[str, Any], most: int) -> dict[str, Any]:
@@ -119,9 +120,20 @@ def fit(messages: list[dict[str, Any]], max_tokens: int) -> list[dict[str, Any]]
     while cut < len(messages) - NEWEST_KEPT and excess > 0:
         excess -= sizes[cut]
         cut += 1
-    while cut < len(messages) and messages[cut]["role"] == "tool":
-        cut += 1
-    return messages[:head] + messages[cut:]
+    return messages[:head] + messages[_between_calls(messages, head, cut) :]
+
+
+def _between_calls(messages: list[dict[str, Any]], head: int, cut: int) -> int:
+    """Where to cut instead, if `cut` lies among the results of a call: behind them, or before the call if nothing
+    would be left."""
+    behind = cut
+    while behind < len(messages) and messages[behind]["role"] == "tool":
+        behind += 1
+    if behind < len(messages):
+        return behind
+    while cut > head and messages[cut]["role"] == "tool":
+        cut -= 1
+    return cut
 
 
 def _size(message: dict[str, Any]) -> int:

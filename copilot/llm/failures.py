@@ -1,12 +1,12 @@
 """What a failed model call means: try again, when, and what to tell the person."""
 
-import json
 import math
 import random
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+import orjson
 from openai import APIConnectionError, APIStatusError, APITimeoutError, OpenAIError
 
 from copilot.errors import StreamBrokenError
@@ -79,14 +79,18 @@ def backoff(settings: Settings, tries: int, retry_after: float | None) -> float:
     """Seconds before the next try after `tries` failed ones, never more than `model_backoff_max`."""
     if retry_after is not None:
         return min(retry_after, settings.model_backoff_max)
-    grown = settings.model_backoff_base * settings.model_backoff_factor ** (tries - 1)
-    return min(grown, settings.model_backoff_max) * random.uniform(0.75, 1.25)  # noqa: S311  # jitter, no secret
+    try:
+        grown = settings.model_backoff_base * settings.model_backoff_factor ** (tries - 1)
+    except OverflowError:
+        grown = math.inf
+    jittered = min(grown, settings.model_backoff_max) * random.uniform(0.75, 1.25)  # noqa: S311  # no secret
+    return min(jittered, settings.model_backoff_max)
 
 
 def defect_of_arguments(arguments: str) -> str | None:
-    """Why a tool call's argument string is not a JSON object; None when it is."""
+    """Why a tool call's argument string is not a JSON object; None when it is. No arguments at all are an empty one."""
     try:
-        found = json.loads(arguments or "{}")
-    except json.JSONDecodeError as error:
+        found = orjson.loads(arguments.strip() or "{}")
+    except orjson.JSONDecodeError as error:
         return f"the arguments are not valid JSON: {error}"
     return None if isinstance(found, dict) else "the arguments must be a JSON object"

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,9 @@ class Tool:
     repeatable: bool = True
     changes: bool = False
 
-    @property
+    @cached_property
     def schema(self) -> dict[str, Any]:
-        """The tool in the OpenAI shape."""
+        """The tool in the OpenAI shape; made once, for it takes longer than a turn's other preparations."""
         parameters = self.arguments.model_json_schema()
         parameters.pop("title", None)
         parameters.pop("description", None)
@@ -68,7 +69,7 @@ class Tool:
         if defect := defect_of_arguments(arguments):
             raise ToolError(f"{self.name}: {defect}")
         try:
-            return self.arguments.model_validate_json(arguments or "{}")
+            return self.arguments.model_validate_json(arguments.strip() or "{}")
         except ValidationError as error:
             raise ToolError(f"{self.name}: {describe(error)}") from error
 
