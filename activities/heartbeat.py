@@ -46,6 +46,8 @@ class _Heartbeating(ActivityInboundInterceptor):
         self._interval = interval
 
     async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002
+        if activity.info().is_local:
+            return await super().execute_activity(input)
         kept: list[BaseModel] = []
         _checkpoint.set(kept)
         beating = asyncio.create_task(self._beat(kept))

@@ -111,7 +111,7 @@ class TurnLoop:
     async def _open(self) -> bool:
         board, request = self.board, self.board.request
         opened = await self._stored(
-            workflow.execute_activity_method(
+            workflow.execute_local_activity_method(
                 TurnActivities.open_turn,
                 OpenTurn(
                     turn=board.ref,
@@ -123,7 +123,7 @@ class TurnLoop:
                     started_at=board.state.started_at,
                 ),
                 summary="open turn",
-                **policies.storing(request.limits),
+                **policies.placing(request.limits),
             )
         )
         board.update(opened=True, title_wanted=opened.title_wanted, budgets=opened.budgets)
@@ -160,11 +160,11 @@ class TurnLoop:
             return False
         noun = "follow-up" if len(ids) == 1 else "follow-ups"
         taken = await self._stored(
-            workflow.execute_activity_method(
+            workflow.execute_local_activity_method(
                 TurnActivities.take_inbox,
                 TakeInbox(turn=board.ref, round=board.state.round, message_ids=ids),
                 summary=f"take {len(ids)} {noun}",
-                **policies.storing(board.request.limits),
+                **policies.placing(board.request.limits),
             )
         )
         board.note_published(taken.published)

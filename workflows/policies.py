@@ -43,6 +43,21 @@ def storing(limits: TurnLimits) -> dict[str, Any]:
     }
 
 
+def placing(limits: TurnLimits) -> dict[str, Any]:
+    """Options of local activities that place messages: done inside the workflow task, at a third of the cost.
+
+    A local activity may be done again, with more messages, when its task is: fine for placing, whose rows stay where
+    they are. Ending a turn is not of that kind (it must not be done in a task that the server then refuses), and
+    model calls and tools want heartbeats; all those are ordinary activities.
+    """
+    return {
+        "start_to_close_timeout": STORE_ONCE,
+        "schedule_to_close_timeout": timedelta(seconds=limits.storage_window),
+        "local_retry_threshold": timedelta(seconds=10),
+        "retry_policy": STORAGE_RETRY,
+    }
+
+
 def calling_model(limits: TurnLimits) -> dict[str, Any]:
     """Options of a model call; its stop waits until the partial text is stored."""
     return {
