@@ -51,7 +51,7 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(title="Longhaul", version="0.1.0", description=DESCRIPTION, lifespan=lifespan, redoc_url=None)
     app.include_router(health.router)
     for resource in (sessions, stream, turns, tree):
-        app.include_router(resource.router, prefix="/v1")
+        app.include_router(resource.router)
     problems.install(app)
     openapi.install(app)
     if settings.cors_origins:

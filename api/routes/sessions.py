@@ -33,7 +33,7 @@ from copilot.errors import UnavailableError
 from copilot.streams.reader import newest_id
 
 log = logging.getLogger(__name__)
-router = APIRouter(tags=["sessions"], responses=RESPONSES)
+router = APIRouter(prefix="/v1", tags=["sessions"], responses=RESPONSES)
 STOP_MAX_S = 10.0
 
 

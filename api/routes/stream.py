@@ -18,7 +18,7 @@ from copilot.errors import InboxFullError, NotFoundError, UnavailableError
 from copilot.streams.reader import FINISH_ID, StreamLostError, StreamReader
 from copilot.streams.seen import Seen
 
-router = APIRouter(tags=["messages"], responses=RESPONSES)
+router = APIRouter(prefix="/v1", tags=["messages"], responses=RESPONSES)
 EVENT_ID = r"^\d{1,20}-\d{1,20}$"
 BODY = {
     "requestBody": {

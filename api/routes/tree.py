@@ -13,7 +13,7 @@ from copilot.contracts import TurnStatus, Usage
 from copilot.db import sessions
 from copilot.errors import UnavailableError
 
-router = APIRouter(tags=["sessions"], responses=RESPONSES)
+router = APIRouter(prefix="/v1", tags=["sessions"], responses=RESPONSES)
 ASK_AT_ONCE = 20
 
 

@@ -17,7 +17,7 @@ from copilot.contracts import Progress, TurnStatus
 from copilot.db import sessions
 from copilot.errors import NotFoundError, UnavailableError
 
-router = APIRouter(tags=["turns"], responses=RESPONSES)
+router = APIRouter(prefix="/v1", tags=["turns"], responses=RESPONSES)
 WAIT_MAX_S = 60
 STOP_MAX_S = 10.0
 POLL_FIRST_S = 0.1
