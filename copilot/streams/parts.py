@@ -90,10 +90,12 @@ class StepWriter:
 
     def tool_delta(self, call_id: str, delta: str) -> None:
         if call_id in self._announced and delta:
+            self.close_block()
             self._sink.put({"type": "tool-input-delta", "toolCallId": call_id, "inputTextDelta": delta})
 
     def tool_available(self, call_id: str, name: str, arguments: str) -> None:
         self.tool_start(call_id, name)
+        self.close_block()
         self._sink.put(
             {
                 "type": "tool-input-available",

@@ -28,6 +28,8 @@ from copilot.streams.events import (
 log = logging.getLogger(__name__)
 DELTAS = frozenset({"text-delta", "reasoning-delta"})
 BATCH = 500
+# Redis' words for an id that is there already, and for anything behind `finish`.
+STORED, SEALED = "equal or smaller", "exhausted the last possible ID"
 
 
 class StreamPublisher:
@@ -92,8 +94,9 @@ class StreamPublisher:
             for part in batch:
                 pipeline.xadd(self._key, {FIELD: encode(part)}, nomkstream=True)
             added = await pipeline.execute()
-        except (RedisError, OSError, TimeoutError) as error:
-            await self._break(error)
+        except (RedisError, OSError, TimeoutError, TypeError) as error:  # TypeError: a part that JSON cannot hold
+            if SEALED not in str(error):  # else an earlier try has sealed it: it is whole, and this is nothing new
+                await self._break(error)
             return
         if not all(added):
             await self._break(RedisError("the stream is gone from Redis"))
@@ -144,7 +147,7 @@ async def _add_once(redis: "Redis", key: str, part: dict[str, Any], entry_id: st
     try:
         await redis.xadd(key, {FIELD: encode(part)}, id=entry_id, nomkstream=not create)
     except ResponseError as error:
-        if "equal or smaller" not in str(error):
+        if STORED not in str(error) and SEALED not in str(error):
             raise
 
 
