@@ -12,6 +12,16 @@ from copilot.tools.registry import ToolContext, ToolError, tool
 Number = int | float
 EXPONENT_MAX = 10_000
 DIGITS_MAX = 4_000
+LARGEST = 10**DIGITS_MAX
+PLACES_MAX = 400
+
+
+def rounded(value: Number, places: int = 0) -> Number:
+    """`round`, which for places far on the left would calculate a power of ten that takes days."""
+    if abs(places) > PLACES_MAX:
+        raise ToolError(f"round() takes at most {PLACES_MAX} places.")
+    return round(value, places) if places else round(value)
+
 
 OPERATORS: dict[type[ast.AST], Callable[..., Number]] = {
     ast.Add: operator.add,
@@ -25,7 +35,7 @@ OPERATORS: dict[type[ast.AST], Callable[..., Number]] = {
 }
 FUNCTIONS: dict[str, Callable[..., Number]] = {
     name: getattr(math, name) for name in ("sqrt", "sin", "cos", "tan", "log", "log10", "exp", "floor", "ceil")
-} | {"abs": abs, "round": round, "min": min, "max": max}
+} | {"abs": abs, "round": rounded, "min": min, "max": max}
 CONSTANTS = {"pi": math.pi, "e": math.e}
 
 
@@ -53,7 +63,12 @@ def calculate(expression: str) -> Number:
         raise ToolError(f"{expression!r} is no arithmetic expression.") from error
     except (ArithmeticError, ValueError, TypeError) as error:
         raise ToolError(f"{expression!r} cannot be calculated: {error}") from error
-    if isinstance(value, int) and value.bit_length() > DIGITS_MAX * 3:
+    return _bounded(value)
+
+
+def _bounded(value: Number) -> Number:
+    """`value`, unless calculating on with it would take long."""
+    if isinstance(value, int) and abs(value) >= LARGEST:
         raise ToolError(f"The result has more than {DIGITS_MAX} digits.")
     return value
 
@@ -65,7 +80,7 @@ def _value(node: ast.AST) -> Number:
         case ast.BinOp(left=left, op=ast.Pow(), right=right):
             return _power(_value(left), _value(right))
         case ast.BinOp(left=left, op=op, right=right) if type(op) in OPERATORS:
-            return OPERATORS[type(op)](_value(left), _value(right))
+            return _bounded(OPERATORS[type(op)](_value(left), _value(right)))
         case ast.UnaryOp(op=op, operand=operand) if type(op) in OPERATORS:
             return OPERATORS[type(op)](_value(operand))
         case ast.Name(id=name) if name in CONSTANTS:

@@ -13,6 +13,7 @@ from copilot.tools.registry import ToolContext, ToolError, tool
 FILE_MAX_BYTES = 5_000_000
 READ_MAX_CHARS = 50_000
 LISTED_MAX = 1_000
+NAME_MAX_BYTES = 255
 
 
 class Folder(BaseModel):
@@ -56,9 +57,14 @@ def inside(workspace: Path, path: str) -> Path:
     root = workspace.resolve()
     if "\x00" in path:
         raise ToolError("A path holds no NUL.")
-    found = (root / path).resolve()
+    try:
+        found = (root / path).resolve()
+    except (OSError, RuntimeError) as error:  # links that go round in a circle, names that are too long
+        raise ToolError(f"{path!r} leads nowhere.") from error
     if not found.is_relative_to(root):
         raise ToolError(f"{path!r} leads out of the workspace.")
+    if any(len(os.fsencode(part)) > NAME_MAX_BYTES for part in found.parts):
+        raise ToolError(f"{path[:50]!r}… has too long a name in it.")
     return found
 
 
@@ -69,7 +75,7 @@ def _list(workspace: Path, path: str) -> str:
             return orjson.dumps({"files": []}).decode()
         raise ToolError(f"There is no folder {path!r}.")
     found = sorted(p for p in folder.iterdir() if not p.name.startswith(".longhaul-"))[:LISTED_MAX]
-    files = [{"path": p.name + ("/" if p.is_dir() else ""), "bytes": p.stat().st_size} for p in found]
+    files = [{"path": p.name + ("/" if p.is_dir() else ""), "bytes": p.lstat().st_size} for p in found]
     return orjson.dumps({"files": files}).decode()
 
 
@@ -78,7 +84,7 @@ def _read(workspace: Path, path: str, offset: int) -> str:
     try:
         if file.stat().st_size > FILE_MAX_BYTES:
             raise ToolError(f"{path!r} is larger than {FILE_MAX_BYTES} bytes.")
-        text = file.read_text(encoding="utf-8")
+        text = file.read_bytes().decode()
     except UnicodeDecodeError as error:
         raise ToolError(f"{path!r} is no text file.") from error
     except OSError as error:
@@ -90,13 +96,22 @@ def _read(workspace: Path, path: str, offset: int) -> str:
 
 def _write(workspace: Path, path: str, content: str) -> str:
     file = inside(workspace, path)
+    if file == workspace.resolve() or file.is_dir():
+        raise ToolError(f"{path!r} is a folder.")
+    data = content.encode("utf-8", "replace")
+    if len(data) > FILE_MAX_BYTES:
+        raise ToolError(f"A file holds at most {FILE_MAX_BYTES} bytes.")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         # Written beside and renamed, so that a killed worker leaves the old file or the new one.
         handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=".longhaul-")
-        with os.fdopen(handle, "w", encoding="utf-8") as out:
-            out.write(content)
-        Path(temporary).replace(file)
+        try:
+            with os.fdopen(handle, "wb") as out:
+                out.write(data)
+            Path(temporary).replace(file)
+        except OSError:
+            Path(temporary).unlink(missing_ok=True)
+            raise
     except OSError as error:
         raise ToolError(f"{path!r} cannot be written: {error.strerror}.") from error
     return orjson.dumps({"path": path, "characters": len(content)}).decode()
