@@ -18,7 +18,7 @@ ARROWS = {
     "copilot": set(),
     "copilot.cli": {"worker", "api", "workflows", "activities", "copilot"},
     "copilot.stack": {"worker", "api", "workflows", "activities", "copilot"},
-    "bench": OURS - {"tests"},
+    "bench": OURS,
     "scripts": OURS - {"tests"},
     "tests": OURS,
 }

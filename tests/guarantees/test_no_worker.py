@@ -6,6 +6,9 @@ from tests.harness.checks import check_rows
 from tests.harness.pool import MakeProduct
 from tests.harness.product import Backend
 
+#: Seconds; a tenth of that on an idle machine, but tests share theirs.
+AT_ONCE = 4.0
+
 
 async def test_accepted_without_a_worker(make_product: MakeProduct, backend: Backend) -> None:
     product = await make_product(backend, workers=0)
@@ -14,7 +17,7 @@ async def test_accepted_without_a_worker(make_product: MakeProduct, backend: Bac
     began = time.monotonic()
     turn = await product.api.start(session, "6*7", ids[0])
     assert await product.api.start(session, "and 1+1", ids[1]) == turn
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < AT_ONCE
     assert [message["id"] for message in await product.api.pending(session)] == ids
     assert (await product.api.progress(session, turn))["status"] == "running"
     worker = await product.start_worker()

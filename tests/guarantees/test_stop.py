@@ -18,13 +18,16 @@ from tests.harness.pool import MakeProduct
 from tests.harness.product import Product
 from tests.harness.wait import until
 
+#: Seconds; a tenth of that on an idle machine, but tests share theirs.
+AT_ONCE = 4.0
+
 
 async def next_message_works(product: Product, session: str) -> None:
     """The session takes a message as a new turn and answers it."""
     began = time.monotonic()
     live = await product.api.open(session, "20+22")
     assert live.log.status == 200, live.log.body
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < AT_ONCE
     log = check_stream(await live.done())
     assert "42" in log.text()
 
@@ -44,7 +47,7 @@ async def test_during_a_model_call(product: Product) -> None:
     await live.until_seen("text-delta", 5)
     began = time.monotonic()
     status, _ = await product.api.cancel(session)
-    assert (status, time.monotonic() - began < 3) == (200, True)
+    assert (status, time.monotonic() - began < AT_ONCE) == (200, True)
     log = check_stream(await live.done())
     assert (log.count("abort"), log.count("finish")) == (1, 1)
     await next_message_works(product, session)

@@ -8,13 +8,14 @@ from uuid import UUID
 import pytest
 
 from tests.harness.checks import check_rows, stored
+from tests.harness.client import Answer
 from tests.harness.pool import MakeProduct
 from tests.harness.product import Backend, Product
 from tests.harness.wait import until
 
 MESSAGES = 1_000
 SESSIONS = 20
-SECONDS = 15.0
+SECONDS = 20.0
 TEXTS = ("hello", "2*3 and 4*5", "rounds 2", "7+8", "speak 30", "what time is it", "think: why")
 
 
@@ -41,8 +42,15 @@ async def test_a_thousand_messages(make_product: MakeProduct, backend: Backend) 
         await asyncio.sleep(moment)
         session = chance.choice(sessions)
         message_id = str(UUID(int=chance.getrandbits(128), version=4))
-        status, body = await product.api.post(session, f"{chance.choice(TEXTS)} ({number})", message_id)
-        assert status == 202, body
+        text = f"{chance.choice(TEXTS)} ({number})"
+
+        async def accept() -> Answer | None:
+            # A machine under this load may well say "not now"; then a client sends the same message again.
+            answer = await product.api.post(session, text, message_id)
+            assert answer.status in (202, 503), answer
+            return answer if answer.status == 202 else None
+
+        _, body = await until(accept, limit=60, what="a message is accepted", every=0.5)
         assert body["message_id"] == message_id
         accepted[session].add(message_id)
         answers[body["disposition"]] += 1
