@@ -30,6 +30,9 @@ DELTAS = frozenset({"text-delta", "reasoning-delta"})
 BATCH = 500
 # Redis' words for an id that is there already, and for anything behind `finish`.
 STORED, SEALED = "equal or smaller", "exhausted the last possible ID"
+# Readers hold whole entries in memory and writers whole batches, so neither grows with what a model says at once.
+DELTA_MAX = 32_768
+BATCH_CHARS = 1_048_576
 
 
 class StreamPublisher:
@@ -64,15 +67,23 @@ class StreamPublisher:
         """Queue a part; returns at once."""
         if self.broken:
             return
-        last = self._queue[-1] if self._queue else None
-        if last is not None and part["type"] in DELTAS and last["type"] == part["type"] and last["id"] == part["id"]:
-            last["delta"] += part["delta"]
+        if part["type"] in DELTAS:
+            self._put_delta(part)
         else:
             self._queue.append(dict(part))
         self._idle.clear()
         self._wake.set()
         if self._task is None:
             self._task = asyncio.create_task(self._run())
+
+    def _put_delta(self, part: dict[str, Any]) -> None:
+        text: str = part["delta"]
+        last = self._queue[-1] if self._queue else {}
+        if (last.get("type"), last.get("id")) == (part["type"], part["id"]) and len(last["delta"]) < DELTA_MAX:
+            room = DELTA_MAX - len(last["delta"])
+            last["delta"] += text[:room]
+            text = text[room:]
+        self._queue += [{**part, "delta": text[at : at + DELTA_MAX]} for at in range(0, len(text), DELTA_MAX)]
 
     async def drain(self) -> None:
         """Wait until everything queued is written, or the stream is broken."""
@@ -83,10 +94,19 @@ class StreamPublisher:
             await self._wake.wait()
             self._wake.clear()
             while self._queue and not self.broken:
-                batch, self._queue = self._queue[:BATCH], self._queue[BATCH:]
-                await self._write(batch)
+                await self._write(self._next_batch())
             self._idle.set()
             await asyncio.sleep(self._flush_s)
+
+    def _next_batch(self) -> list[dict[str, Any]]:
+        size = count = 0
+        for part in self._queue[:BATCH]:
+            count += 1
+            size += len(part.get("delta", ""))
+            if size >= BATCH_CHARS:
+                break
+        batch, self._queue = self._queue[:count], self._queue[count:]
+        return batch
 
     async def _write(self, batch: list[dict[str, Any]]) -> None:
         try:

@@ -19,7 +19,10 @@ from copilot.streams.seen import Seen
 
 ENTRY_ID = re.compile(r"\d{1,20}-\d{1,20}")
 BEGINNING = "0-0"
+# One read takes about this much, whatever the size of entries: it is what a client that does not read costs.
+READ_BYTES = 131_072
 BATCH = 200
+FIRST_BATCH = 16
 # One blocking read: how fast a hung Redis, a stream that has gone and the end of this process are noticed.
 BLOCK_S = 1.0
 MAX_STREAMS = 100_000
@@ -53,6 +56,7 @@ class StreamReader:
         self._key = stream_key(turn_id)
         self._seen = seen
         self._last = BEGINNING
+        self._count = FIRST_BATCH
 
     async def has(self, entry_id: str) -> bool:
         """Whether the stream has this entry.
@@ -86,7 +90,7 @@ class StreamReader:
             return
         while self._last != entry_id:
             try:
-                found: Any = await self._redis.xrange(self._key, min=f"({self._last}", max=entry_id, count=BATCH)
+                found: Any = await self._redis.xrange(self._key, min=f"({self._last}", max=entry_id, count=self._count)
             except (RedisError, OSError, TimeoutError) as error:
                 raise StreamLostError(str(error)) from error
             if not found:
@@ -100,7 +104,7 @@ class StreamReader:
             StreamLostError: Redis does not answer, or what it has does not begin with the turn's beginning.
         """
         try:
-            found: Any = await self._redis.xread({self._key: self._last}, count=BATCH, block=int(BLOCK_S * 1000))
+            found: Any = await self._redis.xread({self._key: self._last}, count=self._count, block=int(BLOCK_S * 1000))
         except (RedisError, OSError, TimeoutError) as error:
             raise StreamLostError(str(error)) from error
         if not found:
@@ -115,6 +119,8 @@ class StreamReader:
             if not self._seen.started:
                 raise StreamLostError("the stream does not begin with the turn's beginning")
         self._last = entries[-1][0].decode()
+        size = sum(len(part) for _, part in entries) // len(entries)
+        self._count = min(BATCH, 2 * self._count, READ_BYTES // (size + 1) + 1)
 
 
 async def newest_id(redis: "Redis", turn_id: str) -> str | None:
