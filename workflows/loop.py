@@ -275,7 +275,7 @@ class TurnLoop:
 
 
 def _cause(error: BaseException) -> str:
-    """The innermost failure in words, without the wrappers that Temporal puts around it."""
-    while error.__cause__ is not None:
+    """The failure in our own words: without the wrappers that Temporal puts around it, and not what lies below it."""
+    while error.__cause__ is not None and not isinstance(error, ApplicationError):
         error = error.__cause__
     return str(getattr(error, "message", "") or error) or type(error).__name__
