@@ -38,11 +38,12 @@ async def same_as_stored(product: Product, session: str, log: StreamLog, *, kind
 
 async def next_message_works(product: Product, session: str, api: ApiClient | None = None) -> StreamLog:
     """The session answers one more message in a turn of its own, live from Redis."""
-    log = await (api or product.api).stream(session, "speak 12 [delay=5]")
+    api = api or product.api
+    await api.until_idle(session)
+    log = await api.stream(session, "speak 12 [delay=5]")
     await same_as_stored(product, session, log)
     assert log.text().startswith("w1 w2 w3"), log.text()
     assert log.last_id is not None, log.types
-    assert log.count("text-delta") > 1, log.types
     return log
 
 
