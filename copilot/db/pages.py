@@ -1,6 +1,5 @@
 """One page of a conversation, newest first: never a tool result without its call, never a page without a person."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Select, select
@@ -31,43 +30,25 @@ async def page(
         statement = statement.where(MessageRow.sequence < before)
     found = list((await connection.execute(statement.limit(limit + 1))).all())
     rows, more = found[:limit], len(found) > limit
-    while more and rows and (needed := _older_needed(rows)):
-        older = await _older(connection, session_id, user_id, rows[-1].sequence, needed)
-        if not older:
-            break
-        rows += older
-        more = rows[-1].sequence > 0
-        if needed == "person":
-            break
+    if more and rows[-1].role == "tool":
+        rows += await _back_to_owner(connection, user_id, rows[-1])
+    if more and not any(map(_of_person, rows)):
+        statement = _rows(session_id, user_id).where(MessageRow.sequence < rows[-1].sequence).limit(WIDEN_BY)
+        older = list((await connection.execute(statement)).all())
+        rows += older[: next((index for index, row in enumerate(older) if _of_person(row)), len(older)) + 1]
     rows.reverse()
-    return rows, more
+    return rows, more and rows[0].sequence > 0
 
 
-def _older_needed(rows: Sequence[Row[Any]]) -> str | None:
-    if rows[-1].role == "tool":
-        return "owner"
-    return None if any(row.role in ("user", "assistant") for row in rows) else "person"
+def _of_person(row: Row[Any]) -> bool:
+    return row.role in ("user", "assistant")
 
 
-async def _older(
-    connection: AsyncConnection, session_id: str, user_id: str, before: int, needed: str
-) -> list[Row[Any]]:
-    """Rows back to the owner of the oldest tool row, or to the first user or assistant row; none if out of reach."""
-    statement = _rows(session_id, user_id).where(MessageRow.sequence < before).limit(WIDEN_BY)
-    found = list((await connection.execute(statement)).all())
-    if needed == "person":
-        for index, row in enumerate(found):
-            if row.role in ("user", "assistant"):
-                return found[: index + 1]
-        return found
-    oldest = await connection.execute(
-        select(MessageRow.tool_call_id, MessageRow.turn_id).where(
-            MessageRow.session_id == session_id, MessageRow.sequence == before
-        )
-    )
-    tool = oldest.one()
-    for index, row in enumerate(found):
-        owns = row.turn_id == tool.turn_id and any(call["id"] == tool.tool_call_id for call in row.tool_calls or ())
-        if owns:
-            return found[: index + 1]
+async def _back_to_owner(connection: AsyncConnection, user_id: str, tool: Row[Any]) -> list[Row[Any]]:
+    """The rows before a tool row, back to the one that made its call; none if there is no such row."""
+    earlier = _rows(tool.session_id, user_id).where(MessageRow.sequence < tool.sequence)
+    of_turn = earlier.where(MessageRow.turn_id == tool.turn_id, MessageRow.role == "assistant")
+    for row in await connection.execute(of_turn):
+        if any(call["id"] == tool.tool_call_id for call in row.tool_calls or ()):
+            return list((await connection.execute(earlier.where(MessageRow.sequence >= row.sequence))).all())
     return []

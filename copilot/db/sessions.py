@@ -9,6 +9,7 @@ from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from copilot.contracts import Progress, TurnRef, TurnStatus, Usage
+from copilot.db.messages import storable
 from copilot.db.models import LedgerRow, MessageRow, SessionRow, TurnRow, utc_now
 from copilot.errors import NotFoundError
 
@@ -21,7 +22,8 @@ async def create(connection: AsyncConnection, values: dict[str, Any]) -> bool:
     """Store a new session; False when it is there already."""
     if await connection.scalar(select(SessionRow.id).where(SessionRow.id == values["id"])):
         return False
-    await connection.execute(insert(SessionRow).values(**values))
+    texts = {name: storable(values[name]) for name in ("title", "system_context") if values.get(name)}
+    await connection.execute(insert(SessionRow).values(**{**values, **texts}))
     return True
 
 
@@ -74,7 +76,9 @@ async def listing(
 async def rename(connection: AsyncConnection, session_id: str, user_id: str, title: str) -> None:
     """Set a title for good."""
     await get(connection, session_id, user_id)
-    await connection.execute(update(SessionRow).where(SessionRow.id == session_id).values(title=title[:TITLE_MAX]))
+    await connection.execute(
+        update(SessionRow).where(SessionRow.id == session_id).values(title=storable(title)[:TITLE_MAX])
+    )
 
 
 async def name_if_new(connection: AsyncConnection, session_id: str, title: str) -> bool:
@@ -82,7 +86,7 @@ async def name_if_new(connection: AsyncConnection, session_id: str, title: str) 
     done = await connection.execute(
         update(SessionRow)
         .where(SessionRow.id == session_id, SessionRow.title.is_(None))
-        .values(title=title[:TITLE_MAX])
+        .values(title=storable(title)[:TITLE_MAX])
     )
     return bool(done.rowcount)
 
@@ -133,7 +137,7 @@ async def end_turn(connection: AsyncConnection, progress: Progress, values: dict
     exists = await connection.scalar(select(TurnRow.status).where(TurnRow.turn_id == progress.turn_id))
     final = {
         "status": progress.status,
-        "error": progress.error,
+        "error": storable(progress.error) if progress.error is not None else None,
         "progress": progress.model_dump(mode="json"),
         "ended_at": progress.ended_at,
         "duration_ms": progress.duration_ms,

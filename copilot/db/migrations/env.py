@@ -13,9 +13,12 @@ from copilot.db.models import Base
 def _run(connection: Connection) -> None:
     context.configure(connection=connection, target_metadata=Base.metadata, render_as_batch=True)
     with context.begin_transaction():
+        # Several processes may start at once: one migrates, the others wait and find it done.
         if connection.dialect.name == "postgresql":
-            # Several processes may start at once: one migrates, the others wait and find it done.
             connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7145031)")
+        else:
+            connection.exec_driver_sql("PRAGMA busy_timeout = 60000")
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
         context.run_migrations()
 
 
