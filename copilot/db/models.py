@@ -1,5 +1,7 @@
 """The tables."""
 
+import logging
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,6 +21,8 @@ from sqlalchemy import (
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+log = logging.getLogger(__name__)
+
 
 class UtcDateTime(TypeDecorator[datetime]):
     """A moment in UTC; SQLite has no time zones, so it gets them back on the way out."""
@@ -31,6 +35,50 @@ class UtcDateTime(TypeDecorator[datetime]):
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
         return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
+
+
+class ReadableJSON(TypeDecorator[Any]):
+    """JSON whose loss is better than a session that cannot be read: what is no JSON (any more) reads as None.
+
+    Not for what grants anything, such as a scope: there the error is the safe answer.
+    """
+
+    impl = JSON
+    cache_ok = True
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any] | None:
+        decode = super().result_processor(dialect, coltype)
+
+        def process(value: Any) -> Any:
+            try:
+                return decode(value) if decode is not None else value
+            except ValueError as error:
+                log.warning("a stored value is no JSON and is left out: %s", error)
+                return None
+
+        return process
+
+
+class ToolCalls(ReadableJSON):
+    """Tool calls in the OpenAI shape; entries of any other shape are left out."""
+
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> list[dict[str, Any]] | None:  # noqa: ARG002
+        if value is None:
+            return None
+        good = [call for call in value if _is_call(call)] if isinstance(value, list) else []
+        if not isinstance(value, list) or len(good) < len(value):
+            log.warning("stored tool calls do not have the shape of such and are left out")
+        return good or None
+
+
+def _is_call(found: Any) -> bool:
+    function = found.get("function") if isinstance(found, dict) else None
+    texts = (
+        (found.get("id"), function.get("name"), function.get("arguments")) if isinstance(function, dict) else (None,)
+    )
+    return all(isinstance(text, str) for text in texts)
 
 
 def utc_now() -> datetime:
@@ -79,16 +127,16 @@ class MessageRow(Base):
     role: Mapped[str] = mapped_column(String(16))
     kind: Mapped[str] = mapped_column(String(16), default="message")
     content: Mapped[str] = mapped_column(Text, default="")
-    tool_calls: Mapped[list[dict[str, Any]] | None] = mapped_column(JSON)
+    tool_calls: Mapped[list[dict[str, Any]] | None] = mapped_column(ToolCalls)
     tool_call_id: Mapped[str | None] = mapped_column(String(200))
     tool_name: Mapped[str | None] = mapped_column(String(200))
     turn_id: Mapped[str | None] = mapped_column(String(64))
     round: Mapped[int | None] = mapped_column(Integer)
     client_message_id: Mapped[str | None] = mapped_column(String(64))
     is_error: Mapped[bool] = mapped_column(Boolean, default=False)
-    context: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    context: Mapped[dict[str, Any] | None] = mapped_column(ReadableJSON)
     finish_reason: Mapped[str | None] = mapped_column(String(32))
-    usage: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    usage: Mapped[dict[str, Any] | None] = mapped_column(ReadableJSON)
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     duration_ms: Mapped[int | None] = mapped_column(Integer)
 
@@ -113,7 +161,7 @@ class TurnRow(Base):
     tier: Mapped[str] = mapped_column(String(32), default="standard")
     trigger_message_id: Mapped[str | None] = mapped_column(String(64))
     error: Mapped[str | None] = mapped_column(Text)
-    progress: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    progress: Mapped[dict[str, Any] | None] = mapped_column(ReadableJSON)
     started_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
     duration_ms: Mapped[int | None] = mapped_column(BigInteger)
