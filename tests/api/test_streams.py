@@ -76,43 +76,36 @@ async def test_a_stream_while_no_worker_runs_waits_for_one(make_product: MakePro
     assert "42" in log.text()
 
 
-async def test_redis_killed_in_mid_stream(make_product: MakeProduct) -> None:
+async def test_redis_gone_in_mid_stream(make_product: MakeProduct) -> None:
     product = await make_product(own_redis=True)
-    session = await product.api.create_session()
-    stream = await product.api.open(session, LONG)
-    await stream.until_seen("text-delta", 5)
-    product.servers.redis.kill()
-    log = check_stream(await stream.done(30))
-    assert log.text() == await stored_text(product.api, session, log.turn_id)
-    assert log.voided
-    after = check_stream(await product.api.stream(session, "What is 6 * 7?"))
+    redis = product.servers.redis
+
+    async def flush() -> None:
+        client = Redis.from_url(redis.url(product.redis_database))
+        await client.flushall()
+        await client.aclose()
+
+    async def hang() -> None:
+        redis.pause()
+
+    async def die() -> None:
+        redis.kill()
+
+    for fault in (flush, hang, die):
+        session = await product.api.create_session()
+        stream = await product.api.open(session, LONG)
+        await stream.until_seen("text-delta", 5)
+        await fault()
+        log = check_stream(await stream.done(30))
+        assert log.text() == await stored_text(product.api, session, log.turn_id), fault.__name__
+        assert log.voided, fault.__name__
+        redis.resume()
+    after = check_stream(await product.api.stream(await product.api.create_session(), "What is 6 * 7?"))
     assert "42" in after.text()
     assert len(after.outputs()) == 1
-    await product.servers.redis.start()
-    back = check_stream(await product.api.stream(session, "speak 30 [delay=10]"))
+    await redis.start()
+    back = check_stream(await product.api.stream(await product.api.create_session(), "speak 30 [delay=10]"))
     assert back.count("text-delta") > 3, "streaming is back"
-
-
-async def test_redis_flushed_in_mid_stream(make_product: MakeProduct) -> None:
-    product = await make_product(own_redis=True)
-    session = await product.api.create_session()
-    stream = await product.api.open(session, LONG)
-    await stream.until_seen("text-delta", 5)
-    client = Redis.from_url(product.servers.redis.url(product.redis_database))
-    await client.flushall()
-    await client.aclose()
-    log = check_stream(await stream.done(30))
-    assert log.text() == await stored_text(product.api, session, log.turn_id)
-
-
-async def test_redis_hangs_in_mid_stream(make_product: MakeProduct) -> None:
-    product = await make_product(own_redis=True)
-    session = await product.api.create_session()
-    stream = await product.api.open(session, LONG)
-    await stream.until_seen("text-delta", 5)
-    product.servers.redis.pause()
-    log = check_stream(await stream.done(30))
-    assert log.text() == await stored_text(product.api, session, log.turn_id)
 
 
 async def test_a_resume_without_redis_starts_over_and_says_so(make_product: MakeProduct) -> None:

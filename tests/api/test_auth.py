@@ -1,0 +1,133 @@
+"""Tokens of an issuer with public keys: rotated keys are found, made-up ones ask nobody, an outage locks nobody out."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from copilot import auth
+from copilot.auth import Authenticator, UnauthorizedError
+from copilot.errors import UnavailableError
+from copilot.settings import load_settings
+
+Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+
+
+class Issuer:
+    """Serves a key set, counts who asks, and can be out of order."""
+
+    def __init__(self) -> None:
+        self.keys: dict[str, tuple[str, Key]] = {}
+        self.asked = 0
+        self.broken = False
+        issuer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                issuer.asked += 1
+                self.send_response(500 if issuer.broken else 200)
+                self.end_headers()
+                self.wfile.write(b"" if issuer.broken else json.dumps(issuer.document()).encode())
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/jwks"
+
+    def add(self, name: str, algorithm: str) -> None:
+        made: Key = ec.generate_private_key(ec.SECP256R1())
+        if algorithm == "RS256":
+            made = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        self.keys[name] = (algorithm, made)
+
+    def document(self) -> dict[str, Any]:
+        found = []
+        for name, (algorithm, key) in self.keys.items():
+            public: Any = key.public_key()
+            kind = jwt.algorithms.RSAAlgorithm if algorithm == "RS256" else jwt.algorithms.ECAlgorithm
+            found.append({**kind.to_jwk(public, as_dict=True), "kid": name, "alg": algorithm, "use": "sig"})
+        return {"keys": found}
+
+    def token(self, name: str, **claims: Any) -> str:
+        algorithm, key = self.keys[name]
+        return jwt.encode({"sub": "alice", **claims}, key, algorithm, headers={"kid": name})
+
+
+@pytest.fixture
+def issuer() -> Iterator[Issuer]:
+    found = Issuer()
+    thread = threading.Thread(target=found.server.serve_forever, daemon=True)
+    thread.start()
+    yield found
+    found.server.shutdown()
+    thread.join()
+    found.server.server_close()
+
+
+def authenticator(issuer: Issuer, **settings: Any) -> Authenticator:
+    return Authenticator(load_settings(auth="jwt", jwt_jwks_url=issuer.url, **settings))
+
+
+@pytest.mark.parametrize("algorithm", ["RS256", "ES256"])
+async def test_a_token_of_the_issuer(issuer: Issuer, algorithm: str) -> None:
+    issuer.add("one", algorithm)
+    found = authenticator(issuer, jwt_issuer="https://issuer", jwt_audience="copilot")
+    for _ in range(5):
+        assert await found.user(issuer.token("one", iss="https://issuer", aud=["copilot", "x"])) == "alice"
+    assert issuer.asked == 1
+    for claims in ({"aud": "copilot"}, {"iss": "https://issuer"}, {"iss": "https://other", "aud": "copilot"}):
+        with pytest.raises(UnauthorizedError):
+            await found.user(issuer.token("one", **claims))
+
+
+async def test_rotated_keys_are_found_and_made_up_ones_ask_nobody(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    issuer.add("one", "ES256")
+    found = authenticator(issuer)
+    assert await found.user(issuer.token("one")) == "alice"
+    stranger = Issuer()
+    for name in ("a", "b", "c"):
+        stranger.add(name, "ES256")
+        with pytest.raises(UnauthorizedError):
+            await found.user(stranger.token(name))
+    stranger.server.server_close()
+    assert issuer.asked == 1
+    monkeypatch.setattr(auth, "REFRESH_PAUSE_S", 0)
+    issuer.add("two", "ES256")
+    assert await found.user(issuer.token("two")) == "alice"
+    assert issuer.asked == 2
+
+
+async def test_an_issuer_that_is_down(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auth, "REFRESH_PAUSE_S", 0)
+    monkeypatch.setattr(auth, "KEY_LIFETIME_S", 0)
+    issuer.add("one", "ES256")
+    found = authenticator(issuer)
+    issuer.broken = True
+    with pytest.raises(UnavailableError):
+        await found.user(issuer.token("one"))
+    issuer.broken = False
+    assert await found.user(issuer.token("one")) == "alice"
+    issuer.broken = True
+    assert await found.user(issuer.token("one")) == "alice", "known keys stay good"
+
+
+async def test_a_public_key_is_no_secret(issuer: Issuer) -> None:
+    issuer.add("one", "RS256")
+    found = authenticator(issuer)
+    forged = jwt.encode({"sub": "alice"}, json.dumps(issuer.document()) * 2, "HS256", headers={"kid": "one"})
+    unnamed = jwt.encode({"sub": "alice"}, issuer.keys["one"][1], "RS256")
+    for bad in (forged, unnamed, "", "a.b.c", None):
+        with pytest.raises(UnauthorizedError):
+            await found.user(bad)
+
+
+async def test_off_asks_for_nothing() -> None:
+    assert await Authenticator(load_settings(auth="off")).user(None) == "local"
