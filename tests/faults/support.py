@@ -42,7 +42,7 @@ async def next_message_works(product: Product, session: str, api: ApiClient | No
     await api.until_idle(session)
     log = await api.stream(session, "speak 12 [delay=5]")
     await same_as_stored(product, session, log)
-    assert log.text().startswith("w1 w2 w3"), log.text()
+    assert "w1 w2 w3" in log.text(), log.text()
     assert log.last_id is not None, log.types
     return log
 
