@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from pydantic import ValidationError
 from sqlalchemy.engine import Row
 from temporalio.client import (
     WorkflowExecutionStatus,
@@ -167,7 +168,10 @@ class Live:
 def from_row(row: Row[Any]) -> Progress:
     """A turn's progress from its row alone."""
     if row.progress is not None:
-        return Progress.model_validate(row.progress)
+        try:
+            return Progress.model_validate(row.progress)
+        except ValidationError as error:
+            log.warning("stored progress of turn %s cannot be read, its columns tell less: %s", row.turn_id, error)
     return Progress(
         turn_id=row.turn_id,
         session_id=row.session_id,

@@ -74,7 +74,7 @@ class StoredMessage(Answer):
 
     id: str
     sequence: int
-    role: Literal["user", "assistant", "tool", "reasoning", "system"]
+    role: str = Field(examples=["user", "assistant", "tool", "reasoning", "system"])
     kind: str
     content: str
     tool_calls: list[dict[str, Any]] | None
@@ -84,9 +84,9 @@ class StoredMessage(Answer):
     round: int | None
     client_message_id: str | None
     is_error: bool
-    context: dict[str, Any] | None
+    context: Any = Field(description="Where the person was: `{url, content}`.")
     finish_reason: str | None
-    usage: dict[str, Any] | None
+    usage: Any = Field(description="Of the model call that this row is the answer of.")
     created_at: datetime
     duration_ms: int | None
 
