@@ -92,7 +92,10 @@ class ModelActivities:
         )
         async with TitleCall(deps, call, publisher, wanted=call.title_wanted and not session.title) as title:
             title.start(rows)
-            completion = await self._stream(call, state, body, writer)
+            made_before = (
+                made["id"] for row in rows if row.turn_id == call.turn.turn_id for made in row.tool_calls or ()
+            )
+            completion = await self._stream(call, state, body, Assembler(made_before), writer)
             checkpoint(CallState(tries=state.tries, completion=completion))
             answer = await self._store(call, completion)
         for made in completion.tool_calls:
@@ -102,9 +105,8 @@ class ModelActivities:
         return answer
 
     async def _stream(
-        self, call: CallModel, state: CallState, body: dict[str, object], writer: StepWriter
+        self, call: CallModel, state: CallState, body: dict[str, object], assembler: Assembler, writer: StepWriter
     ) -> Completion:
-        assembler = Assembler()
         started = time.monotonic()
         kept = False
         writer.begin()
@@ -117,6 +119,7 @@ class ModelActivities:
                 raise StreamBrokenError("The model's stream ended before its end.")
             kept = True
         except asyncio.CancelledError:
+            show(writer, assembler.rest())
             kept = await self._cancelled(call, assembler.completion(_milliseconds_since(started)), writer)
             raise
         except (OpenAIError, StreamBrokenError) as error:

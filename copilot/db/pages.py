@@ -24,7 +24,7 @@ def _rows(session_id: str, user_id: str) -> Select[Any]:
 async def page(
     connection: AsyncConnection, session_id: str, user_id: str, limit: int, before: int | None
 ) -> tuple[list[Row[Any]], bool]:
-    """Up to `limit` rows before a sequence, oldest first, or a few more by the rules above; and whether older ones exist."""
+    """Up to `limit` rows before a sequence, oldest first, or a few more by the rules above; and whether older exist."""
     statement = _rows(session_id, user_id)
     if before is not None:
         statement = statement.where(MessageRow.sequence < before)
