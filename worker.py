@@ -12,12 +12,13 @@ import sys
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import uvloop
 from temporalio.client import Client
 from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
-from temporalio.worker import Worker, WorkerDeploymentConfig
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkerDeploymentConfig
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from activities.deps import Deps
@@ -37,9 +38,24 @@ from workflows.sub_session import SubSessionWorkflow
 from workflows.turn import TurnWorkflow
 
 log = logging.getLogger("longhaul.worker")
-# What our workflow code may not do, the linter and the replay tests watch over. Importing our modules anew into the
-# sandbox of every run would only cost time: it is a fifth of a turn.
+# Importing our modules anew for every replayed run would take time and find nothing.
 RESTRICTIONS = SandboxRestrictions.default.with_passthrough_modules("activities", "copilot", "pydantic", "workflows")
+
+
+def workflow_options(*, sandboxed: bool = True) -> dict[str, Any]:
+    """How workflow code is run, here and where recorded histories are replayed.
+
+    The linter and the replays, which run in the sandbox, watch over our workflow code. A worker runs it without: the
+    sandbox would take a tenth of its CPU.
+    """
+    return {
+        "workflows": [TurnWorkflow, SubSessionWorkflow],
+        "workflow_runner": SandboxedWorkflowRunner(restrictions=RESTRICTIONS)
+        if sandboxed
+        else UnsandboxedWorkflowRunner(),
+        # A bug in workflow code ends the run where people see it, instead of a task retried for ever.
+        "workflow_failure_exception_types": [Exception],
+    }
 
 
 def build(client: Client, deps: Deps) -> Worker:
@@ -57,7 +73,6 @@ def build(client: Client, deps: Deps) -> Worker:
     return Worker(
         client,
         task_queue=settings.task_queue,
-        workflows=[TurnWorkflow, SubSessionWorkflow],
         activities=[
             turns.open_turn,
             turns.take_inbox,
@@ -69,15 +84,13 @@ def build(client: Client, deps: Deps) -> Worker:
             subs.look_at_sub_session,
             subs.report_sub_session,
         ],
-        workflow_runner=SandboxedWorkflowRunner(restrictions=RESTRICTIONS),
         interceptors=[HeartbeatInterceptor(settings.heartbeat_interval)],
         max_concurrent_activities=settings.max_concurrent_activities,
         max_heartbeat_throttle_interval=timedelta(seconds=settings.heartbeat_interval),
         graceful_shutdown_timeout=timedelta(seconds=settings.shutdown_grace),
         sticky_queue_schedule_to_start_timeout=timedelta(seconds=min(5.0, settings.heartbeat_timeout)),
-        # A bug in workflow code ends the run where people see it, instead of a task retried for ever.
-        workflow_failure_exception_types=[Exception],
         deployment_config=versioning,
+        **workflow_options(sandboxed=False),
     )
 
 

@@ -19,6 +19,8 @@ from copilot.errors import InboxFullError, NotFoundError
 
 NAMESPACE = UUID("5f1f4a8e-6f0a-4f55-9d8c-2f4b8f6c1d77")
 IN_CONVERSATION = MessageRow.sequence.is_not(None)
+INSERT = insert(MessageRow)
+ROWS = select(*MessageRow.__table__.columns)
 
 
 def row_id(*parts: object) -> str:
@@ -87,14 +89,15 @@ async def accept(
     if limit and waiting >= limit:
         raise InboxFullError(waiting, limit)
     await connection.execute(
-        insert(MessageRow).values(
-            id=found,
-            session_id=session_id,
-            client_message_id=message_id,
-            role="user",
-            content=storable(content),
-            context=context,
-        )
+        INSERT,
+        {
+            "id": found,
+            "session_id": session_id,
+            "client_message_id": message_id,
+            "role": "user",
+            "content": storable(content),
+            "context": context,
+        },
     )
     return Accepted(found, is_new=True, waiting=waiting + 1, placed_in=None)
 
@@ -110,7 +113,7 @@ async def append(connection: AsyncConnection, session_id: str, rows: Sequence[di
     for offset, row in enumerate(fresh.values()):
         values = {**row, "session_id": session_id, "sequence": following + offset}
         values["content"] = storable(values.get("content", ""))
-        await connection.execute(insert(MessageRow).values(**values))
+        await connection.execute(INSERT, values)
     await _advance(connection, session_id, following + len(fresh))
     return list(fresh)
 
@@ -163,7 +166,7 @@ async def _advance(connection: AsyncConnection, session_id: str, following: int)
 async def waiting(connection: AsyncConnection, session_id: str) -> Sequence[Row[Any]]:
     """Messages that no turn has taken yet, oldest first."""
     found = await connection.execute(
-        select(*MessageRow.__table__.columns)
+        ROWS
         .where(MessageRow.session_id == session_id, MessageRow.sequence.is_(None))
         .order_by(MessageRow.created_at, MessageRow.id)
     )
@@ -173,7 +176,7 @@ async def waiting(connection: AsyncConnection, session_id: str) -> Sequence[Row[
 async def of_round(connection: AsyncConnection, turn_id: str, round_: int) -> Sequence[Row[Any]]:
     """A round's rows in order."""
     found = await connection.execute(
-        select(*MessageRow.__table__.columns)
+        ROWS
         .where(MessageRow.turn_id == turn_id, MessageRow.round == round_, IN_CONVERSATION)
         .order_by(MessageRow.sequence)
     )
@@ -183,7 +186,7 @@ async def of_round(connection: AsyncConnection, turn_id: str, round_: int) -> Se
 async def of_turn(connection: AsyncConnection, turn_id: str, after: int = -1) -> Sequence[Row[Any]]:
     """A turn's rows behind a sequence, in order."""
     found = await connection.execute(
-        select(*MessageRow.__table__.columns)
+        ROWS
         .where(MessageRow.turn_id == turn_id, MessageRow.sequence > after)
         .order_by(MessageRow.sequence)
     )
@@ -192,14 +195,14 @@ async def of_turn(connection: AsyncConnection, turn_id: str, after: int = -1) ->
 
 async def get(connection: AsyncConnection, message_row_id: str) -> Row[Any] | None:
     """One row, or None."""
-    found = await connection.execute(select(*MessageRow.__table__.columns).where(MessageRow.id == message_row_id))
+    found = await connection.execute(ROWS.where(MessageRow.id == message_row_id))
     return found.first()
 
 
 async def conversation(connection: AsyncConnection, session_id: str, after: int = -1) -> Sequence[Row[Any]]:
     """A session's rows behind a sequence, oldest first, reasoning left out: what a model may see."""
     found = await connection.execute(
-        select(*MessageRow.__table__.columns)
+        ROWS
         .where(MessageRow.session_id == session_id, MessageRow.sequence > after, MessageRow.role != "reasoning")
         .order_by(MessageRow.sequence)
     )

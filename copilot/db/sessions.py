@@ -14,6 +14,8 @@ from copilot.db.models import LedgerRow, MessageRow, SessionRow, TurnRow, utc_no
 from copilot.errors import NotFoundError
 
 TITLE_MAX = 300
+SESSIONS = select(*SessionRow.__table__.columns)
+TURNS = select(*TurnRow.__table__.columns)
 UNFINISHED = (TurnStatus.RUNNING, TurnStatus.WAITING_FOR_APPROVAL)
 ENDED_WITHOUT_WORD = "The turn ended without a word; its workflow was terminated or could not go on."
 
@@ -33,7 +35,7 @@ async def get(connection: AsyncConnection, session_id: str, user_id: str | None 
     Raises:
         NotFoundError: there is none, or it is somebody else's.
     """
-    statement = select(*SessionRow.__table__.columns).where(SessionRow.id == session_id)
+    statement = SESSIONS.where(SessionRow.id == session_id)
     if user_id is not None:
         statement = statement.where(SessionRow.user_id == user_id)
     found = (await connection.execute(statement)).first()
@@ -63,7 +65,7 @@ async def listing(
     connection: AsyncConnection, user_id: str, limit: int, before: datetime | None = None, parent: str | None = None
 ) -> Sequence[Row[Any]]:
     """A user's sessions, newest first; those of a parent if one is given, else those without a parent."""
-    statement = select(*SessionRow.__table__.columns).where(SessionRow.user_id == user_id)
+    statement = SESSIONS.where(SessionRow.user_id == user_id)
     statement = statement.where(
         SessionRow.parent_session_id == parent if parent else SessionRow.parent_session_id.is_(None)
     )
@@ -101,7 +103,7 @@ async def remove(connection: AsyncConnection, session_ids: Sequence[str]) -> Non
 async def below(connection: AsyncConnection, root_session_id: str) -> Sequence[Row[Any]]:
     """All sub-sessions under a root, parents before children."""
     found = await connection.execute(
-        select(*SessionRow.__table__.columns)
+        SESSIONS
         .where(SessionRow.root_session_id == root_session_id, SessionRow.id != root_session_id)
         .order_by(SessionRow.created_at, SessionRow.id)
     )
@@ -162,7 +164,7 @@ async def end_turn(connection: AsyncConnection, progress: Progress, values: dict
 async def get_turn(connection: AsyncConnection, session_id: str, turn_id: str) -> Row[Any] | None:
     """A turn's row, or None."""
     found = await connection.execute(
-        select(*TurnRow.__table__.columns).where(TurnRow.session_id == session_id, TurnRow.turn_id == turn_id)
+        TURNS.where(TurnRow.session_id == session_id, TurnRow.turn_id == turn_id)
     )
     return found.first()
 
@@ -184,7 +186,7 @@ async def standing(connection: AsyncConnection, session_id: str, turn_id: str) -
 async def turns(connection: AsyncConnection, session_id: str, limit: int = 50) -> Sequence[Row[Any]]:
     """A session's turns, newest first."""
     found = await connection.execute(
-        select(*TurnRow.__table__.columns)
+        TURNS
         .where(TurnRow.session_id == session_id)
         .order_by(TurnRow.started_at.desc(), TurnRow.turn_id)
         .limit(limit)
@@ -205,7 +207,7 @@ async def newest_turns(connection: AsyncConnection, session_ids: Sequence[str]) 
         .subquery()
     )
     found = await connection.execute(
-        select(*TurnRow.__table__.columns).join(newest, newest.c.turn_id == TurnRow.turn_id).where(newest.c.place == 1)
+        TURNS.join(newest, newest.c.turn_id == TurnRow.turn_id).where(newest.c.place == 1)
     )
     return {row.session_id: row for row in found}
 
@@ -213,7 +215,7 @@ async def newest_turns(connection: AsyncConnection, session_ids: Sequence[str]) 
 async def book(connection: AsyncConnection, values: dict[str, Any]) -> None:
     """Enter one model call into the ledger, once."""
     if not await connection.scalar(select(LedgerRow.id).where(LedgerRow.id == values["id"])):
-        await connection.execute(insert(LedgerRow).values(**values))
+        await connection.execute(insert(LedgerRow), values)
 
 
 async def spent_below(connection: AsyncConnection, path: str) -> int:

@@ -17,9 +17,16 @@ from copilot.errors import StreamBrokenError
 from copilot.settings import Settings
 
 log = logging.getLogger(__name__)
-STREAMED = {"X-Stainless-Raw-Response": "stream"}
+# Streamed as it comes, and not compressed, so that its bytes need no decoder.
+HEADERS = {
+    "X-Stainless-Raw-Response": "stream",
+    "content-type": "application/json",
+    "accept": "text/event-stream",
+    "accept-encoding": "identity",
+}
 CALL_HEADER = "x-longhaul-call"
 LINE_MAX = 32 * 1024 * 1024
+PRECISION = 0.02  # how exactly the idle time-out is kept; moving it with every chunk costs more than decoding it
 
 
 class ModelClient:
@@ -54,8 +61,9 @@ class ModelClient:
                     "/chat/completions",
                     cast_to=AsyncAPIResponse[Any],
                     content=orjson.dumps({**body, "stream": True}),
-                    options={"headers": {**STREAMED, "content-type": "application/json", CALL_HEADER: call_key}},
+                    options={"headers": {**HEADERS, CALL_HEADER: call_key}},
                 )
+                extended = loop.time()
                 async for line in _data_lines(response):
                     if line == b"[DONE]":
                         return
@@ -66,7 +74,9 @@ class ModelClient:
                     if isinstance(chunk, dict):
                         _raise_error_in(chunk)
                         yield chunk
-                        patience.reschedule(loop.time() + idle)
+                        if loop.time() > extended + idle * PRECISION:
+                            extended = loop.time()
+                            patience.reschedule(extended + idle)
         except TimeoutError as error:
             raise StreamBrokenError(f"The model sent nothing for {idle:g} s.") from error
         except httpx2.HTTPError as error:
