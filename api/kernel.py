@@ -28,8 +28,10 @@ from copilot.db.messages import Accepted
 from copilot.db.models import utc_now
 from copilot.errors import InboxFullError
 from copilot.settings import Settings
-from workflows.turn import TurnWorkflow
 
+# By name: the definition would bring the worker's world with it, the model client included, and half as much again to
+# the start of this process. A test holds the names to the definition.
+TURN_WORKFLOW = "TurnWorkflow"
 FOLLOW_UP_SIGNAL = "follow_up"
 
 
@@ -133,7 +135,7 @@ class Kernel:
             scope=scope.model_copy(update={"root_session_id": session.root_session_id or session.id}),
         )
         return await self._services.temporal.start_workflow(
-            TurnWorkflow.run,
+            TURN_WORKFLOW,
             turn,
             id=temporal.workflow_id(session.id),
             task_queue=settings.task_queue,

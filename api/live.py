@@ -23,9 +23,9 @@ from copilot import temporal
 from copilot.contracts import Empty, Progress, TurnResult, TurnStatus
 from copilot.db import sessions
 from copilot.errors import UnavailableError
-from workflows.turn import TurnWorkflow
 
 log = logging.getLogger(__name__)
+PROGRESS_QUERY = "progress"
 QUERY_TIMEOUT_S = 2.0
 
 
@@ -87,9 +87,10 @@ class Live:
         handle = self._services.temporal.get_workflow_handle(temporal.workflow_id(session_id))
         try:
             async with temporal.reachable(QUERY_TIMEOUT_S):
-                found = await handle.query(
-                    TurnWorkflow.progress,
+                found: Progress = await handle.query(
+                    PROGRESS_QUERY,
                     Empty(),
+                    result_type=Progress,
                     reject_condition=QueryRejectCondition.NOT_OPEN,
                     rpc_timeout=timedelta(seconds=QUERY_TIMEOUT_S),
                 )
