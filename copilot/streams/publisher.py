@@ -8,6 +8,7 @@ would show people text that nobody wrote, so there is no way to go on after one.
 import asyncio
 import logging
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -49,6 +50,7 @@ class StreamPublisher:
         self._flush_s = flush_s
         self._queue: list[dict[str, Any]] = []
         self._wake = asyncio.Event()
+        self._hurry = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._task: asyncio.Task[None] | None = None
@@ -86,8 +88,10 @@ class StreamPublisher:
         self._queue += [{**part, "delta": text[at : at + DELTA_MAX]} for at in range(0, len(text), DELTA_MAX)]
 
     async def drain(self) -> None:
-        """Wait until everything queued is written, or the stream is broken."""
+        """Wait until everything queued is written, or the stream is broken; nothing is gathered any longer."""
+        self._hurry.set()
         await self._idle.wait()
+        self._hurry.clear()
 
     async def _run(self) -> None:
         while True:
@@ -96,7 +100,13 @@ class StreamPublisher:
             while self._queue and not self.broken:
                 await self._write(self._next_batch())
             self._idle.set()
-            await asyncio.sleep(self._flush_s)
+            await self._gather()
+
+    async def _gather(self) -> None:
+        """Let deltas come together, unless somebody waits for the end of it."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._flush_s):
+                await self._hurry.wait()
 
     def _next_batch(self) -> list[dict[str, Any]]:
         size = count = 0
