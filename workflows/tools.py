@@ -4,7 +4,7 @@ import asyncio
 from datetime import timedelta
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, is_cancelled_exception
+from temporalio.exceptions import ActivityError, FailureError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
@@ -40,17 +40,21 @@ class ToolRunner:
         board = self._board
         board.tool_started(call.tool_call_id, call.name)
         workflow.set_current_details(board.details())
-        status = ToolStatus.CANCELLED
         try:
             if call.name in WORKFLOW_TOOLS and allowed(call.name, board.request.scope):
                 outcome = await self._in_workflow(call)
             else:
                 outcome = await self._activity(answer, call)
-            status = outcome.status
-            board.note_published(outcome.published)
-        finally:
-            board.tool_ended(call.tool_call_id, status)
-            workflow.set_current_details(board.details())
+        except (asyncio.CancelledError, FailureError):
+            # No `finally`: that would also run when a worker drops a run from its cache, outside of any workflow.
+            self._ended(call, ToolStatus.CANCELLED)
+            raise
+        board.note_published(outcome.published)
+        self._ended(call, outcome.status)
+
+    def _ended(self, call: ToolCall, status: ToolStatus) -> None:
+        self._board.tool_ended(call.tool_call_id, status)
+        workflow.set_current_details(self._board.details())
 
     async def _activity(self, answer: ModelAnswer, call: ToolCall) -> ToolOutcome:
         board = self._board

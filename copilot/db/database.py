@@ -34,7 +34,11 @@ class Database:
 
     def _sqlite(self, pool_size: int) -> AsyncEngine:
         engine = create_async_engine(
-            self.url, pool_size=pool_size, max_overflow=0, connect_args={"timeout": LOCK_TIMEOUT_MS / 1000}
+            self.url,
+            pool_size=pool_size,
+            max_overflow=0,
+            hide_parameters=True,  # what people say is neither for logs nor for Temporal's failures
+            connect_args={"timeout": LOCK_TIMEOUT_MS / 1000},
         )
 
         @event.listens_for(engine.sync_engine, "connect")
@@ -59,6 +63,7 @@ class Database:
             pool_size=pool_size,
             max_overflow=pool_size,
             pool_pre_ping=True,
+            hide_parameters=True,
             pool_timeout=CONNECT_TIMEOUT_S,
             connect_args={"timeout": CONNECT_TIMEOUT_S, "command_timeout": STATEMENT_TIMEOUT_S},
         )

@@ -62,9 +62,15 @@ def attempts(events: list[HistoryEvent], activity: str) -> list[tuple[int, str, 
             started = event.activity_task_started_event_attributes
             if names[started.scheduled_event_id] == activity:
                 failure = started.last_failure
-                kind = failure.application_failure_info.type or failure.WhichOneof("failure_info") or ""
+                kind = failure.application_failure_info.type or failure.message
                 found.append((started.attempt, kind, started.identity))
     return found
+
+
+def identities(events: list[HistoryEvent]) -> set[str]:
+    """Who took tasks of a run."""
+    tasks = [e.workflow_task_started_event_attributes.identity for e in events]
+    return {*tasks, *(e.activity_task_started_event_attributes.identity for e in events)} - {""}
 
 
 @asynccontextmanager
