@@ -156,7 +156,9 @@ class StreamPublisher:
             await self._break(error)
 
     async def since_step(self) -> list[dict[str, Any]]:
-        """What the stream has from the newest `start-step` on; empty if there is none or Redis is away."""
+        """What the stream has from the newest `start-step` on; empty if there is none, or none that readers get."""
+        if self.broken:
+            return []
         try:
             return await _tail(self._redis, self._key)
         except (RedisError, OSError, TimeoutError) as error:

@@ -1,0 +1,69 @@
+"""Budgets: whose they are, what they leave, when they are used up."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import insert
+
+from activities.budgets import budgets_of, reached
+from activities.deps import Deps
+from copilot.contracts import Budget, Scope
+from copilot.db import sessions
+from copilot.db.models import TurnRow, utc_now
+
+NOON = datetime(2026, 5, 5, 12, tzinfo=UTC)
+ROOT = Budget(session_id="root", max_cost_microdollars=100)
+
+
+async def book(deps: Deps, session: str, path: str, cost: int | None) -> None:
+    values = {"user_id": "u", "session_id": session, "path": path, "turn_id": "t", "round": 1, "model": "m"}
+    async with deps.db.write() as connection:
+        await sessions.book(connection, {**values, "id": f"{path}{cost}", "cost_microdollars": cost})
+
+
+async def used_up(deps: Deps, session: str, scope: Scope) -> str | None:
+    async with deps.db.read() as connection:
+        return await reached(connection, session, scope)
+
+
+async def own(deps: Deps, scope: Scope, **limits: Any) -> tuple[Budget, ...]:
+    async with deps.db.write() as connection:
+        await sessions.create(connection, {"id": "mine", "user_id": "u", **limits})
+        return await budgets_of(connection, await sessions.get(connection, "mine"), scope, NOON)
+
+
+async def test_a_budget_counts_what_is_spent_below_it(deps: Deps) -> None:
+    child = Scope(depth=1, ancestors=("root",), budgets=(ROOT,))
+    assert await used_up(deps, "root", Scope(budgets=(ROOT,))) is None
+    await book(deps, "root", "root/", 60)
+    await book(deps, "root", "root/", None)
+    await book(deps, "rooted", "rooted/", 500)
+    assert await used_up(deps, "child", child) is None
+    await book(deps, "child", "root/child/", 40)
+    assert "this session is used up: 100 of 100" in str(await used_up(deps, "root", Scope(budgets=(ROOT,))))
+    assert "session root above it is used up" in str(await used_up(deps, "child", child))
+
+
+async def test_a_childs_own_budget_is_its_own(deps: Deps) -> None:
+    mine = Budget(session_id="child", max_cost_microdollars=50)
+    scope = Scope(depth=1, ancestors=("root",), budgets=(mine,))
+    await book(deps, "root", "root/", 1000)
+    assert await used_up(deps, "child", scope) is None
+    await book(deps, "grandchild", "root/child/grandchild/", 50)
+    assert "this session is used up" in str(await used_up(deps, "child", scope))
+    assert await used_up(deps, "other", Scope(ancestors=("root",), budgets=(mine,))) is None
+
+
+async def test_without_limits_only_the_inherited_hold(deps: Deps) -> None:
+    assert await own(deps, Scope(budgets=(ROOT,))) == (ROOT,)
+
+
+async def test_time_that_was_worked_is_gone(deps: Deps) -> None:
+    before = Budget(session_id="mine", max_cost_microdollars=1)
+    async with deps.db.write() as connection:
+        await sessions.create(connection, {"id": "mine", "user_id": "u", "max_seconds": 60, "max_cost_microdollars": 9})
+        for number, took in enumerate((20_000, 15_000)):
+            row = {"turn_id": f"t{number}", "session_id": "mine", "user_id": "u", "status": "completed", "model": "m"}
+            await connection.execute(insert(TurnRow).values(**row, started_at=utc_now(), duration_ms=took))
+    expected = Budget(session_id="mine", max_cost_microdollars=9, deadline=NOON + timedelta(seconds=25))
+    assert await own(deps, Scope(budgets=(ROOT, before))) == (ROOT, expected)

@@ -1,0 +1,71 @@
+"""A model's answer as rows: stored once, read back as it was."""
+
+from typing import Any
+
+import pytest
+
+from activities.deps import Deps
+from activities.rows import answer_from_row, partial_rows, store_answer
+from copilot.contracts import CallModel, Usage
+from copilot.db import messages, sessions
+from copilot.llm.completion import CompletedCall, Completion
+from tests.activities.conftest import TURN
+
+CALL = CallModel(turn=TURN, round=2, model="asked-for")
+USAGE = Usage(calls=1, prompt_tokens=5, completion_tokens=6, cost_microdollars=70)
+WHOLE = Completion(
+    text="hello",
+    reasoning="hm",
+    tool_calls=[
+        CompletedCall(id="a", name="calculator", arguments='{"expression": "1"}'),
+        CompletedCall(id="b", name="wait", arguments='{"seconds": 1}'),
+    ],
+    finish_reason="tool_calls",
+    usage=USAGE,
+    model="answered",
+    duration_ms=9,
+)
+
+
+async def store(deps: Deps, completion: Completion) -> Any:
+    async with deps.db.write() as connection:
+        return await store_answer(connection, CALL, completion)
+
+
+async def test_an_answer_is_stored_once_and_read_back_as_it_was(deps: Deps) -> None:
+    answer = await store(deps, WHOLE)
+    assert await store(deps, WHOLE) == answer
+    async with deps.db.read() as connection:
+        rows = await messages.of_round(connection, TURN.turn_id, 2)
+        spent = await sessions.spent(connection, [TURN.session_id])
+    assert [(row.role, row.content, row.sequence) for row in rows] == [
+        ("reasoning", "hm", 0),
+        ("assistant", "hello", 1),
+    ]
+    assert answer_from_row(rows[1]) == answer
+    assert (rows[1].duration_ms, rows[1].finish_reason) == (9, "tool_calls")
+    assert spent == {TURN.session_id: USAGE}
+    assert answer.message_id == rows[1].id
+    assert (answer.has_text, answer.usage) == (True, USAGE)
+
+
+async def test_only_arguments_that_the_workflow_needs_leave_the_database(deps: Deps) -> None:
+    answer = await store(deps, WHOLE)
+    assert [(made.name, made.arguments) for made in answer.tool_calls] == [
+        ("calculator", None),
+        ("wait", '{"seconds": 1}'),
+    ]
+
+
+@pytest.mark.parametrize(("text", "has_text"), [("", False), (" \n", False), ("x", True)])
+async def test_blank_text_is_none(deps: Deps, text: str, has_text: bool) -> None:
+    answer = await store(deps, Completion(text=text, finish_reason="stop"))
+    assert (answer.has_text, answer.tool_calls) == (has_text, [])
+
+
+def test_a_stopped_call_keeps_its_text_and_no_calls() -> None:
+    reasoning, answer = partial_rows(CALL, WHOLE)
+    assert (reasoning["role"], reasoning["content"]) == ("reasoning", "hm")
+    assert (answer["kind"], answer["content"], answer["tool_calls"]) == ("partial", "hello", None)
+    assert answer["finish_reason"] == "cancelled"
+    assert partial_rows(CALL, Completion(tool_calls=WHOLE.tool_calls)) == []

@@ -1,0 +1,162 @@
+"""Running a tool: its result is stored once, its failure is a result, and what must not run twice does not."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+from temporalio.exceptions import ApplicationError
+from temporalio.testing import ActivityEnvironment
+
+from activities import heartbeat
+from activities.deps import Deps
+from activities.tools import ToolActivities, ToolResult, ToolState
+from copilot.contracts import RunTool, Scope, StoreToolResult, ToolOutcome, ToolStatus
+from copilot.db import messages
+from copilot.llm import prompts
+from copilot.tools import Registry, ToolContext, ToolError, default_tools, tool
+from tests.activities.conftest import TURN
+
+RUNS: list[str] = []
+
+
+class Nothing(BaseModel):
+    pass
+
+
+@tool(Nothing, "Works.")
+async def works(arguments: Nothing, context: ToolContext) -> str:
+    RUNS.append(context.session_id)
+    return "done"
+
+
+@tool(Nothing, "Works, but only once.", repeatable=False, changes=True)
+async def once(arguments: Nothing, context: ToolContext) -> str:
+    RUNS.append(context.session_id)
+    return "done"
+
+
+@tool(Nothing, "Refuses.")
+async def refuses(arguments: Nothing, context: ToolContext) -> str:
+    raise ToolError("No.")
+
+
+@tool(Nothing, "Breaks.")
+async def breaks(arguments: Nothing, context: ToolContext) -> str:
+    raise ZeroDivisionError("by zero")
+
+
+@pytest.fixture(autouse=True)
+async def calls(deps: Deps) -> None:
+    """One call of each tool, and calls that cannot be run."""
+    heartbeat._checkpoint.set([])
+    RUNS.clear()
+    made = [("works", "{}"), ("once", "{}"), ("refuses", "{}"), ("breaks", "{}"), ("wait", '{"seconds": 1}')]
+    made += [("unknown", "{}"), ("works", "{"), ("works", "[" * 100_000)]
+    written = [{"id": f"c{n}", "function": {"name": name, "arguments": text}} for n, (name, text) in enumerate(made)]
+    row = {"id": "row", "role": "assistant", "tool_calls": written, "turn_id": TURN.turn_id, "round": 1}
+    async with deps.db.write() as connection:
+        await messages.append(connection, TURN.session_id, [row])
+
+
+async def run(
+    deps: Deps, call: str, name: str, *, attempt: int = 1, state: ToolState | None = None, **more: Any
+) -> ToolOutcome:
+    environment = ActivityEnvironment()
+    details = [state] if state else []
+    environment.info = replace(environment.info, attempt=attempt, heartbeat_details=details)
+
+    def sent(*state: Any) -> None:
+        pass
+
+    environment.on_heartbeat = sent
+    tools = Registry([works, once, refuses, breaks, *default_tools()])
+    activities = ToolActivities(replace(deps, tools=tools))
+    given = RunTool(turn=TURN, round=1, message_id="row", tool_call_id=call, name=name, **more)
+    return await environment.run(activities.run_tool, given)
+
+
+async def result(deps: Deps, call: str) -> tuple[str, bool]:
+    async with deps.db.read() as connection:
+        rows = await messages.of_round(connection, TURN.turn_id, 1)
+    found = [row for row in rows if row.tool_call_id == call]
+    assert len(found) == 1
+    return found[0].content, found[0].is_error
+
+
+@pytest.mark.parametrize(
+    ("call", "name", "status", "said"),
+    [
+        ("c0", "works", ToolStatus.OK, "done"),
+        ("c2", "refuses", ToolStatus.ERROR, "No."),
+        ("c3", "breaks", ToolStatus.ERROR, "breaks failed: ZeroDivisionError: by zero"),
+        ("c4", "wait", ToolStatus.ERROR, "The tool 'wait' cannot be run here."),
+        ("c5", "unknown", ToolStatus.ERROR, "The tool 'unknown' does not exist. Available: "),
+        ("c6", "works", ToolStatus.ERROR, "works: the arguments are not valid JSON"),
+        ("c7", "works", ToolStatus.ERROR, "works: the arguments are not valid JSON"),
+    ],
+)
+async def test_whatever_happens_is_a_result(deps: Deps, call: str, name: str, status: ToolStatus, said: str) -> None:
+    outcome = await run(deps, call, name)
+    assert outcome == ToolOutcome(tool_call_id=call, status=status, published=False)
+    content, is_error = await result(deps, call)
+    assert content.startswith(said)
+    assert is_error is (status is not ToolStatus.OK)
+
+
+async def test_a_stored_result_is_not_made_again(deps: Deps) -> None:
+    await run(deps, "c0", "works")
+    assert (await run(deps, "c0", "works", attempt=2)).status is ToolStatus.OK
+    await run(deps, "c2", "refuses")
+    assert (await run(deps, "c2", "refuses", attempt=2)).status is ToolStatus.ERROR
+    assert RUNS == ["s"]
+
+
+async def test_a_result_in_the_checkpoint_is_stored_without_another_run(deps: Deps) -> None:
+    kept = ToolState(starts=1, result=ToolResult(output="kept", status=ToolStatus.OK))
+    await run(deps, "c1", "once", attempt=2, state=kept)
+    assert await result(deps, "c1") == ("kept", False)
+    assert RUNS == []
+
+
+@pytest.mark.parametrize("state", [None, ToolState(starts=1)])
+async def test_what_must_not_run_twice_is_lost_instead(deps: Deps, state: ToolState | None) -> None:
+    assert (await run(deps, "c1", "once", attempt=2, state=state)).status is ToolStatus.LOST
+    assert await result(deps, "c1") == (prompts.LOST_CALL, True)
+    assert RUNS == []
+
+
+@pytest.mark.parametrize(("starts", "runs"), [(0, 1), (2, 1), (3, 0)])
+async def test_what_kills_its_workers_is_given_up(deps: Deps, starts: int, runs: int) -> None:
+    outcome = await run(deps, "c0", "works", attempt=starts + 1, state=ToolState(starts=starts), max_tries=3)
+    assert outcome.status is (ToolStatus.OK if runs else ToolStatus.LOST)
+    assert len(RUNS) == runs
+
+
+async def test_a_dry_run_changes_nothing(deps: Deps) -> None:
+    scope = Scope(dry_run=True)
+    assert (await run(deps, "c1", "once", scope=scope)).status is ToolStatus.OK
+    assert await result(deps, "c1") == ("Dry run: once was not run.", False)
+    await run(deps, "c0", "works", scope=scope)
+    assert RUNS == ["s"], "what changes nothing runs"
+
+
+async def test_a_tool_that_is_not_allowed_does_not_run(deps: Deps) -> None:
+    assert (await run(deps, "c0", "works", scope=Scope(deny_tools=("works",)))).status is ToolStatus.ERROR
+    assert "not allowed" in (await result(deps, "c0"))[0]
+    assert RUNS == []
+
+
+async def test_a_call_that_nobody_made_is_a_fault_of_ours(deps: Deps) -> None:
+    with pytest.raises(ApplicationError) as raised:
+        await run(deps, "c99", "works")
+    assert raised.value.non_retryable
+
+
+async def test_results_of_the_workflow_are_stored_the_same_way(deps: Deps) -> None:
+    environment = ActivityEnvironment()
+    given = StoreToolResult(turn=TURN, round=1, tool_call_id="c4", name="wait", output="waited", is_error=True)
+    for _ in range(2):
+        outcome = await environment.run(ToolActivities(deps).store_tool_result, given)
+        assert outcome.status is ToolStatus.ERROR
+    assert await result(deps, "c4") == ("waited", True)
