@@ -17,7 +17,7 @@ from activities.rows import answer_from_row, partial_rows, store_answer
 from activities.title import TitleCall
 from copilot.contracts import CallModel, ModelAnswer
 from copilot.db import messages, sessions
-from copilot.errors import BUDGET_REACHED, MODEL_FAILED, MODEL_RETRY, StreamBrokenError
+from copilot.errors import BUDGET_REACHED, MODEL_FAILED, MODEL_RETRY, STORAGE_UNAVAILABLE, StreamBrokenError
 from copilot.llm.completion import Assembler, Completion, Piece
 from copilot.llm.context import fit, openai_messages, system_message
 from copilot.llm.failures import backoff, classify
@@ -26,6 +26,8 @@ from copilot.llm.request import request_body
 from copilot.streams.events import data_part
 from copilot.streams.parts import StepWriter, leftovers
 from copilot.streams.publisher import StreamPublisher
+
+STORE_AGAIN_S, STORE_AGAIN_MAX_S = 0.2, 5.0
 
 
 class CallState(BaseModel):
@@ -144,9 +146,33 @@ class ModelActivities:
         return True
 
     async def _store(self, call: CallModel, completion: Completion) -> ModelAnswer:
-        with storage_faults():
-            async with self._deps.db.write() as connection:
-                return await store_answer(connection, call, completion)
+        """Store an answer, also when Stop comes meanwhile: it has been paid for and shown."""
+        storing = asyncio.create_task(self._store_when_possible(call, completion))
+        try:
+            return await asyncio.shield(storing)
+        except asyncio.CancelledError:
+            if stop_requested():
+                await storing
+                raise
+            storing.cancel()
+            if activity.is_worker_shutdown():
+                raise handed_over() from None
+            raise
+
+    async def _store_when_possible(self, call: CallModel, completion: Completion) -> ModelAnswer:
+        """Wait here while the database is away: an answer too large for a checkpoint would be lost by a new attempt."""
+        patience = time.monotonic() + self._deps.settings.storage_window
+        pause = STORE_AGAIN_S
+        while True:
+            try:
+                with storage_faults():
+                    async with self._deps.db.write() as connection:
+                        return await store_answer(connection, call, completion)
+            except ApplicationError as error:
+                if error.type != STORAGE_UNAVAILABLE or time.monotonic() > patience:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, STORE_AGAIN_MAX_S)
 
     async def _end_again(self, call: CallModel, publisher: StreamPublisher) -> None:
         """The answer is stored, but a try died before it had ended its step in the stream: show the whole once more."""

@@ -16,6 +16,8 @@ from copilot.errors import UnavailableError
 CONNECT_TIMEOUT_S = 5
 STATEMENT_TIMEOUT_S = 30
 LOCK_TIMEOUT_MS = 15_000
+# PostgreSQL's codes for "not now": no connection, deadlock, out of something, starting or shutting down, a standby.
+NOT_NOW = ("08", "40001", "40P01", "53", "57P", "25006")
 
 
 class Database:
@@ -90,7 +92,8 @@ class Database:
         except (OperationalError, InterfaceError, PoolTimeoutError, OSError, TimeoutError) as error:
             raise UnavailableError("The database") from error
         except DBAPIError as error:
-            if error.connection_invalidated or "ConnectionDoesNotExist" in str(error) or "CannotConnect" in str(error):
+            state = str(getattr(error.orig, "sqlstate", None) or "")
+            if error.connection_invalidated or state.startswith(NOT_NOW) or "ConnectionDoesNotExist" in str(error):
                 raise UnavailableError("The database") from error
             raise
 
