@@ -1,0 +1,194 @@
+"""The database away in mid-turn: the turn waits and goes on, no answer is paid for twice, and the API says 503."""
+
+import asyncio
+import time
+from typing import Any
+
+import httpx2
+import pytest
+
+from copilot.temporal import workflow_id
+from tests.faults.support import api_raised_nothing, next_message_works, same_as_stored
+from tests.harness.checks import check_rows
+from tests.harness.grammar import check_stream
+from tests.harness.postgres import PostgresServer
+from tests.harness.product import Product
+from tests.harness.wait import until
+
+PRODUCT = {"backend": "postgresql", "own_postgres": True, "settings": {"LONGHAUL_MODEL_SMALL": ""}}
+AWAY_S = 6.0
+QUICK = 8.0
+
+
+def database(product: Product) -> PostgresServer:
+    assert product.servers.postgres is not None
+    return product.servers.postgres
+
+
+async def says_503(product: Product, method: str, path: str, **options: Any) -> None:
+    """Quickly, as a problem, with the time to come back."""
+    began = time.monotonic()
+    answer = await product.api.http.request(method, f"/v1{path}", **options)
+    took = time.monotonic() - began
+    assert answer.status_code == 503, f"{method} {path}: {answer.status_code} {answer.text}"
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert int(answer.headers["retry-after"]) > 0
+    assert "database" in answer.json()["detail"].lower()
+    assert took < QUICK, f"{method} {path} took {took:.1f} s"
+
+
+async def api_without_rows(product: Product, session: str, turn_id: str) -> None:
+    await asyncio.gather(
+        says_503(product, "GET", "/sessions"),
+        says_503(product, "POST", "/sessions", json={}),
+        says_503(product, "GET", f"/sessions/{session}"),
+        says_503(product, "POST", f"/sessions/{session}/messages", json={"message": "hello"}),
+        says_503(product, "POST", f"/sessions/{session}/stream", json={"message": "hello"}),
+        says_503(product, "GET", f"/sessions/{session}/stream"),
+        says_503(product, "GET", f"/sessions/{session}/turns/{turn_id}"),
+        says_503(product, "GET", f"/sessions/{session}/tree"),
+        says_503(product, "POST", f"/sessions/{session}/cancel"),
+    )
+    assert (await product.api.http.get("/healthz")).status_code == 200
+    assert (await product.api.http.get("/readyz")).status_code == 503
+
+
+async def completions(product: Product, turn_id: str) -> dict[str, int]:
+    """Whole answers that the model has given for a turn, by round."""
+    found: dict[str, int] = (await product.servers.model.stats())["completed_by_key"]
+    return {key.partition(":")[2]: n for key, n in found.items() if key.startswith(turn_id)}
+
+
+@pytest.mark.parametrize("text", ["speak 100 [delay=15]", "think: speak 60 [delay=15]"])
+async def test_while_the_model_speaks(product: Product, text: str) -> None:
+    """The answer ends while no row can be stored; it is kept, and stored when the database is back."""
+    session = await product.api.create_session()
+    live = await product.api.open(session, text)
+    await live.until_seen("text-delta", 10)
+    turn = live.log.turn_id
+    await database(product).stop()
+    gone = time.monotonic()
+    await api_without_rows(product, session, turn)
+
+    async def answered() -> bool:
+        return await completions(product, turn) == {"1": 1}
+
+    await until(answered, what="the model has said all")
+    await until(lambda: time.monotonic() - gone > AWAY_S, limit=30, what="it has been away long enough")
+    assert not live.log.finished
+    await database(product).start()
+    log = await live.done(60)
+    await same_as_stored(product, session, log, kinds=("message",))
+    assert await completions(product, turn) == {"1": 1}
+    assert not log.voided
+    await next_message_works(product, session)
+    api_raised_nothing(product)
+
+
+async def test_while_a_tool_waits(product: Product) -> None:
+    """The next rounds find no database, wait for it, and go on."""
+    session = await product.api.create_session()
+    live = await product.api.open(session, "rounds 3 and wait 1500 ms and 2*3")
+    await live.until_seen("tool-output-available")
+    turn = live.log.turn_id
+    await database(product).stop()
+    gone = time.monotonic()
+    await until(lambda: time.monotonic() - gone > AWAY_S, limit=30, what="it has been away long enough")
+    assert not live.log.finished
+    await database(product).start()
+    log = await live.done(60)
+    found = await same_as_stored(product, session, log)
+    assert found.turns[session][0].status == "completed"
+    assert set((await completions(product, turn)).values()) == {1}
+    await next_message_works(product, session)
+
+
+async def test_a_long_answer_is_kept_too(product: Product) -> None:
+    """2 MB fit into no payload; still nothing is asked for twice."""
+    session = await product.api.create_session()
+    live = await product.api.open(session, "speak bytes 2000000 [ttft=2500]")
+    await live.until_seen("start-step")
+    turn = live.log.turn_id
+    await database(product).stop()
+
+    async def answered() -> bool:
+        return await completions(product, turn) == {"1": 1}
+
+    await until(answered, limit=20, what="the model has said all")
+    gone = time.monotonic()
+    await until(lambda: time.monotonic() - gone > AWAY_S, limit=30, what="it has been away long enough")
+    await database(product).start()
+    log = await live.done(60)
+    await same_as_stored(product, session, log, kinds=("message",))
+    assert await completions(product, turn) == {"1": 1}
+
+
+async def test_the_worker_dies_while_the_answer_waits(product: Product) -> None:
+    """Another one finds the finished answer in the heartbeat's details and stores it: nothing is asked for again."""
+    session = await product.api.create_session()
+    live = await product.api.open(session, "speak 40 [delay=25]")
+    await live.until_seen("text-delta", 3)
+    turn = live.log.turn_id
+    await database(product).stop()
+    handle = (await product.temporal()).get_workflow_handle(workflow_id(session))
+
+    async def kept() -> bool:
+        described = await handle.describe()
+        pending = described.raw_description.pending_activities
+        return any(b"w40" in payload.data for one in pending for payload in one.heartbeat_details.payloads)
+
+    await until(kept, what="the heartbeat carries the answer")
+    product.kill(product.workers[0])
+    await database(product).start()
+    await product.revive()
+    log = await live.done(60)
+    await same_as_stored(product, session, log, kinds=("message",))
+    assert await completions(product, turn) == {"1": 1}
+    assert (await product.servers.model.stats())["by_key"][f"{turn}:1"] == 1
+    await next_message_works(product, session)
+
+
+async def test_stop_while_the_answer_waits(product: Product) -> None:
+    """Stop needs rows as well; it is done when they are back, and what was said is kept."""
+    session = await product.api.create_session()
+    live = await product.api.open(session, "speak 40 [delay=10]")
+    await live.until_seen("text-delta", 3)
+    turn = live.log.turn_id
+    await database(product).stop()
+
+    async def answered() -> bool:
+        return await completions(product, turn) == {"1": 1}
+
+    await until(answered, what="the model has said all")
+    handle = (await product.temporal()).get_workflow_handle(workflow_id(session))
+    await handle.cancel()
+    await database(product).start()
+    log = check_stream(await live.done(60))
+    found = await check_rows(product.database, sessions=[session], answered=False)
+    assert found.turns[session][0].status == "cancelled"
+    assert [row.content for row in found.of(session, "assistant")] == [log.text()]
+    assert log.text().endswith("w40")
+    assert (log.count("abort"), log.count("finish")) == (1, 1)
+    await next_message_works(product, session)
+
+
+async def test_a_message_that_could_not_be_stored(product: Product) -> None:
+    """503 means that nothing was taken; the same message again, when the database is back, is one message."""
+    session = await product.api.create_session()
+    await database(product).stop()
+    message_id = "6ba7b810-9dad-41d1-80b4-00c04fd430c8"
+    assert (await product.api.post(session, "6*7", message_id)).status == 503
+    await database(product).start()
+
+    async def taken() -> bool:
+        try:
+            return (await product.api.post(session, "6*7", message_id)).status == 202
+        except httpx2.HTTPError:
+            return False
+
+    await until(taken, what="the message is taken")
+    turns = await product.api.turns(session)
+    turn = await product.api.start(session, "6*7", message_id)
+    assert turns == [] or turns[0]["turn_id"] == turn
+    assert (await product.api.wait_for_turn(session, turn))["status"] == "completed"
+    assert len([m for m in await product.api.messages(session) if m["role"] == "user"]) == 1

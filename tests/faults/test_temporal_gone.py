@@ -1,0 +1,91 @@
+"""Temporal away: posts say 503 at once, streams that run go on, and the turn goes on when it is back."""
+
+import asyncio
+import time
+from uuid import uuid4
+
+from tests.faults.support import api_raised_nothing, next_message_works, same_as_stored
+from tests.harness.checks import check_rows
+from tests.harness.product import Product
+from tests.harness.streamlog import StreamLog
+from tests.harness.wait import until
+
+PRODUCT = {
+    "own_temporal": True,
+    "settings": {"LONGHAUL_TEMPORAL_RPC_TIMEOUT": "2", "LONGHAUL_HEARTBEAT_TIMEOUT": "30", "LONGHAUL_MODEL_SMALL": ""},
+}
+QUICK = 6.0
+
+
+async def refused_quickly(product: Product, session: str, route: str, message_id: str = "") -> None:
+    began = time.monotonic()
+    body = {"message": "hello", "message_id": message_id} if message_id else {}
+    answer = await product.api.http.post(f"/v1/sessions/{session}/{route}", json=body)
+    assert time.monotonic() - began < QUICK, f"{route} took {time.monotonic() - began:.1f} s"
+    assert answer.status_code == 503, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert int(answer.headers["retry-after"]) > 0
+    assert "Temporal" in answer.json()["detail"]
+
+
+async def test_in_mid_stream(product: Product) -> None:
+    """Deltas keep coming without it; what it has to decide comes when it is back. Rows can be read meanwhile."""
+    session, other = await product.api.create_session(), await product.api.create_session()
+    live = await product.api.open(session, "speak 600 [delay=20]")
+    await live.until_seen("text-delta", 5)
+    turn = live.log.turn_id
+    product.servers.temporal.kill()
+    ids = [str(uuid4()), str(uuid4())]
+    await asyncio.gather(
+        refused_quickly(product, other, "messages", ids[0]),
+        refused_quickly(product, other, "stream", ids[1]),
+        refused_quickly(product, other, "cancel"),
+    )
+    seen = live.log.count("text-delta")
+    await live.until_seen("text-delta", seen + 10)
+    late = StreamLog()
+    await product.api.resume(session, late, cut_after=20)
+    assert (late.status, late.types[0]) == (200, "start")
+    assert (await product.api.progress(session, turn))["status"] == "running"
+    assert (await product.api.session(session))["id"] == session
+    await live.until_seen("text-end", limit=40)
+    assert not live.log.finished
+    await product.servers.temporal.start()
+    log = await live.done(90)
+    await same_as_stored(product, session, log, kinds=("message",))
+    assert not log.voided
+    stats = await product.servers.model.stats()
+    assert stats["by_key"][f"{turn}:1"] == 1
+    await product.api.resume(session, late)
+    await same_as_stored(product, session, late)
+    await works_again(product, other, ids)
+    api_raised_nothing(product)
+
+
+async def works_again(product: Product, session: str, ids: list[str]) -> None:
+    """What was refused is taken when it is posted again under its id, and is one message."""
+
+    async def taken(message_id: str) -> bool:
+        return (await product.api.post(session, "hello", message_id)).status == 202
+
+    for message_id in ids:
+        await until(lambda: taken(message_id), limit=30, what="the message is taken")  # noqa: B023
+    await product.api.until_idle(session, limit=30)
+    await check_rows(product.database, {session: ids})
+    await next_message_works(product, session)
+
+
+async def test_while_a_timer_runs(product: Product) -> None:
+    """A wait of the workflow's own outlives the server that counts it."""
+    session = await product.api.create_session()
+    live = await product.api.open(session, "wait 2 s and rounds 2")
+    await live.until_seen("tool-output-available")
+    product.servers.temporal.kill()
+    gone = time.monotonic()
+    await until(lambda: time.monotonic() - gone > 3, what="longer than the timer")
+    await product.servers.temporal.start()
+    log = await live.done(90)
+    await same_as_stored(product, session, log)
+    stats = await product.servers.model.stats()
+    assert {n for key, n in stats["completed_by_key"].items() if key.startswith(log.turn_id)} == {1}
+    await next_message_works(product, session)
