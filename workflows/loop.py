@@ -37,6 +37,8 @@ with workflow.unsafe.imports_passed_through():
 
 T = TypeVar("T")
 
+TIME_IS_UP = "The time budget is used up."
+
 
 class TurnLoop:
     """Runs one turn from its first message to its end."""
@@ -85,10 +87,10 @@ class TurnLoop:
             async with asyncio.timeout(left) as budget:
                 await self._work()
         except TimeoutError:
-            raise ApplicationError("The time budget is used up.", type=BUDGET_REACHED) from None
+            raise ApplicationError(TIME_IS_UP, type=BUDGET_REACHED) from None
         except ActivityError:
             if budget.expired():
-                raise ApplicationError("The time budget is used up.", type=BUDGET_REACHED) from None
+                raise ApplicationError(TIME_IS_UP, type=BUDGET_REACHED) from None
             raise
         return True
 
@@ -102,11 +104,20 @@ class TurnLoop:
             answer = await self._call_model()
             if answer.tool_calls:
                 board.update(step_open=True)
+                self._heed_stop()
                 await self._tools.run(answer)
             took = await self._take_inbox()
             if not answer.tool_calls and not took:
                 return
+            self._heed_stop()
             self._continue_as_new_if_long()
+
+    def _heed_stop(self) -> None:
+        """A cancel that reaches an activity as it ends is raised nowhere; nor is the end of the time budget."""
+        if workflow.cancellation_reason() is not None:
+            raise asyncio.CancelledError("stopped")
+        if self.board.deadline is not None and self.board.deadline <= workflow.now():
+            raise ApplicationError(TIME_IS_UP, type=BUDGET_REACHED)
 
     async def _open(self) -> bool:
         board, request = self.board, self.board.request

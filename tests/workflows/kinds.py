@@ -104,6 +104,7 @@ KINDS = {
     "follow_up_during_answer": Kind(joined("speak 40 [delay=50]", "and 2*3"), COMPLETED),
     "stopped_in_answer": Kind(stopped("speak 1000 [delay=50]"), CANCELLED),
     "stopped_in_tools": Kind(stopped("wait 60 s and 2*3"), CANCELLED),
+    "stopped_between": Kind(stopped("rounds 50 [ttft=800]"), CANCELLED),
     "stopped_with_follow_up": Kind(stopped("wait 60 s", "and this"), CANCELLED),
     "failed": Kind(says("hello [fault=status:400]"), FAILED),
     "round_limit": Kind(says("rounds 10"), COMPLETED, ROUNDS),
