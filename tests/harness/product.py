@@ -182,7 +182,8 @@ class Product:
             base_url=f"{self.url(api)}",
             headers=dict(headers or {}),
             timeout=httpx2.Timeout(90, connect=5, pool=60),
-            limits=httpx2.Limits(max_connections=200),
+            # Shorter than the server keeps a connection, so that none is reused while it is being closed.
+            limits=httpx2.Limits(max_connections=200, keepalive_expiry=2),
             trust_env=False,
         )
         self._clients.append(ApiClient(http))
