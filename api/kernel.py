@@ -4,12 +4,15 @@ No turn runs: one starts with this message. One runs: the message joins it. Ther
 queue of ours; the row that `accept` stores is the message's text, waiting under its id for the turn that takes it.
 """
 
+import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
 from sqlalchemy.engine import Row
+from temporalio.api.enums.v1 import PendingWorkflowTaskState
 from temporalio.client import WorkflowHandle
 from temporalio.common import (
     SearchAttributePair,
@@ -22,7 +25,7 @@ from api.body import Message
 from api.live import Live
 from api.services import Services
 from copilot import temporal
-from copilot.contracts import FollowUp, Scope, TurnInput, TurnLimits, TurnStatus
+from copilot.contracts import NEXT_TURN, FollowUp, Scope, TurnInput, TurnLimits, TurnStatus
 from copilot.db import messages, sessions
 from copilot.db.messages import Accepted
 from copilot.db.models import utc_now
@@ -33,6 +36,8 @@ from copilot.settings import Settings
 # the start of this process. A test holds the names to the definition.
 TURN_WORKFLOW = "TurnWorkflow"
 FOLLOW_UP_SIGNAL = "follow_up"
+# A workflow task takes some milliseconds; one that takes longer (an absent database) is not waited for.
+TASK_LOOKS, TASK_LOOK_S = 25, 0.01
 
 
 def limits(settings: Settings) -> TurnLimits:
@@ -76,7 +81,7 @@ class Kernel:
             # joins a run, newer ones fill it in, so it tells nothing.
             response: Any = handle._start_workflow_response
             if not response.started:
-                return await self._joined(handle, message.id, accepted.waiting)
+                return await self._joined(handle, accepted, message.id)
         if not accepted.is_new:
             # A repeated POST may come between the end of the turn that took the message and ours, which has nothing
             # to do then. That turn's placing of the message was stored before it ended, so this look is exact.
@@ -112,11 +117,33 @@ class Kernel:
             turn = await sessions.get_turn(connection, session_id, turn_id)
         return Delivery(turn_id, turn is not None and turn.trigger_message_id == message_id, waiting)
 
-    async def _joined(self, handle: WorkflowHandle[Any, Any], message_id: str, waiting: int) -> Delivery:
+    async def _joined(self, handle: WorkflowHandle[Any, Any], accepted: Accepted, message_id: str) -> Delivery:
         # The very run that was signalled: by now another turn of this session may run under the same workflow id.
         run = self._services.temporal.get_workflow_handle(handle.id, run_id=handle.result_run_id)
-        memo = await (await run.describe(rpc_timeout=self._rpc_timeout)).memo()
-        return Delivery(memo["turn_id"], memo.get("message_id") == message_id, waiting)
+        memo = await self._memo_behind(run)
+        if NEXT_TURN not in memo:
+            return Delivery(memo["turn_id"], memo.get("message_id") == message_id, accepted.waiting)
+        # The turn is closing: it took the message before that (then its row says so), or the next one begins with it.
+        async with self._services.database.read() as connection:
+            row = await messages.get(connection, accepted.row_id)
+        if row is not None and row.turn_id is not None:
+            return await self._placed(row.session_id, message_id, row.turn_id, accepted.waiting)
+        return Delivery(memo[NEXT_TURN], started=True, waiting=accepted.waiting)
+
+    async def _memo_behind(self, run: WorkflowHandle[Any, Any]) -> Mapping[str, Any]:
+        """The memo as it is when the workflow task is over that may have run while the signal came.
+
+        That very task may have decided to close the turn, and only its end says so.
+        """
+        described = await run.describe(rpc_timeout=self._rpc_timeout)
+        in_flight = described.raw_description.pending_workflow_task
+        if in_flight.state == PendingWorkflowTaskState.PENDING_WORKFLOW_TASK_STATE_STARTED:
+            for _ in range(TASK_LOOKS):
+                await asyncio.sleep(TASK_LOOK_S)
+                described = await run.describe(rpc_timeout=self._rpc_timeout)
+                if described.raw_description.pending_workflow_task.started_time != in_flight.started_time:
+                    break
+        return await described.memo()
 
     async def _signal_with_start(
         self, user_id: str, session: Row[Any], message: Message, turn_id: str

@@ -5,6 +5,7 @@ import json
 import statistics
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 from openai import AsyncOpenAI
 
@@ -76,8 +77,9 @@ async def plain_loop(product: Product, plan: Plan) -> float:
     async with AsyncOpenAI(base_url=product.servers.model.base_url, api_key="offline", max_retries=0) as client:
         started = time.perf_counter()
         while True:
-            text, calls = "", {}
-            stream = await client.chat.completions.create(
+            text = ""
+            calls: dict[int, dict[str, str | None]] = {}
+            stream: Any = await client.chat.completions.create(
                 model="offline-standard",
                 messages=messages,  # type: ignore[arg-type]
                 tools=tools,  # type: ignore[arg-type]
@@ -134,12 +136,12 @@ async def throughput(product: Product, plan: Plan) -> float:
 
     async def worker(session: str) -> None:
         for _ in range(plan.waves):
-            async with api.http.stream("POST", f"/v1/sessions/{session}/stream", json={"message": plan.text}) as response:
+            async with api.http.stream(
+                "POST", f"/v1/sessions/{session}/stream", json={"message": plan.text}
+            ) as response:
                 async for _chunk in response.aiter_raw():
                     pass
 
     started = time.perf_counter()
     await asyncio.gather(*(worker(session) for session in sessions))
     return plan.at_once * plan.waves / (time.perf_counter() - started)
-
-

@@ -39,13 +39,17 @@ class Settings(BaseSettings):
 
     # API
     api_host: str = Field("127.0.0.1", description="Address the API listens on; with auth off, loopback only.")
-    api_port: Annotated[int, Field(ge=1, le=65535)] = Field(8700, description="Port of the API; a taken one is stepped over.")
+    api_port: Annotated[int, Field(ge=1, le=65535)] = Field(
+        8700, description="Port of the API; a taken one is stepped over."
+    )
     auth: Literal["off", "jwt"] = Field("off", description="`off`: one user `local`. `jwt`: bearer tokens.")
     jwt_secret: SecretStr = Field(SecretStr(""), description="HS256 secret of the tokens.")
     jwt_jwks_url: str = Field("", description="JWKS URL of the tokens' issuer (RS256/ES256), instead of a secret.")
     jwt_audience: str = Field("", description="Required audience of a token. Empty: not checked.")
     jwt_issuer: str = Field("", description="Required issuer of a token. Empty: not checked.")
-    cors_origins: Annotated[list[str], NoDecode] = Field([], description="Origins allowed by CORS, comma-separated. Empty: CORS off.")
+    cors_origins: Annotated[list[str], NoDecode] = Field(
+        [], description="Origins allowed by CORS, comma-separated. Empty: CORS off."
+    )
     stream_keep_alive: Seconds = Field(15.0, description="Seconds between keep-alive comments on a silent stream.")
     temporal_rpc_timeout: Seconds = Field(5.0, description="Seconds the API waits for Temporal before it answers 503.")
 
@@ -54,29 +58,49 @@ class Settings(BaseSettings):
     model_advanced: str = Field("gpt-5", description="Model of tier `advanced`.")
     model_small: str = Field("gpt-4.1-mini", description="Model that titles new sessions. Empty: no titles.")
     model_tries: Annotated[int, Field(ge=1)] = Field(4, description="Tries of one model call before the turn fails.")
-    model_backoff_base: Seconds = Field(0.5, description="Seconds before the second try; doubles with each, with jitter.")
+    model_backoff_base: Seconds = Field(
+        0.5, description="Seconds before the second try; doubles with each, with jitter."
+    )
     model_backoff_factor: Annotated[float, Field(ge=1)] = Field(2.0, description="Growth of that wait.")
     model_backoff_max: Seconds = Field(30.0, description="Cap of that wait in seconds, and of an honoured Retry-After.")
-    model_idle_timeout: Seconds = Field(120.0, description="Seconds without a chunk after which a stream counts as broken.")
+    model_idle_timeout: Seconds = Field(
+        120.0, description="Seconds without a chunk after which a stream counts as broken."
+    )
     model_connect_timeout: Seconds = Field(10.0, description="Seconds to reach the endpoint.")
     model_max_seconds: Seconds = Field(7200.0, description="Seconds one model call may take, retries included.")
-    model_usage_cost: bool | None = Field(None, description="Ask the endpoint for `usage.cost`. Unset: where it is known to answer.")
-    reasoning_max_tokens: int = Field(8192, description="Reasoning tokens in mode `extended_thinking`; <= 0 turns it off.")
+    model_usage_cost: bool | None = Field(
+        None, description="Ask the endpoint for `usage.cost`. Unset: where it is known to answer."
+    )
+    reasoning_max_tokens: int = Field(
+        8192, description="Reasoning tokens in mode `extended_thinking`; <= 0 turns it off."
+    )
     prompt_cache_ttl: Literal["5m", "1h"] = Field("1h", description="Prompt cache of Anthropic models.")
     system_prompt: str = Field("", description="Added behind the built-in system prompt, the same for all users.")
     context_window: Annotated[int, Field(ge=1000)] = Field(128_000, description="The model's window in tokens.")
-    context_share: Annotated[float, Field(gt=0, le=1)] = Field(0.7, description="Share of the window that the history may fill.")
+    context_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.7, description="Share of the window that the history may fill."
+    )
     tool_result_max_chars: Count = Field(70_000, description="Characters of one tool result that the model is shown.")
 
     # Turns
-    max_rounds: Annotated[int, Field(ge=1)] = Field(200, description="Model calls of one turn before it ends with a notice.")
+    max_rounds: Annotated[int, Field(ge=1)] = Field(
+        200, description="Model calls of one turn before it ends with a notice."
+    )
     max_pending_messages: Count = Field(10, description="Follow-ups that may wait in a turn's inbox; more: 429.")
     follow_up_rate_limit: Count = Field(30, description="Follow-ups per user per 60 s over all sessions; more: 429.")
-    continue_as_new_events: Count = Field(8_000, description="History events at which a turn continues as new. 0: when the server suggests it.")
-    heartbeat_timeout: Seconds = Field(15.0, description="Seconds after which a silent worker's activity goes to another.")
-    heartbeat_interval: Seconds = Field(1.0, description="Seconds between heartbeats; also how fast Stop reaches a running call.")
+    continue_as_new_events: Count = Field(
+        8_000, description="History events at which a turn continues as new. 0: when the server suggests it."
+    )
+    heartbeat_timeout: Seconds = Field(
+        15.0, description="Seconds after which a silent worker's activity goes to another."
+    )
+    heartbeat_interval: Seconds = Field(
+        1.0, description="Seconds between heartbeats; also how fast Stop reaches a running call."
+    )
     tool_timeout: Seconds = Field(300.0, description="Seconds one tool call may take.")
-    tool_tries: Annotated[int, Field(ge=1)] = Field(3, description="Starts of one tool call whose worker dies under it.")
+    tool_tries: Annotated[int, Field(ge=1)] = Field(
+        3, description="Starts of one tool call whose worker dies under it."
+    )
     storage_window: Seconds = Field(3600.0, description="Seconds a turn waits for an unreachable database.")
     wait_max_seconds: Seconds = Field(3600.0, description="Longest the `wait` tool sleeps.")
 
@@ -95,11 +119,17 @@ class Settings(BaseSettings):
     tools: str = Field(
         "", description="Your own tools as `module:name`: a `Registry`, or a function that returns one. Empty: ours."
     )
-    max_concurrent_activities: Annotated[int, Field(ge=1)] = Field(200, description="Activities one worker runs at once.")
-    shutdown_grace: Annotated[float, Field(ge=0)] = Field(10.0, description="Seconds running calls get after SIGTERM, then they are handed over.")
+    max_concurrent_activities: Annotated[int, Field(ge=1)] = Field(
+        200, description="Activities one worker runs at once."
+    )
+    shutdown_grace: Annotated[float, Field(ge=0)] = Field(
+        10.0, description="Seconds running calls get after SIGTERM, then they are handed over."
+    )
     build_id: str = Field("", description="Build id of this worker; given, Worker Deployment Versioning is on.")
     deployment_name: str = Field("longhaul", description="Worker deployment that the build belongs to.")
-    worker_metrics_port: Annotated[int, Field(ge=0, le=65535)] = Field(0, description="Prometheus port of the worker. 0: off.")
+    worker_metrics_port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        0, description="Prometheus port of the worker. 0: off."
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Log level of every process.")
 
     @field_validator("cors_origins", mode="before")
@@ -126,7 +156,9 @@ class Settings(BaseSettings):
         if self.auth == "jwt" and not (self.jwt_secret.get_secret_value() or self.jwt_jwks_url):
             raise ValueError("LONGHAUL_AUTH=jwt needs LONGHAUL_JWT_SECRET or LONGHAUL_JWT_JWKS_URL")
         if self.auth == "off" and self.api_host not in ("127.0.0.1", "::1", "localhost"):
-            raise ValueError("LONGHAUL_AUTH=off listens on loopback only; set LONGHAUL_AUTH=jwt or LONGHAUL_API_HOST=127.0.0.1")
+            raise ValueError(
+                "LONGHAUL_AUTH=off listens on loopback only; set LONGHAUL_AUTH=jwt or LONGHAUL_API_HOST=127.0.0.1"
+            )
         return self
 
     @property

@@ -19,6 +19,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.model import ModelActivities
     from activities.turns import TurnActivities
     from copilot.contracts import (
+        NEXT_TURN,
         SUB_STATES,
         CallModel,
         CloseTurn,
@@ -47,6 +48,7 @@ class TurnLoop:
         self.board = TurnBoard(request)
         self._tools = ToolRunner(self.board)
         self._round_limit_reached = False
+        self._next_turn_id = ""
         self._stopped_while_storing = False
 
     async def run(self) -> TurnResult:
@@ -213,6 +215,10 @@ class TurnLoop:
             await self._tools.stop()
         board.ended_at = workflow.now()
         board.tools_running.clear()
+        # From here on a message is the next turn's. Whoever hands one in learns that turn's id from the memo, which is
+        # committed before `close_turn` can begin.
+        self._next_turn_id = str(workflow.uuid4())
+        workflow.upsert_memo({NEXT_TURN: self._next_turn_id})
         stopped = board.status is TurnStatus.CANCELLED
         # Stop means: spend no more. What waits is kept as rows, for the next turn to see. A failed turn leaves its
         # waiting messages to the next turn, which begins at once (see `_end`).
@@ -258,7 +264,7 @@ class TurnLoop:
         self._show()
         workflow.upsert_search_attributes([attributes.STATUS.value_set(board.status)])
         if unseen := [f for f in board.inbox if f.message_id not in board.state.seen]:
-            turn_id = str(workflow.uuid4())
+            turn_id = self._next_turn_id or str(workflow.uuid4())
             following = board.request.model_copy(update={"turn_id": turn_id, "inbox": unseen, "state": None})
             workflow.continue_as_new(
                 following,

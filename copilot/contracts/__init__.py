@@ -28,6 +28,7 @@ from copilot.contracts.sub_sessions import (
     SubSessionSeen,
 )
 from copilot.contracts.turn import (
+    NEXT_TURN,
     Budget,
     FollowUp,
     Progress,
@@ -41,6 +42,7 @@ from copilot.contracts.turn import (
 )
 
 __all__ = [
+    "NEXT_TURN",
     "SUB_STATES",
     "Budget",
     "CallModel",

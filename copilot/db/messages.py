@@ -166,9 +166,9 @@ async def _advance(connection: AsyncConnection, session_id: str, following: int)
 async def waiting(connection: AsyncConnection, session_id: str) -> Sequence[Row[Any]]:
     """Messages that no turn has taken yet, oldest first."""
     found = await connection.execute(
-        ROWS
-        .where(MessageRow.session_id == session_id, MessageRow.sequence.is_(None))
-        .order_by(MessageRow.created_at, MessageRow.id)
+        ROWS.where(MessageRow.session_id == session_id, MessageRow.sequence.is_(None)).order_by(
+            MessageRow.created_at, MessageRow.id
+        )
     )
     return found.all()
 
@@ -176,9 +176,9 @@ async def waiting(connection: AsyncConnection, session_id: str) -> Sequence[Row[
 async def of_round(connection: AsyncConnection, turn_id: str, round_: int) -> Sequence[Row[Any]]:
     """A round's rows in order."""
     found = await connection.execute(
-        ROWS
-        .where(MessageRow.turn_id == turn_id, MessageRow.round == round_, IN_CONVERSATION)
-        .order_by(MessageRow.sequence)
+        ROWS.where(MessageRow.turn_id == turn_id, MessageRow.round == round_, IN_CONVERSATION).order_by(
+            MessageRow.sequence
+        )
     )
     return found.all()
 
@@ -186,9 +186,7 @@ async def of_round(connection: AsyncConnection, turn_id: str, round_: int) -> Se
 async def of_turn(connection: AsyncConnection, turn_id: str, after: int = -1) -> Sequence[Row[Any]]:
     """A turn's rows behind a sequence, in order."""
     found = await connection.execute(
-        ROWS
-        .where(MessageRow.turn_id == turn_id, MessageRow.sequence > after)
-        .order_by(MessageRow.sequence)
+        ROWS.where(MessageRow.turn_id == turn_id, MessageRow.sequence > after).order_by(MessageRow.sequence)
     )
     return found.all()
 
@@ -202,9 +200,9 @@ async def get(connection: AsyncConnection, message_row_id: str) -> Row[Any] | No
 async def conversation(connection: AsyncConnection, session_id: str, after: int = -1) -> Sequence[Row[Any]]:
     """A session's rows behind a sequence, oldest first, reasoning left out: what a model may see."""
     found = await connection.execute(
-        ROWS
-        .where(MessageRow.session_id == session_id, MessageRow.sequence > after, MessageRow.role != "reasoning")
-        .order_by(MessageRow.sequence)
+        ROWS.where(
+            MessageRow.session_id == session_id, MessageRow.sequence > after, MessageRow.role != "reasoning"
+        ).order_by(MessageRow.sequence)
     )
     return found.all()
 

@@ -103,9 +103,9 @@ async def remove(connection: AsyncConnection, session_ids: Sequence[str]) -> Non
 async def below(connection: AsyncConnection, root_session_id: str) -> Sequence[Row[Any]]:
     """All sub-sessions under a root, parents before children."""
     found = await connection.execute(
-        SESSIONS
-        .where(SessionRow.root_session_id == root_session_id, SessionRow.id != root_session_id)
-        .order_by(SessionRow.created_at, SessionRow.id)
+        SESSIONS.where(SessionRow.root_session_id == root_session_id, SessionRow.id != root_session_id).order_by(
+            SessionRow.created_at, SessionRow.id
+        )
     )
     return found.all()
 
@@ -163,9 +163,7 @@ async def end_turn(connection: AsyncConnection, progress: Progress, values: dict
 
 async def get_turn(connection: AsyncConnection, session_id: str, turn_id: str) -> Row[Any] | None:
     """A turn's row, or None."""
-    found = await connection.execute(
-        TURNS.where(TurnRow.session_id == session_id, TurnRow.turn_id == turn_id)
-    )
+    found = await connection.execute(TURNS.where(TurnRow.session_id == session_id, TurnRow.turn_id == turn_id))
     return found.first()
 
 
@@ -186,10 +184,7 @@ async def standing(connection: AsyncConnection, session_id: str, turn_id: str) -
 async def turns(connection: AsyncConnection, session_id: str, limit: int = 50) -> Sequence[Row[Any]]:
     """A session's turns, newest first."""
     found = await connection.execute(
-        TURNS
-        .where(TurnRow.session_id == session_id)
-        .order_by(TurnRow.started_at.desc(), TurnRow.turn_id)
-        .limit(limit)
+        TURNS.where(TurnRow.session_id == session_id).order_by(TurnRow.started_at.desc(), TurnRow.turn_id).limit(limit)
     )
     return found.all()
 
@@ -206,9 +201,7 @@ async def newest_turns(connection: AsyncConnection, session_ids: Sequence[str]) 
         .where(TurnRow.session_id.in_(session_ids))
         .subquery()
     )
-    found = await connection.execute(
-        TURNS.join(newest, newest.c.turn_id == TurnRow.turn_id).where(newest.c.place == 1)
-    )
+    found = await connection.execute(TURNS.join(newest, newest.c.turn_id == TurnRow.turn_id).where(newest.c.place == 1))
     return {row.session_id: row for row in found}
 
 

@@ -28,11 +28,11 @@ class ModelFailure:
 def classify(error: OpenAIError | StreamBrokenError) -> ModelFailure:
     """What an exception of a model call means."""
     if isinstance(error, APITimeoutError):
-        return ModelFailure(True, "The model did not answer in time.")
+        return ModelFailure(retryable=True, text="The model did not answer in time.")
     if isinstance(error, StreamBrokenError):
-        return ModelFailure(True, str(error))
+        return ModelFailure(retryable=True, text=str(error))
     if isinstance(error, APIConnectionError):
-        return ModelFailure(True, "The model endpoint cannot be reached.")
+        return ModelFailure(retryable=True, text="The model endpoint cannot be reached.")
     if isinstance(error, APIStatusError):
         headers = {name.lower(): value for name, value in error.response.headers.items()}
         status = error.status_code
@@ -43,7 +43,7 @@ def classify(error: OpenAIError | StreamBrokenError) -> ModelFailure:
             f"The model endpoint answered {status}: {_detail(error)}",
             _retry_after(headers, datetime.now(UTC)),
         )
-    return ModelFailure(False, f"The model client refused the call: {type(error).__name__}.")
+    return ModelFailure(retryable=False, text=f"The model client refused the call: {type(error).__name__}.")
 
 
 def _detail(error: APIStatusError) -> str:

@@ -20,9 +20,9 @@ class RunSubSession(BaseModel):
     sub_session_id: str = Field("", max_length=64, description="Go on in this sub-session instead of a new one")
     agent: str = Field("", max_length=100, description="Agent profile to run as")
     wait_for_result: float = Field(60, description="Seconds to wait for the result, 0 to 300; 0 returns a handle")
-    detached: bool = Field(False, description="Whether it goes on when this turn is stopped")
+    detached: bool = Field(default=False, description="Whether it goes on when this turn is stopped")
     allow_tools: list[str] | None = Field(None, description="Tools it may use, of those this session may use")
-    dry_run: bool = Field(False, description="Whether it must change nothing")
+    dry_run: bool = Field(default=False, description="Whether it must change nothing")
     max_cost_microdollars: int | None = Field(None, ge=1, description="Its budget in millionths of a US dollar")
     max_seconds: int | None = Field(None, ge=1, description="Its time in seconds")
 
@@ -30,8 +30,8 @@ class RunSubSession(BaseModel):
 class GetSubSessionResult(BaseModel):
     sub_session_id: str = Field(max_length=64, description="As run_sub_session returned it")
     wait_if_running: float = Field(60, description="Seconds to wait if it still runs, 0 to 300")
-    cancel: bool = Field(False, description="Stop it and all below it")
-    include_progress: bool = Field(False, description="Also the number of its messages and the last five")
+    cancel: bool = Field(default=False, description="Stop it and all below it")
+    include_progress: bool = Field(default=False, description="Also the number of its messages and the last five")
 
 
 WAIT = Tool("wait", "Wait for a while, then go on. Survives restarts.", WaitFor, None)
