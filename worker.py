@@ -41,6 +41,10 @@ log = logging.getLogger("longhaul.worker")
 # Importing our modules anew for every replayed run would take time and find nothing.
 RESTRICTIONS = SandboxRestrictions.default.with_passthrough_modules("activities", "copilot", "pydantic", "workflows")
 
+# A bug in workflow code ends the run where people see it, instead of a task retried for ever. Left out on purpose is
+# `NondeterminismError`: code that does not fit a running turn must be taken back, and the turn then goes on.
+DEFECTS = [ArithmeticError, AssertionError, AttributeError, LookupError, NameError, RuntimeError, TypeError, ValueError]
+
 
 def workflow_options(*, sandboxed: bool = True) -> dict[str, Any]:
     """How workflow code is run, here and where recorded histories are replayed.
@@ -53,8 +57,7 @@ def workflow_options(*, sandboxed: bool = True) -> dict[str, Any]:
         "workflow_runner": SandboxedWorkflowRunner(restrictions=RESTRICTIONS)
         if sandboxed
         else UnsandboxedWorkflowRunner(),
-        # A bug in workflow code ends the run where people see it, instead of a task retried for ever.
-        "workflow_failure_exception_types": [Exception],
+        "workflow_failure_exception_types": DEFECTS,
     }
 
 

@@ -13,12 +13,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowExecutionDescription, WorkflowExecutionStatus
 
 from copilot.temporal import workflow_id
 from tests.harness.client import ApiClient
 from tests.harness.pool import Pool
 from tests.harness.product import Product
+from tests.harness.wait import until
 from tests.workflows.kinds import KINDS, Kind
 
 FOLDER = Path(__file__).with_name("histories")
@@ -74,7 +75,12 @@ async def api_with(product: Product, kind: Kind) -> ApiClient:
 async def runs(temporal: Client, session: str, count: int) -> list[str]:
     """Histories of the first `count` runs of a session's newest turn, once that has ended."""
     handle = temporal.get_workflow_handle(workflow_id(session))
-    described = await handle.describe()
+
+    async def closed() -> WorkflowExecutionDescription | None:
+        found = await handle.describe()
+        return found if found.status is not WorkflowExecutionStatus.RUNNING else None
+
+    described = await until(closed, what="the turn's last run has ended")
     run_id = described.raw_info.first_run_id or described.run_id
     found: list[str] = []
     while len(found) < count:
