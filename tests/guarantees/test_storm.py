@@ -2,12 +2,13 @@
 
 import asyncio
 import random
-from collections import defaultdict
 from uuid import UUID
 
 import pytest
+from sqlalchemy import select
 
-from tests.harness.checks import check_rows, stored
+from copilot.db.models import MessageRow, TurnRow
+from tests.harness.checks import check_rows
 from tests.harness.client import Answer
 from tests.harness.pool import MakeProduct
 from tests.harness.product import Backend, Product
@@ -15,55 +16,68 @@ from tests.harness.wait import until
 
 MESSAGES = 1_000
 SESSIONS = 20
-SECONDS = 20.0
 TEXTS = ("hello", "2*3 and 4*5", "rounds 2", "7+8", "speak 30", "what time is it", "think: why")
 
 
-async def until_at_rest(product: Product, sessions: list[str], limit: float) -> None:
-    """Wait until no message of these sessions waits and no turn runs."""
+async def until_at_rest(product: Product, sessions: list[str], limit: float, every: float = 0.5) -> None:
+    """Wait until no message of these sessions waits and no turn runs, as the rows tell."""
+    waiting = select(MessageRow.id).where(MessageRow.session_id.in_(sessions), MessageRow.sequence.is_(None)).limit(1)
+    running = select(TurnRow.turn_id).where(TurnRow.session_id.in_(sessions), TurnRow.ended_at.is_(None)).limit(1)
 
-    async def busy() -> bool:
-        found = await stored(product.database, sessions)
-        waiting = any(row.sequence is None for rows in found.messages.values() for row in rows)
-        return not waiting and all(turn.ended_at is not None for turns in found.turns.values() for turn in turns)
+    async def at_rest() -> bool:
+        async with product.database.read() as connection:
+            return not await connection.scalar(waiting) and not await connection.scalar(running)
 
-    await until(busy, limit=limit, what="every message is placed and every turn has ended", every=0.5)
+    await until(at_rest, limit=limit, what="every message is placed and every turn has ended", every=every)
+
+
+class Person:
+    """Writes to one session: now and then several messages at once, now and then just when a turn has ended."""
+
+    def __init__(self, product: Product, session: str, seed: int) -> None:
+        self._product = product
+        self._session = session
+        self._chance = random.Random(seed)
+        self.accepted: list[str] = []
+        self.started = 0
+
+    async def write(self, messages: int) -> None:
+        chance = self._chance
+        while messages:
+            burst = min(messages, chance.choice((1, 1, 1, 2, 5)))
+            await asyncio.gather(*(self._send(number) for number in range(messages, messages - burst, -1)))
+            messages -= burst
+            if chance.random() < 0.5:
+                await until_at_rest(self._product, [self._session], limit=60, every=0.01)
+            await asyncio.sleep(chance.expovariate(10))
+
+    async def _send(self, number: int) -> None:
+        message_id = str(UUID(int=self._chance.getrandbits(128), version=4))
+        text = f"{self._chance.choice(TEXTS)} ({number})"
+
+        async def accept() -> Answer | None:
+            # A machine under this load may well say "not now"; then a client sends the same message again.
+            answer = await self._product.api.post(self._session, text, message_id)
+            assert answer.status in (202, 503), answer
+            return answer if answer.status == 202 else None
+
+        _, body = await until(accept, limit=60, what="a message is accepted", every=1)
+        assert body["message_id"] == message_id
+        self.accepted.append(message_id)
+        self.started += body["disposition"] == "started"
 
 
 @pytest.mark.timeout(300)
 async def test_a_thousand_messages(make_product: MakeProduct, backend: Backend) -> None:
     product = await make_product(backend, settings={"LONGHAUL_MAX_PENDING_MESSAGES": "0"})
-    chance = random.Random(20261121)
     sessions = [await product.api.create_session() for _ in range(SESSIONS)]
-    accepted: dict[str, set[str]] = defaultdict(set)
-    answers: dict[str, int] = defaultdict(int)
-    at_once = asyncio.Semaphore(40)
-
-    async def send(number: int, moment: float) -> None:
-        await asyncio.sleep(moment)
-        session = chance.choice(sessions)
-        message_id = str(UUID(int=chance.getrandbits(128), version=4))
-        text = f"{chance.choice(TEXTS)} ({number})"
-
-        async def accept() -> Answer | None:
-            # A machine under this load may well say "not now"; then a client sends the same message again.
-            async with at_once:
-                answer = await product.api.post(session, text, message_id)
-            assert answer.status in (202, 503), answer
-            return answer if answer.status == 202 else None
-
-        _, body = await until(accept, limit=120, what="a message is accepted", every=chance.uniform(0.5, 2))
-        assert body["message_id"] == message_id
-        accepted[session].add(message_id)
-        answers[body["disposition"]] += 1
-
-    moments = sorted(chance.uniform(0, SECONDS) for _ in range(MESSAGES))
-    await asyncio.gather(*(send(number, moment) for number, moment in enumerate(moments)))
-    await until_at_rest(product, sessions, limit=120)
-    found = await check_rows(product.database, accepted)
-    turns = sum(len(turns) for turns in found.turns.values())
-    assert sum(len(ids) for ids in accepted.values()) == MESSAGES
-    assert all(turn.status == "completed" for turns in found.turns.values() for turn in turns)
-    assert answers["started"] > SESSIONS, "turns must have ended and begun again, or the race was never run"
-    assert answers["queued"] > SESSIONS
-    assert SESSIONS < turns <= MESSAGES
+    people = {session: Person(product, session, seed) for seed, session in enumerate(sessions)}
+    await asyncio.gather(*(person.write(MESSAGES // SESSIONS) for person in people.values()))
+    await until_at_rest(product, sessions, limit=60)
+    found = await check_rows(product.database, {session: person.accepted for session, person in people.items()})
+    turns = [turn for turns in found.turns.values() for turn in turns]
+    assert sum(len(person.accepted) for person in people.values()) == MESSAGES
+    assert {turn.status for turn in turns} == {"completed"}
+    # The races were run: turns ended and began again, and messages met running ones.
+    assert sum(person.started for person in people.values()) > 2 * SESSIONS
+    assert 2 * SESSIONS < len(turns) < MESSAGES
