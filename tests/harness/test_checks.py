@@ -83,7 +83,7 @@ def test_a_stream_that_breaks_off_is_seen() -> None:
 
 
 def turn_row(*values: object) -> Any:
-    return TurnRecord(*values, None)
+    return TurnRecord(*values, error=None)
 
 
 def row(sequence: int | None, role: str, turn: str = "t", **more: Any) -> Any:
