@@ -14,18 +14,13 @@ from uuid import uuid4
 from sqlalchemy.engine import Row
 from temporalio.api.enums.v1 import PendingWorkflowTaskState
 from temporalio.client import WorkflowHandle
-from temporalio.common import (
-    SearchAttributePair,
-    TypedSearchAttributes,
-    WorkflowIDConflictPolicy,
-    WorkflowIDReusePolicy,
-)
+from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 
 from api.body import Message
 from api.live import Live
 from api.services import Services
-from copilot import temporal
-from copilot.contracts import NEXT_TURN, FollowUp, Scope, TurnInput, TurnLimits, TurnStatus
+from copilot import attributes, temporal
+from copilot.contracts import NEXT_TURN, FollowUp, Scope, TurnInput, TurnLimits
 from copilot.db import messages, sessions
 from copilot.db.messages import Accepted
 from copilot.db.models import utc_now
@@ -171,14 +166,7 @@ class Kernel:
             id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
             memo={"turn_id": turn_id, "message_id": message.id},
-            search_attributes=TypedSearchAttributes(
-                [
-                    SearchAttributePair(temporal.USER, user_id),
-                    SearchAttributePair(temporal.SESSION, session.id),
-                    SearchAttributePair(temporal.STATUS, TurnStatus.RUNNING.value),
-                    SearchAttributePair(temporal.MODEL, model),
-                ]
-            ),
+            search_attributes=attributes.running(turn),
             static_summary=f"turn · {model} · session {session.id[:8]}",
             static_details=(
                 f"Turn `{turn_id}` of session `{session.id}`, user `{user_id}`, started by message `{message.id}`.\n\n"

@@ -19,7 +19,7 @@ from temporalio.common import QueryRejectCondition
 from temporalio.service import RPCError, RPCStatusCode
 
 from api.services import Services
-from copilot import temporal
+from copilot import attributes, temporal
 from copilot.contracts import Empty, Progress, TurnResult, TurnStatus
 from copilot.db import sessions
 from copilot.errors import UnavailableError
@@ -63,7 +63,7 @@ class Live:
             raise
         if found.status != WorkflowExecutionStatus.RUNNING:
             return None
-        status = found.typed_search_attributes.get(temporal.STATUS, TurnStatus.RUNNING.value)
+        status = found.typed_search_attributes.get(attributes.STATUS, TurnStatus.RUNNING.value)
         return LiveTurn(
             turn_id=await found.memo_value("turn_id", type_hint=str),
             # Between its last word and its end a run is still running, whatever it says of itself already.

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from temporalio.client import Client, Interceptor, Plugin
-from temporalio.common import SearchAttributeKey
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.envconfig import ClientConfig
 from temporalio.runtime import Runtime
@@ -15,11 +14,6 @@ from copilot.errors import UnavailableError
 from copilot.settings import Settings
 
 DEFAULT_ADDRESS = "localhost:7233"
-
-USER = SearchAttributeKey.for_keyword("LonghaulUser")
-SESSION = SearchAttributeKey.for_keyword("LonghaulSession")
-STATUS = SearchAttributeKey.for_keyword("LonghaulStatus")
-MODEL = SearchAttributeKey.for_keyword("LonghaulModel")
 
 # What gRPC calls "not now"; everything else is an answer.
 NOT_NOW = frozenset(

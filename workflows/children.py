@@ -14,6 +14,7 @@ from temporalio.workflow import ChildWorkflowCancellationType, ChildWorkflowHand
 
 with workflow.unsafe.imports_passed_through():
     from activities.sub_sessions import SubSessionActivities
+    from copilot import attributes
     from copilot.contracts import (
         SUB_STATES,
         FollowUp,
@@ -31,7 +32,7 @@ with workflow.unsafe.imports_passed_through():
         TurnResult,
     )
     from copilot.tools.flow import GetSubSessionResult, RunSubSession
-    from workflows import attributes, policies
+    from workflows import policies
     from workflows.state import TurnBoard
 
 ChildHandle = ChildWorkflowHandle[object, TurnResult]

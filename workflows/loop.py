@@ -18,6 +18,7 @@ from temporalio.exceptions import ActivityError, ApplicationError, FailureError,
 with workflow.unsafe.imports_passed_through():
     from activities.model import ModelActivities
     from activities.turns import TurnActivities
+    from copilot import attributes
     from copilot.contracts import (
         NEXT_TURN,
         SUB_STATES,
@@ -32,7 +33,7 @@ with workflow.unsafe.imports_passed_through():
         TurnStatus,
     )
     from copilot.errors import BUDGET_REACHED, TURN_FAILED
-    from workflows import attributes, policies
+    from workflows import policies
     from workflows.state import TurnBoard
     from workflows.tools import ToolRunner
 

@@ -82,8 +82,8 @@ def test_a_stream_that_breaks_off_is_seen() -> None:
     assert list(grammar_problems(log_of(GOOD[:-1])))
 
 
-def turn_row(*values: object) -> Any:
-    return TurnRecord(*values, error=None)
+def turn_row(turn_id: str, status: object, started_at: object, ended_at: object) -> Any:
+    return TurnRecord(turn_id, status, started_at, ended_at, None)
 
 
 def row(sequence: int | None, role: str, turn: str = "t", **more: Any) -> Any:
