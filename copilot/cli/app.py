@@ -2,7 +2,7 @@
 
 import typer
 
-from copilot.cli import doctor, logs, processes, send, sessions, stack, status
+from copilot.cli import doctor, logs, processes, promote, send, sessions, stack, status
 
 app = typer.Typer(
     name="longhaul",
@@ -20,6 +20,7 @@ app.command("doctor")(doctor.doctor)
 app.command("send")(send.send)
 app.command("worker")(processes.worker)
 app.command("api")(processes.api)
+app.command("promote")(promote.promote)
 app.command("migrate")(processes.migrate)
 app.command("setup-temporal")(processes.setup_temporal)
 if sessions.app.registered_commands:
