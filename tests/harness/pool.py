@@ -36,6 +36,7 @@ class Pool:
         async with self._lock:
             if kind not in self._servers:
                 server = kind(self.folder / kind.name)
+                self._stack.callback(server.remove)
                 self._stack.push_async_callback(server.stop)
                 await server.start()
                 self._servers[kind] = server

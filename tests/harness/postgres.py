@@ -1,6 +1,7 @@
 """PostgreSQL: a cluster in a temporary folder, a new database for each product."""
 
 import asyncio
+import atexit
 import os
 import secrets
 import shutil
@@ -26,6 +27,7 @@ class PostgresServer(Server):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.data = Path(tempfile.mkdtemp(prefix="longhaul-pg-")) / "data"  # where that user can get to
+        atexit.register(self.remove)
         self._template = asyncio.Lock()
         self._migrated = False
 

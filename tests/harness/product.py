@@ -148,10 +148,14 @@ class Product:
         """Start again whatever has died."""
         for process in (*self.workers, *self.apis):
             if not process.running:
-                if sign := self._ready.get(process):
-                    sign.unlink(missing_ok=True)
-                process.start()
-                await self.until_ready(process)
+                await self.start_again(process)
+
+    async def start_again(self, process: Process) -> None:
+        """Start a worker or an API that has ended, as it was, and wait until it is ready."""
+        if sign := self._ready.get(process):
+            sign.unlink(missing_ok=True)
+        process.start()
+        await self.until_ready(process)
 
     def _process(self, name: str, module: str, environment: Mapping[str, str]) -> Process:
         return Process(name, [sys.executable, "-m", module], self.folder / f"{name}.log", environment, cwd=self.folder)
@@ -222,6 +226,7 @@ class Product:
             await self._database.close()
         for server in self.own:
             await server.stop()
+            server.remove()
         assert not problems, "\n".join(problems)
 
 

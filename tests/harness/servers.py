@@ -94,6 +94,9 @@ class Server(abc.ABC):
         if self.running:
             await self._process.terminate(number=self.stop_signal)
 
+    def remove(self) -> None:  # noqa: B027  # most keep their data in the folder, which pytest removes
+        """Delete data that lie elsewhere; it has been stopped."""
+
     async def restart(self) -> None:
         await self.stop()
         await self.start()
