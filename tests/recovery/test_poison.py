@@ -1,0 +1,91 @@
+"""What must not happen, happens: a defect in workflow code, a row that cannot be read. The session survives it."""
+
+from contextlib import AsyncExitStack
+from unittest.mock import patch
+
+import pytest
+from sqlalchemy import text
+
+from activities.deps import Deps
+from copilot import redis
+from copilot.db.database import Database
+from copilot.llm.client import ModelClient
+from copilot.settings import load_settings
+from copilot.temporal import workflow_id
+from copilot.tools import default_tools
+from tests.harness.checks import check_rows
+from tests.harness.grammar import check_stream
+from tests.harness.pool import MakeProduct
+from tests.harness.product import Product
+from worker import build
+from workflows.loop import TurnLoop
+
+DEFECT = "a defect of ours"
+
+
+async def worker_here(stack: AsyncExitStack, product: Product) -> None:
+    """A worker inside the test, whose code the test can change."""
+    with patch.dict("os.environ", product.environment(), clear=True):
+        settings = load_settings(_env_file=None)
+    database, streams, model = Database(settings.sqlalchemy_url), redis.connect(settings), ModelClient(settings)
+    stack.push_async_callback(database.close)
+    stack.push_async_callback(streams.aclose)
+    stack.push_async_callback(model.close)
+    client = await product.temporal()
+    deps = Deps(settings=settings, db=database, redis=streams, model=model, tools=default_tools(), temporal=client)
+    await stack.enter_async_context(build(client, deps))
+
+
+@pytest.mark.parametrize("place", ["_work", "_close"])
+async def test_workflow_code_that_raises(
+    make_product: MakeProduct, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """In the work of a turn it ends with a row that says so; even at its close the session takes the next message."""
+
+    async def broken(_: TurnLoop) -> None:
+        raise KeyError(DEFECT)
+
+    product = await make_product(workers=0)
+    session = await product.api.create_session()
+    async with AsyncExitStack() as stack:
+        await worker_here(stack, product)
+        with monkeypatch.context() as patched:
+            patched.setattr(TurnLoop, place, broken)
+            live = await product.api.open(session, "hello")
+            await live.until_seen("start")
+            turn = live.log.turn_id
+            await product.api.wait_for_turn(session, turn)
+            assert (await product.api.progress(session, turn))["status"] == "failed"
+        if place == "_work":
+            log = check_stream(await live.done())
+            assert DEFECT in log.parts("error")[0]["errorText"]
+            described = await (await product.temporal()).get_workflow_handle(workflow_id(session)).describe()
+            assert described.raw_description.pending_workflow_task.attempt == 0
+        following = await product.api.start(session, "6*7")
+        assert (await product.api.wait_for_turn(session, following))["status"] == "completed"
+        found = await check_rows(product.database, answered=place == "_work")
+        assert [t.status for t in found.turns[session]] == ["failed", "completed"]
+        if place == "_work":
+            [error] = [row for row in found.of(session, "assistant") if row.kind == "error"]
+            assert DEFECT in error.content
+        await live.cut()
+
+
+@pytest.mark.parametrize("value", ["{not json", '"text"', '[1, {"id": 2}]', '[{"id": "a"}]'])
+async def test_a_row_that_cannot_be_read(product: Product, value: str) -> None:
+    """Its tool calls are as good as none; the conversation around it is shown, and goes on."""
+    if product.backend == "postgresql" and value.startswith("{not"):
+        value = "{}"  # PostgreSQL stores nothing that is no JSON
+    session = await product.api.create_session()
+    await product.api.wait_for_turn(session, await product.api.start(session, "2*3"))
+    cast = "CAST(:value AS JSON)" if product.backend == "postgresql" else ":value"
+    async with product.database.write() as connection:
+        statement = (
+            f"UPDATE messages SET tool_calls = {cast}, usage = {cast} WHERE session_id = :session AND sequence = 1"  # noqa: S608
+        )
+        await connection.execute(text(statement), {"value": value, "session": session})
+    turn = await product.api.start(session, "6*7")
+    assert (await product.api.wait_for_turn(session, turn))["status"] == "completed"
+    rows = await product.api.messages(session)
+    assert "42" in rows[-1]["content"]
+    assert [row["sequence"] for row in rows] == list(range(len(rows)))
