@@ -15,7 +15,7 @@ from copilot.db.database import Database
 from copilot.errors import HANDED_OVER, STORAGE_UNAVAILABLE, NotFoundError, UnavailableError
 from copilot.llm.client import ModelClient
 from copilot.settings import Settings
-from copilot.streams.publisher import StreamPublisher
+from copilot.streams.publisher import StreamPublisher, Writer
 from copilot.tools import Registry
 
 SESSION_GONE = "SessionGone"
@@ -33,9 +33,11 @@ class Deps:
     temporal: Client
 
     def publisher(self, turn: TurnRef) -> StreamPublisher:
-        return StreamPublisher(
-            self.redis, turn.turn_id, flush_s=self.settings.stream_flush_ms / 1000, published=turn.published
-        )
+        flush_s = self.settings.stream_flush_ms / 1000
+        info = activity.info()
+        # Ids of activities begin anew when a turn continues as new.
+        writer = Writer(f"{info.workflow_run_id}:{info.activity_id}", info.attempt)
+        return StreamPublisher(self.redis, turn.turn_id, flush_s=flush_s, published=turn.published, writer=writer)
 
 
 @contextmanager

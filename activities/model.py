@@ -4,6 +4,7 @@ import asyncio
 import time
 from contextlib import aclosing
 from datetime import timedelta
+from typing import Any
 
 from openai import OpenAIError
 from pydantic import BaseModel
@@ -13,7 +14,7 @@ from temporalio.exceptions import ApplicationError
 from activities import budgets
 from activities.deps import Deps, handed_over, stop_requested, storage_faults
 from activities.heartbeat import checkpoint
-from activities.rows import answer_from_row, partial_rows, store_answer
+from activities.rows import Stored, answer_from_row, partial_rows, store_answer
 from activities.title import TitleCall
 from copilot.contracts import CallModel, ModelAnswer
 from copilot.db import messages, sessions
@@ -61,19 +62,19 @@ class ModelActivities:
         deps = self._deps
         writer = StepWriter(publisher, call.round, activity.info().attempt)
         if state.completion is not None:
-            answer = await self._store(call, state.completion)
+            stored = await self._store(call, state.completion)
             await self._end_again(call, publisher)
-            return answer
+            return stored.answer
         with storage_faults():
             async with deps.db.read() as connection:
                 session = await sessions.get(connection, call.turn.session_id)
                 rows = await messages.conversation(connection, call.turn.session_id)
                 used_up = await budgets.reached(connection, call.turn.session_id, call.scope)
         own_row = messages.row_id(call.turn.turn_id, call.round, "assistant")
-        if stored := next((row for row in reversed(rows) if row.id == own_row), None):
+        if done := next((row for row in reversed(rows) if row.id == own_row), None):
             # An earlier try stored its answer and died before it could say so.
             await self._end_again(call, publisher)
-            return answer_from_row(stored)
+            return answer_from_row(done)
         if used_up:
             raise ApplicationError(used_up, type=BUDGET_REACHED, non_retryable=True)
         if activity.info().attempt > 1:
@@ -99,12 +100,17 @@ class ModelActivities:
             )
             completion = await self._stream(call, state, body, Assembler(made_before), writer)
             checkpoint(CallState(tries=state.tries, completion=completion))
-            answer = await self._store(call, completion)
+            stored = await self._store(call, completion)
+        if not stored.as_given:
+            # An earlier try, taken for dead, has come back and was faster: what it stored is what was said.
+            writer.abandon()
+            await self._say_again(call, writer)
+            return stored.answer
         for made in completion.tool_calls:
             writer.tool_available(made.id, made.name, made.arguments)
         writer.end(keep_open=bool(completion.tool_calls))
         publisher.put(data_part("usage", completion.usage.model_dump()))
-        return answer
+        return stored.answer
 
     async def _stream(
         self, call: CallModel, state: CallState, body: dict[str, object], assembler: Assembler, writer: StepWriter
@@ -145,7 +151,7 @@ class ModelActivities:
         writer.end(keep_open=False)
         return True
 
-    async def _store(self, call: CallModel, completion: Completion) -> ModelAnswer:
+    async def _store(self, call: CallModel, completion: Completion) -> Stored:
         """Store an answer, also when Stop comes meanwhile: it has been paid for and shown."""
         storing = asyncio.create_task(self._store_when_possible(call, completion))
         try:
@@ -159,7 +165,7 @@ class ModelActivities:
                 raise handed_over() from None
             raise
 
-    async def _store_when_possible(self, call: CallModel, completion: Completion) -> ModelAnswer:
+    async def _store_when_possible(self, call: CallModel, completion: Completion) -> Stored:
         """Wait here while the database is away: an answer too large for a checkpoint would be lost by a new attempt."""
         patience = time.monotonic() + self._deps.settings.storage_window
         pause = STORE_AGAIN_S
@@ -177,25 +183,30 @@ class ModelActivities:
     async def _end_again(self, call: CallModel, publisher: StreamPublisher) -> None:
         """The answer is stored, but a try died before it had ended its step in the stream: show the whole once more."""
         parts = await publisher.since_step()
-        with storage_faults():
-            async with self._deps.db.read() as connection:
-                rows = await messages.of_round(connection, call.turn.turn_id, call.round)
-        answer = next(row for row in rows if row.role == "assistant")
-        calls = [
-            (made["id"], made["function"]["name"], made["function"]["arguments"]) for made in answer.tool_calls or ()
-        ]
+        answer = await self._stored_row(call)
+        calls = {made["id"] for made in answer.tool_calls or ()}
         available = {part["toolCallId"] for part in parts if part["type"] == "tool-input-available"}
-        if any(part["type"] == "finish-step" for part in parts) or (calls and available >= {c[0] for c in calls}):
+        if any(part["type"] == "finish-step" for part in parts) or (calls and available >= calls):
             return
         for part in leftovers(parts, call.round):
             publisher.put(part)
-        writer = StepWriter(publisher, call.round, activity.info().attempt)
+        await self._say_again(call, StepWriter(publisher, call.round, activity.info().attempt))
+
+    async def _say_again(self, call: CallModel, writer: StepWriter) -> None:
+        """The stored answer as a step of its own."""
+        answer = await self._stored_row(call)
         writer.begin()
         if answer.content:
             writer.text(answer.content)
-        for made in calls:
-            writer.tool_available(*made)
-        writer.end(keep_open=bool(calls))
+        for made in answer.tool_calls or ():
+            writer.tool_available(made["id"], made["function"]["name"], made["function"]["arguments"])
+        writer.end(keep_open=bool(answer.tool_calls))
+
+    async def _stored_row(self, call: CallModel) -> Any:
+        with storage_faults():
+            async with self._deps.db.read() as connection:
+                rows = await messages.of_round(connection, call.turn.turn_id, call.round)
+        return next(row for row in rows if row.role == "assistant")
 
     def _failed(self, error: OpenAIError | StreamBrokenError, state: CallState) -> ApplicationError:
         """The failure that makes Temporal try again after the right wait, or ends the turn."""

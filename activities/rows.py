@@ -1,6 +1,6 @@
 """A model's answer as rows, and back."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -12,10 +12,18 @@ from copilot.llm.completion import Completion
 from copilot.tools.flow import WORKFLOW_TOOLS
 
 
-async def store_answer(connection: AsyncConnection, call: CallModel, completion: Completion) -> ModelAnswer:
-    """Reasoning, answer and ledger entry in one transaction."""
+class Stored(NamedTuple):
+    """What is stored now; `as_given`: it says what was to be stored, and not what another try has got before."""
+
+    answer: ModelAnswer
+    as_given: bool
+
+
+async def store_answer(connection: AsyncConnection, call: CallModel, completion: Completion) -> Stored:
+    """Reasoning, answer and ledger entry in one transaction. An answer that is there already stays and holds."""
     turn = call.turn
-    await messages.append(connection, turn.session_id, _rows(call, completion, "message"))
+    rows = _rows(call, completion, "message")
+    appended = await messages.append(connection, turn.session_id, rows)
     await sessions.book(
         connection,
         {
@@ -29,7 +37,12 @@ async def store_answer(connection: AsyncConnection, call: CallModel, completion:
             **completion.usage.model_dump(exclude={"calls"}),
         },
     )
-    return _answer(call, completion)
+    if rows[-1]["id"] in appended:
+        return Stored(_answer(call, completion), as_given=True)
+    found = await messages.of_round(connection, turn.turn_id, call.round)
+    row = next(row for row in found if row.id == rows[-1]["id"])
+    same = (row.content, row.tool_calls) == (messages.storable(completion.text), rows[-1]["tool_calls"])
+    return Stored(answer_from_row(row), as_given=same)
 
 
 def partial_rows(call: CallModel, completion: Completion) -> list[dict[str, Any]]:

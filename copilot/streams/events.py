@@ -20,6 +20,11 @@ def stream_key(turn_id: str) -> str:
     return f"longhaul:turn:{turn_id}"
 
 
+def fence_key(turn_id: str) -> str:
+    """A hash of the newest tries of activities that were tried again."""
+    return f"longhaul:tries:{turn_id}"
+
+
 def encode(part: dict[str, Any]) -> bytes:
     return orjson.dumps(part)
 

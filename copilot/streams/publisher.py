@@ -7,9 +7,10 @@ would show people text that nobody wrote, so there is no way to go on after one.
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from contextlib import suppress
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
 import orjson
 from redis.asyncio import Redis
@@ -22,6 +23,7 @@ from copilot.streams.events import (
     START_ID,
     UNSEALED_TTL_S,
     encode,
+    fence_key,
     start_part,
     stream_key,
 )
@@ -34,6 +36,34 @@ STORED, SEALED = "equal or smaller", "exhausted the last possible ID"
 # Readers hold whole entries in memory and writers whole batches, so neither grows with what a model says at once.
 DELTA_MAX = 32_768
 BATCH_CHARS = 1_048_576
+# Appends parts, all or none: not into a stream that has gone (0), and not from a try that another has replaced (-1).
+WRITE = """
+local newest = redis.call('HGET', KEYS[2], ARGV[1])
+if newest and tonumber(newest) > tonumber(ARGV[2]) then return -1 end
+for i = 3, #ARGV do
+    if not redis.call('XADD', KEYS[1], 'NOMKSTREAM', '*', 'e', ARGV[i]) then return 0 end
+end
+return 1
+"""
+# Shuts out the tries before this one; -1 if a later one has been here.
+CLAIM = """
+local newest = redis.call('HGET', KEYS[1], ARGV[1])
+if newest and tonumber(newest) > tonumber(ARGV[2]) then return -1 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+return 1
+"""
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Who writes: a try of an activity. As soon as a later try looks at the stream, earlier ones are shut out.
+
+    A worker that hung and was taken for dead may come back to life and go on where it stopped.
+    """
+
+    activity: str = ""
+    attempt: int = 1
 
 
 class StreamPublisher:
@@ -43,8 +73,13 @@ class StreamPublisher:
     rest cheap.
     """
 
-    def __init__(self, redis: "Redis", turn_id: str, *, flush_s: float, published: bool = True) -> None:
+    def __init__(
+        self, redis: "Redis", turn_id: str, *, flush_s: float, published: bool = True, writer: Writer | None = None
+    ) -> None:
         self._redis = redis
+        self._fence = fence_key(turn_id)
+        self._writer = writer or Writer()
+        self._replaced = False
         self._key = stream_key(turn_id)
         self._turn_id = turn_id
         self._flush_s = flush_s
@@ -120,15 +155,15 @@ class StreamPublisher:
 
     async def _write(self, batch: list[dict[str, Any]]) -> None:
         try:
-            pipeline = self._redis.pipeline(transaction=False)
-            for part in batch:
-                pipeline.xadd(self._key, {FIELD: encode(part)}, nomkstream=True)
-            added = await pipeline.execute()
+            given: list[Any] = [self._writer.activity, self._writer.attempt, *(encode(part) for part in batch)]
+            wrote = await cast("Awaitable[int]", self._redis.eval(WRITE, 2, self._key, self._fence, *given))
         except (RedisError, OSError, TimeoutError, TypeError) as error:  # TypeError: a part that JSON cannot hold
             if SEALED not in str(error):  # else an earlier try has sealed it: it is whole, and this is nothing new
                 await self._break(error)
             return
-        if not all(added):
+        if wrote < 0:
+            await self._give_way()
+        elif not wrote:
             await self._break(RedisError("the stream is gone from Redis"))
 
     async def _break(self, error: Exception) -> None:
@@ -145,6 +180,8 @@ class StreamPublisher:
         """Write `outcome` (an `abort` or `error` part, if any) and `finish`, each once whatever is retried."""
         await self.drain()
         try:
+            if self._replaced:
+                return
             if self.broken:
                 await self._redis.delete(self._key)
                 return
@@ -160,10 +197,21 @@ class StreamPublisher:
         if self.broken:
             return []
         try:
+            if self._writer.attempt > 1 and await self._claim() < 0:
+                await self._give_way()
+                return []
             return await _tail(self._redis, self._key)
         except (RedisError, OSError, TimeoutError) as error:
             await self._break(error)
             return []
+
+    async def _claim(self) -> int:
+        given = [self._writer.activity, str(self._writer.attempt), str(UNSEALED_TTL_S)]
+        return await cast("Awaitable[int]", self._redis.eval(CLAIM, 1, self._fence, *given))
+
+    async def _give_way(self) -> None:
+        self._replaced = True
+        await self._break(RedisError("a later try of this activity writes it now"))
 
 
 async def begin_stream(redis: "Redis", turn_id: str) -> None:

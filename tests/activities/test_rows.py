@@ -29,7 +29,7 @@ WHOLE = Completion(
 
 async def store(deps: Deps, completion: Completion) -> Any:
     async with deps.db.write() as connection:
-        return await store_answer(connection, CALL, completion)
+        return (await store_answer(connection, CALL, completion)).answer
 
 
 async def test_an_answer_is_stored_once_and_read_back_as_it_was(deps: Deps) -> None:

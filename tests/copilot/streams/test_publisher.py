@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from copilot.redis import connect
 from copilot.settings import load_settings
 from copilot.streams.events import FIELD, FINISH_ID, OUTCOME_ID, START_ID, UNSEALED_TTL_S, start_part, stream_key
-from copilot.streams.publisher import BATCH, StreamPublisher, begin_stream, outputs_in
+from copilot.streams.publisher import BATCH, StreamPublisher, Writer, begin_stream, outputs_in
 from tests.harness.servers import RedisServer, free_port
 from tests.harness.wait import until
 
@@ -232,3 +232,25 @@ def test_outputs_in_parts() -> None:
         {"type": "tool-input-start", "toolCallId": "c"},
     ]
     assert outputs_in([*given, {"type": "tool-output-available", "toolCallId": "b"}]) == {"a", "b"}
+
+
+async def test_a_try_that_was_replaced_writes_nothing_more(redis: "Redis", turn_id: str) -> None:
+    """Whatever order they wake up in: the latest try that has looked at the stream is the only one that writes."""
+    first, second, third = (StreamPublisher(redis, turn_id, flush_s=0, writer=Writer("run:2", n)) for n in (1, 2, 3))
+    async with first, second, third:
+        await first.begin()
+        first.put(delta("one"))
+        await first.drain()
+        assert await third.since_step() == [start_part(turn_id), delta("one")]
+        assert await second.since_step() == []
+        for publisher in (first, second, third):
+            publisher.put(delta(str(publisher.broken)))
+            await publisher.drain()
+        assert [first.broken, second.broken, third.broken] == [True, True, False]
+        await third.seal(None, 60)
+        await first.seal(ABORT, 60)
+        await second.seal(ABORT, 60)
+    assert await parts(redis, turn_id) == [start_part(turn_id), delta("one"), delta("False"), {"type": "finish"}]
+    other = StreamPublisher(redis, turn_id, flush_s=0, writer=Writer("another run:2", 1))
+    async with other:
+        assert await other.since_step() != [], "activities of a continued turn are numbered anew"
