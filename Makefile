@@ -34,7 +34,7 @@ bench: setup ## The benchmarks in bench/.
 	$(PYTHON) -m bench $(ARGS)
 
 chaos: setup ## Kill parts of a running stack at random moments and count what was lost (nothing).
-	$(PYTHON) -m bench.chaos $(ARGS)
+	$(PYTHON) -m bench.chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
 
 lock: ## Resolve the dependencies again (needs uv).
 	$(LOCK) -o requirements.lock

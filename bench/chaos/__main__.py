@@ -1,0 +1,97 @@
+"""`make chaos SEED= MINUTES=`: three workers, two APIs, all servers, and everything that can go wrong with them."""
+
+import asyncio
+import secrets
+import tempfile
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from bench.chaos.race import long_turn, race
+from bench.chaos.run import SETTINGS, Outcome, chaos
+from tests.harness.pool import Pool
+from tests.harness.process import kill_all
+
+Database = Literal["postgresql", "sqlite"]
+SHOWN = 20
+
+
+def main(
+    seed: Annotated[int | None, typer.Option(help="Of all that is random; shown at the start.")] = None,
+    minutes: Annotated[float, typer.Option(help="How long things go wrong.")] = 3.0,
+    sessions: Annotated[int, typer.Option(help="People at the same time.")] = 12,
+    database: Annotated[Database, typer.Option(help="Where rows go.")] = "postgresql",
+    messages: Annotated[int, typer.Option("--race", help="Also so many messages at the last moments of turns.")] = 0,
+    rounds: Annotated[int, typer.Option(help="Also a turn of so many rounds.")] = 0,
+) -> None:
+    """Exit code 1 unless nothing is lost, doubled, stuck or wrong. The race and the long turn come first, unharmed."""
+    seed = secrets.randbelow(1_000_000) if seed is None else seed
+    console = Console()
+    console.print(f"chaos: seed {seed}, {minutes:g} minutes, {sessions} people, {database}")
+    outcome = asyncio.run(run(console, Plan(seed, minutes * 60, sessions, database, messages, rounds)))
+    show(console, outcome)
+    raise typer.Exit(0 if outcome.verdict.good else 1)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was asked for."""
+
+    seed: int
+    seconds: float
+    sessions: int
+    database: Database
+    messages: int
+    rounds: int
+
+
+async def run(console: Console, plan: Plan) -> Outcome:
+    """A run on servers of its own."""
+    with tempfile.TemporaryDirectory(prefix="longhaul-chaos-") as folder:
+        pool = Pool(Path(folder))
+        try:
+            async with AsyncExitStack() as stack:
+                own = {f"own_{part}": True for part in ("temporal", "redis", "model", "postgres")}
+                settings = {**SETTINGS, "LONGHAUL_MAX_ROUNDS": "5000", "LONGHAUL_CONTINUE_AS_NEW_EVENTS": "400"}
+                product = await pool.make(stack, plan.database, workers=3, apis=2, settings=settings, **own)
+                if plan.messages:
+                    sent, _ = await race(product, messages=plan.messages, sessions=20, seed=plan.seed)
+                    console.print(
+                        f"closing race: {sent.how.total()} messages, none lost, all in order: {dict(sent.how)}"
+                    )
+                if plan.rounds:
+                    console.print(f"long turn: {await long_turn(product, plan.rounds)}")
+                return await chaos(product, seed=plan.seed, seconds=plan.seconds, sessions=plan.sessions)
+        finally:
+            await pool.close()
+            kill_all()
+
+
+def show(console: Console, outcome: Outcome) -> None:
+    """The table, and the first of what went wrong."""
+    verdict = outcome.verdict
+    table = Table("what", "how many", box=None)
+    table.add_row("turns", str(verdict.turns))
+    table.add_row("messages accepted", str(verdict.messages))
+    table.add_row("stops", str(outcome.stops))
+    table.add_row("streams read to their end", f"{outcome.streams} (over {outcome.connections} connections)")
+    for name, times in sorted(outcome.faults.items()):
+        table.add_row(name, str(times))
+    for name in ("lost", "doubled", "stuck", "wrong"):
+        count = len(getattr(verdict, name))
+        table.add_row(name, f"[bold {'red' if count else 'green'}]{count}[/]")
+    table.add_row("slowest recovery", f"{outcome.slowest_recovery:.1f} s")
+    table.add_row("whole run", f"{outcome.seconds:.0f} s")
+    console.print(table)
+    for name in ("lost", "doubled", "stuck", "wrong"):
+        for problem in getattr(verdict, name)[:SHOWN]:
+            console.print(f"{name}: {problem}", highlight=False, markup=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,142 @@
+"""People who use the product while it breaks: they post, join, stop, lose their connection and come back."""
+
+import asyncio
+import random
+import time
+from collections import defaultdict
+from json import JSONDecodeError
+from uuid import UUID
+
+import httpx2
+
+from tests.harness.client import ApiClient
+from tests.harness.grammar import grammar_problems
+from tests.harness.product import Product
+from tests.harness.streamlog import StreamLog
+
+TEXTS = (
+    "hello",
+    "2*3 and 4*5 and what time is it",
+    "rounds 3",
+    "speak 60 [delay=10]",
+    "wait 300 ms and 6*7",
+    "think: why",
+    "delegate: (6*7)",
+    "write file notes.txt: remember",
+    "hello [fault=status:503 times=1]",
+    "speak 40 [fault=cut:5 times=1]",
+    "2*3 [fault=status:429 times=2]",
+)
+FOLLOW_UPS = ("and 1+1", "make it short", "what of this")
+STOPS_EVERY = 4  # sessions
+PATIENCE_S = 120.0
+ODD = (httpx2.TransportError, JSONDecodeError)  # a connection that broke, an answer that broke off
+
+
+class Load:
+    """All of them. `accepted`: the ids of all messages that were said to be accepted, by session."""
+
+    def __init__(self, product: Product, chance: random.Random) -> None:
+        self._product = product
+        self._chance = chance
+        self._clients: list[ApiClient] = []
+        self._closing = asyncio.Event()
+        self.accepted: dict[str, set[str]] = defaultdict(set)
+        self.stopping: set[str] = set()
+        self.stops = 0
+        self.streams: list[tuple[str, StreamLog]] = []
+        self.problems: list[str] = []
+
+    async def run(self, sessions: int) -> None:
+        """Until `close` is called, and then until each has finished what it was about."""
+        self._clients = [self._product.client(api) for api in self._product.apis]
+        made = [await self._clients[0].create_session() for _ in range(sessions)]
+        self.stopping = set(made[::STOPS_EVERY])
+        async with asyncio.TaskGroup() as people:
+            for session in made:
+                people.create_task(self._person(session))
+
+    def close(self) -> None:
+        """Nothing new from here on."""
+        self._closing.set()
+
+    def _client(self) -> ApiClient:
+        return self._chance.choice(self._clients)
+
+    async def _person(self, session: str) -> None:
+        while not self._closing.is_set():
+            turn = await self._hand_in(session, self._chance.choice(TEXTS))
+            async with asyncio.TaskGroup() as doing:
+                doing.create_task(self._follow(session))
+                if self._chance.random() < 0.4:
+                    doing.create_task(self._join(session))
+                if session in self.stopping and self._chance.random() < 0.4:
+                    doing.create_task(self._stop(session))
+            if turn is not None and self._chance.random() < 0.7:
+                await self._until_ended(session, turn)
+
+    async def _hand_in(self, session: str, text: str) -> str | None:
+        """Post until it is accepted, always under the same id, as a good client does; the turn."""
+        message_id = str(UUID(int=self._chance.getrandbits(128), version=4))
+        deadline = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline:
+            try:
+                status, body = await self._client().post(session, text, message_id)
+            except ODD:
+                status, body = 0, {}
+            if status == 202:
+                self.accepted[session].add(message_id)
+                return str(body["turn_id"])
+            if 400 <= status < 500:
+                self.problems.append(f"{session}: a message was refused: {status} {body}")
+                return None
+            await asyncio.sleep(0.3)
+        self.problems.append(f"{session}: message {message_id} could not be handed in for {PATIENCE_S:g} s")
+        return None
+
+    async def _join(self, session: str) -> None:
+        for _ in range(self._chance.randint(1, 3)):
+            await asyncio.sleep(self._chance.uniform(0, 1))
+            await self._hand_in(session, self._chance.choice(FOLLOW_UPS))
+
+    async def _stop(self, session: str) -> None:
+        await asyncio.sleep(self._chance.uniform(0, 1.5))
+        try:
+            status, _ = await self._client().cancel(session)
+        except ODD:
+            return
+        self.stops += status == 200
+
+    async def _follow(self, session: str) -> None:
+        """Read the running turn's stream, over connections that are cut and taken up again, on any API."""
+        log = StreamLog()
+        deadline = time.monotonic() + PATIENCE_S
+        while not log.finished and time.monotonic() < deadline:
+            log.status = 0
+            try:
+                await self._client().resume(session, log, cut_after=self._chance.choice((None, None, 4, 20)))
+            except ODD:
+                log.status = 0
+            if log.status == 204 or log.count("start") > 1:
+                return  # it has ended meanwhile, or the next one has begun
+            await asyncio.sleep(0.1)
+        if not log.finished:
+            self.problems.append(f"{session}: a stream did not end for {PATIENCE_S:g} s: {log.types[-5:]}")
+            return
+        self.streams.append((session, log))
+        self.problems += [f"{session}: stream of turn {log.turn_id}: {problem}" for problem in grammar_problems(log)]
+
+    async def _until_ended(self, session: str, turn: str) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline:
+            try:
+                status, body = await self._client().call("GET", f"/sessions/{session}/turns/{turn}")
+            except ODD:
+                status, body = 0, {}
+            if status == 200 and body["status"] in ("completed", "failed", "cancelled"):
+                return
+            await asyncio.sleep(0.3)
+        self.problems.append(f"{session}: turn {turn} did not end for {PATIENCE_S:g} s")
+
+
+__all__ = ["Load"]

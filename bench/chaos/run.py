@@ -1,0 +1,68 @@
+"""One run of chaos: load and faults at the same time, then rest, then the verdict."""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+from bench.chaos.faults import Faults
+from bench.chaos.load import Load
+from bench.chaos.verdict import Verdict, judge, running, unrest
+from tests.harness.checks import stored
+from tests.harness.product import Product
+
+#: No limit on messages that wait: here it would only turn faults into refusals.
+SETTINGS = {"LONGHAUL_MAX_PENDING_MESSAGES": "0", "LONGHAUL_SHUTDOWN_GRACE": "1", "LONGHAUL_MODEL_IDLE_TIMEOUT": "20"}
+REST_LIMIT_S = 120.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What is shown at the end."""
+
+    verdict: Verdict
+    faults: Counter[str]
+    stops: int
+    streams: int
+    connections: int
+    slowest_recovery: float
+    seconds: float
+
+
+async def chaos(
+    product: Product, *, seed: int, seconds: float, sessions: int, pause: tuple[float, float] = (0.5, 3.0)
+) -> Outcome:
+    """Break a product under load for so long, let it come to rest, and judge."""
+    began = time.monotonic()
+    load, faults = Load(product, random.Random(f"load {seed}")), Faults(product, random.Random(f"faults {seed}"))
+    async with asyncio.TaskGroup() as both:
+        both.create_task(load.run(sessions))
+        await faults.run(seconds, pause)
+        load.close()
+    await until_at_rest(product)
+    found = await stored(product.database)
+    verdict = judge(found, load.accepted, load.stopping, load.streams)
+    verdict.stuck += [f"{workflow} still runs" for workflow in await running(product)]
+    verdict.wrong += [*load.problems, *faults.problems]
+    return Outcome(
+        verdict,
+        faults.done,
+        load.stops,
+        len(load.streams),
+        sum(log.connections for _, log in load.streams),
+        max(faults.recoveries, default=0.0),
+        time.monotonic() - began,
+    )
+
+
+async def until_at_rest(product: Product) -> None:
+    """Wait until nothing runs and nothing waits; what does not come to rest in time is for the verdict to name."""
+    deadline = time.monotonic() + REST_LIMIT_S
+    while time.monotonic() < deadline:
+        if not unrest(await stored(product.database)) and not await running(product):
+            return
+        await asyncio.sleep(0.5)
+
+
+__all__ = ["SETTINGS", "Outcome", "chaos"]

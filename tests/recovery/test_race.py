@@ -1,0 +1,42 @@
+"""Messages at the last moments of turns, and turns that outgrow their history."""
+
+import pytest
+
+from bench.chaos.race import long_turn, race
+from tests.harness.checks import check_rows
+from tests.harness.grammar import check_stream
+from tests.harness.pool import MakeProduct
+from tests.harness.product import Product
+
+
+@pytest.mark.timeout(240)
+async def test_three_hundred_at_the_end_of_turns(product: Product) -> None:
+    """Five thousand of them: `make chaos ARGS="--race 5000"`."""
+    run, found = await race(product, messages=300, sessions=6, seed=5)
+    assert sum(len(ids) for ids in run.sent.values()) >= 300
+    assert run.how["queued"] > 10, "nobody joined a turn, so the race was never run"
+    assert run.how["started"] > 10, "nobody came too late, so the race was never run"
+    assert all(turn.status == "completed" for turns in found.turns.values() for turn in turns)
+
+
+@pytest.mark.timeout(240)
+async def test_sixty_rounds_over_many_histories(make_product: MakeProduct) -> None:
+    """A thousand of them: `make chaos ARGS="--rounds 1000"`."""
+    product = await make_product(settings={"LONGHAUL_CONTINUE_AS_NEW_EVENTS": "60"})
+    figures = await long_turn(product, 60)
+    assert figures["runs"] > 5
+
+
+async def test_the_limit_of_rounds_ends_a_turn_in_words(make_product: MakeProduct) -> None:
+    product = await make_product(settings={"LONGHAUL_MAX_ROUNDS": "3"})
+    session = await product.api.create_session()
+    log = check_stream(await product.api.stream(session, "rounds 10"))
+    found = await check_rows(product.database)
+    [turn] = found.turns[session]
+    notice = found.of(session)[-1]
+    assert (turn.status, notice.kind, notice.role) == ("completed", "notice", "assistant")
+    assert "3" in notice.content
+    assert log.text().endswith(notice.content)
+    assert len([row for row in found.ledger if row.kind == "turn"]) == 3
+    following = check_stream(await product.api.stream(session, "6*7"))
+    assert "42" in following.text()
