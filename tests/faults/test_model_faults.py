@@ -12,13 +12,14 @@ from tests.harness.product import Product
 
 TRIES = 3
 PRODUCT = {
+    "own_model": True,
     "settings": {
         "LONGHAUL_MODEL_TRIES": str(TRIES),
         "LONGHAUL_MODEL_BACKOFF_BASE": "0.05",
         "LONGHAUL_MODEL_BACKOFF_MAX": "2",
         "LONGHAUL_MODEL_IDLE_TIMEOUT": "1",
         "LONGHAUL_MODEL_SMALL": "",
-    }
+    },
 }
 MENDED = [
     *(f"status:{code}" for code in (408, 409, 429, 500, 502, 503, 529)),
@@ -118,3 +119,16 @@ async def test_a_fault_in_a_later_round(product: Product) -> None:
     stats = await product.servers.model.stats()
     rounds = {key.partition(":")[2]: n for key, n in stats["by_key"].items() if key.startswith(f"{log.turn_id}:")}
     assert rounds == {"1": 1, "2": 1, "3": 2, "4": 1}
+
+
+async def test_nobody_listens(product: Product) -> None:
+    """The endpoint is down: the turn fails with a row that says so; when it is up again the next message works."""
+    product.servers.model.kill()
+    session = await product.api.create_session()
+    log = check_stream(await product.api.stream(session, "hello"))
+    found = await check_rows(product.database, sessions=[session], answered=False)
+    row = found.of(session)[-1]
+    assert (row.kind, row.content) == ("error", f"The model endpoint cannot be reached. Tried {TRIES} times.")
+    assert log.parts("error") == [{"type": "error", "errorText": row.content}]
+    await product.servers.model.start()
+    await next_message_works(product, session)

@@ -10,9 +10,14 @@ from tests.harness.product import Product
 from tests.harness.streamlog import StreamLog
 from tests.harness.wait import until
 
+HEARTBEAT_TIMEOUT = 10
 PRODUCT = {
     "own_temporal": True,
-    "settings": {"LONGHAUL_TEMPORAL_RPC_TIMEOUT": "2", "LONGHAUL_HEARTBEAT_TIMEOUT": "30", "LONGHAUL_MODEL_SMALL": ""},
+    "settings": {
+        "LONGHAUL_TEMPORAL_RPC_TIMEOUT": "2",
+        "LONGHAUL_HEARTBEAT_TIMEOUT": str(HEARTBEAT_TIMEOUT),
+        "LONGHAUL_MODEL_SMALL": "",
+    },
 }
 QUICK = 6.0
 
@@ -88,4 +93,20 @@ async def test_while_a_timer_runs(product: Product) -> None:
     await same_as_stored(product, session, log)
     stats = await product.servers.model.stats()
     assert {n for key, n in stats["completed_by_key"].items() if key.startswith(log.turn_id)} == {1}
+    await next_message_works(product, session)
+
+
+async def test_longer_than_a_heartbeat_may_take(product: Product) -> None:
+    """When Temporal is back it takes the worker for dead and has the call made again; the first one gives way."""
+    session = await product.api.create_session()
+    live = await product.api.open(session, "speak 1000 [delay=20]")
+    await live.until_seen("text-delta", 5)
+    product.servers.temporal.kill()
+    gone = time.monotonic()
+    await until(lambda: time.monotonic() - gone > HEARTBEAT_TIMEOUT + 1, limit=30, what="it counts as dead")
+    await product.servers.temporal.start()
+    log = await live.done(90)
+    found = await same_as_stored(product, session, log, kinds=("message",))
+    assert found.turns[session][0].status == "completed"
+    assert len(found.ledger) == 1
     await next_message_works(product, session)
