@@ -1,25 +1,45 @@
 """Budgets: what a session and all below it may still use."""
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from copilot.contracts import Budget, Scope
-from copilot.db import sessions
+from copilot.db import budgets
 
 
 async def budgets_of(connection: AsyncConnection, session: Any, scope: Scope, now: datetime) -> tuple[Budget, ...]:
-    """All budgets that hold for a turn that starts now: those inherited, and the session's own."""
-    inherited = tuple(budget for budget in scope.budgets if budget.session_id != session.id)
-    if session.max_cost_microdollars is None and session.max_seconds is None:
-        return inherited
-    deadline = None
-    if session.max_seconds is not None:
-        left = session.max_seconds - await sessions.worked_ms(connection, session.id) / 1000
-        deadline = now + timedelta(seconds=max(0.0, left))
-    own = Budget(session_id=session.id, max_cost_microdollars=session.max_cost_microdollars, deadline=deadline)
-    return (*inherited, own)
+    """All budgets that hold for a turn that starts now: those inherited, and the session's own.
+
+    A turn that was delegated brings the deadlines of the turn that did so. For one that a person started, they are
+    what is left: time counts while the budget's session or anything below it works.
+    """
+    found = [budget for budget in scope.budgets if budget.session_id != session.id]
+    if session.max_cost_microdollars is not None or session.max_seconds is not None:
+        own = {"max_cost_microdollars": session.max_cost_microdollars, "max_seconds": session.max_seconds}
+        found.append(Budget(session_id=session.id, **own))
+    root = session.root_session_id or session.id
+    return tuple([await _with_deadline(connection, root, budget, now) for budget in found])
+
+
+async def _with_deadline(connection: AsyncConnection, root: str, budget: Budget, now: datetime) -> Budget:
+    if budget.max_seconds is None or budget.deadline is not None:
+        return budget
+    turns = await budgets.turns_below(connection, root, budget.session_id)
+    left = timedelta(seconds=budget.max_seconds) - worked(turns, now)
+    return budget.model_copy(update={"deadline": now + max(left, timedelta())})
+
+
+def worked(turns: Iterable[tuple[datetime, datetime | None]], now: datetime) -> timedelta:
+    """The time before `now` in which at least one of these turns (start, end) was at work."""
+    total, until = timedelta(), datetime.min.replace(tzinfo=now.tzinfo)
+    for start, end in sorted((start, min(end or now, now)) for start, end in turns):
+        if end > until:
+            total += end - max(start, until)
+            until = end
+    return total
 
 
 async def reached(connection: AsyncConnection, session_id: str, scope: Scope) -> str | None:
@@ -29,9 +49,14 @@ async def reached(connection: AsyncConnection, session_id: str, scope: Scope) ->
         if budget.max_cost_microdollars is None or budget.session_id not in line:
             continue
         above = scope.model_copy(update={"ancestors": line[: line.index(budget.session_id)]})
-        spent = await sessions.spent_below(connection, above.path(budget.session_id))
+        spent = await budgets.spent_below(connection, above.path(budget.session_id))
+        whose = budget.whose(session_id)
+        if spent is None:
+            return (
+                f"The budget of {whose} cannot be kept: nobody knows what this model's calls cost. Set the session's "
+                "budget in seconds, or use a model with a known price."
+            )
         if spent >= budget.max_cost_microdollars:
-            whose = "this session" if budget.session_id == session_id else f"session {budget.session_id} above it"
             return (
                 f"The budget of {whose} is used up: {spent} of {budget.max_cost_microdollars} microdollars. "
                 "Nothing more was asked of the model."

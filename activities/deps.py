@@ -15,6 +15,7 @@ from copilot.db.database import Database
 from copilot.errors import HANDED_OVER, STORAGE_UNAVAILABLE, NotFoundError, UnavailableError
 from copilot.llm.client import ModelClient
 from copilot.settings import Settings
+from copilot.streams.news import ParentNews
 from copilot.streams.publisher import StreamPublisher, Writer
 from copilot.tools import Registry
 
@@ -33,11 +34,16 @@ class Deps:
     temporal: Client
 
     def publisher(self, turn: TurnRef) -> StreamPublisher:
-        flush_s = self.settings.stream_flush_ms / 1000
         info = activity.info()
-        # Ids of activities begin anew when a turn continues as new.
-        writer = Writer(f"{info.workflow_run_id}:{info.activity_id}", info.attempt)
-        return StreamPublisher(self.redis, turn.turn_id, flush_s=flush_s, published=turn.published, writer=writer)
+        return StreamPublisher(
+            self.redis,
+            turn.turn_id,
+            flush_s=self.settings.stream_flush_ms / 1000,
+            published=turn.published,
+            # Ids of activities begin anew when a turn continues as new.
+            writer=Writer(f"{info.workflow_run_id}:{info.activity_id}", info.attempt),
+            news=ParentNews(self.redis, turn) if turn.parent_turn_id else None,
+        )
 
 
 @contextmanager

@@ -10,6 +10,8 @@ from temporalio.client import WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.deps import Deps, storage_faults
+from activities.narrowing import lasting, narrowed, rejoined, unheard
+from activities.sub_session_results import result_of
 from copilot.contracts import (
     SUB_STATES,
     LookAtSubSession,
@@ -28,17 +30,11 @@ from copilot.db import messages, sessions
 from copilot.db.messages import row_id
 from copilot.errors import InboxFullError, NotFoundError
 from copilot.streams.events import data_part, tool_output_part
+from copilot.streams.publisher import outputs_in
 from copilot.tools.flow import RunSubSession
 
 TASK_CHARS = 80
-RECENT_MESSAGES = 5
-RECENT_CHARS = 400
-WORDS = {
-    SubSessionState.RUNNING: "It still works; poll it with get_sub_session_result.",
-    SubSessionState.COMPLETED: "It has finished.",
-    SubSessionState.ERROR: "It failed.",
-    SubSessionState.CANCELLED: "It was stopped.",
-}
+LOOKS = 3
 
 
 class SubSessionActivities:
@@ -53,13 +49,16 @@ class SubSessionActivities:
         turn, given = call.turn, RunSubSession.model_validate_json(call.arguments)
         message_id = row_id(turn.turn_id, call.round, "prompt", call.tool_call_id)
         sub_id = given.sub_session_id or row_id(turn.turn_id, call.round, "sub-session", call.tool_call_id)
-        scope = narrowed(call.scope, given, turn.session_id)
+        content, scope = given.prompt, narrowed(call.scope, given, turn.session_id)
+        if error := unheard(given):
+            return PreparedSubSession(error=error)
         try:
             with storage_faults(missing_is_final=False):
                 async with self._deps.db.write() as connection:
                     if given.sub_session_id:
-                        session = await _own(connection, turn, sub_id)
-                        scope = Scope.model_validate(session.scope or {})
+                        session = await _below(connection, turn, sub_id)
+                        scope = rejoined(Scope.model_validate(session.scope), call.scope)
+                        content = "\n\n".join(filter(None, (given.system_context, content)))
                     else:
                         await self._create(connection, turn, sub_id, given, scope)
                     await messages.accept(
@@ -67,7 +66,7 @@ class SubSessionActivities:
                         session_id=sub_id,
                         user_id=turn.user_id,
                         message_id=message_id,
-                        content=given.prompt,
+                        content=content,
                         context=None,
                         limit=self._deps.settings.max_pending_messages,
                     )
@@ -75,10 +74,10 @@ class SubSessionActivities:
             return PreparedSubSession(error=str(error))
         except InboxFullError as error:
             return PreparedSubSession(error=f"The sub-session takes no more messages for now: {error}")
-        task = " ".join(given.prompt.split())[:TASK_CHARS]
+        task = _task(given.prompt)
         async with self._deps.publisher(turn) as publisher:
             news = {"sub_session_id": sub_id, "tool_call_id": call.tool_call_id, "status": "running", "task": task}
-            publisher.put(data_part("sub-session", news))
+            publisher.put(data_part("sub-session", {"event": "started", **news}))
         return PreparedSubSession(
             sub_session_id=sub_id, message_id=message_id, task=task, scope=scope, published=not publisher.broken
         )
@@ -86,19 +85,17 @@ class SubSessionActivities:
     async def _create(
         self, connection: AsyncConnection, turn: TurnRef, sub_id: str, given: RunSubSession, scope: Scope
     ) -> None:
-        # A deadline belongs to the turn that delegates; somebody who writes to the sub-session later has the time.
-        lasting = tuple(b.model_copy(update={"deadline": None}) for b in scope.budgets if b.max_cost_microdollars)
         await sessions.create(
             connection,
             {
                 "id": sub_id,
                 "user_id": turn.user_id,
-                "title": " ".join(given.prompt.split())[:TASK_CHARS],
+                "title": _task(given.prompt),
                 "parent_session_id": turn.session_id,
                 "parent_turn_id": turn.turn_id,
                 "root_session_id": scope.root_session_id,
                 "system_context": given.system_context or None,
-                "scope": scope.model_copy(update={"budgets": lasting}).model_dump(mode="json"),
+                "scope": lasting(scope).model_dump(mode="json"),
                 "max_cost_microdollars": given.max_cost_microdollars,
                 "max_seconds": given.max_seconds,
                 "agent": given.agent or None,
@@ -109,31 +106,53 @@ class SubSessionActivities:
     async def look_at_sub_session(self, look: LookAtSubSession) -> SubSessionSeen:
         """The status as Temporal knows it, so that a cancelled or failed one never reads as completed."""
         turn, sub_id = look.turn, look.sub_session_id
+        if sub_id in (*look.scope.ancestors, turn.session_id):
+            return SubSessionSeen(error="A session cannot wait for itself or for one above it.")
         try:
             with storage_faults(missing_is_final=False):
                 async with self._deps.db.read() as connection:
-                    session = await _own(connection, turn, sub_id)
-                    if sub_id in (*look.scope.ancestors, turn.session_id):
-                        return SubSessionSeen(error="A session cannot wait for itself or for one above it.")
-                    newest = next(iter(await sessions.turns(connection, sub_id, limit=1)), None)
-                    below = [
-                        row.id
-                        for row in await sessions.below(connection, session.root_session_id or sub_id)
-                        if sub_id in Scope.model_validate(row.scope or {}).ancestors
-                    ]
+                    session = await _below(connection, turn, sub_id)
+                    below = await _all_below(connection, session) if look.cancel else []
         except NotFoundError as error:
             return SubSessionSeen(error=str(error))
-        running = await self._running_turn(sub_id)
-        if look.cancel:
-            for session_id in (sub_id, *below):
-                await self._cancel(session_id)
-        if running is not None:
-            return SubSessionSeen(status=SubSessionState.RUNNING, turn_id=running, was_running=True)
+        seen = await self._standing(look)
+        for session_id in (sub_id, *below) if look.cancel else ():
+            await self._cancel(session_id)
+        scope = Scope.model_validate(session.scope)
+        told = {"task": session.title or "", "detached": scope.detached, "far": scope.ancestors[-1] != turn.session_id}
+        return seen.model_copy(update=told)
+
+    async def _standing(self, look: LookAtSubSession) -> SubSessionSeen:
+        """How the newest turn stands, or the one that takes a message.
+
+        Rows are read behind Temporal's word, for a turn stores its end before it ends. One that is unfinished while
+        Temporal runs nothing may have begun in between, so both are asked again before it counts as dead.
+        """
+        for _ in range(LOOKS):
+            running = await self._running_turn(look.sub_session_id)
+            turn_id = running
+            with storage_faults(missing_is_final=False):
+                async with self._deps.db.read() as connection:
+                    if look.message_id:
+                        row = await messages.get(connection, row_id(look.sub_session_id, "user", look.message_id))
+                        turn_id = (row.turn_id if row is not None else None) or ""
+                        if running is not None and turn_id in ("", running):
+                            found = await sessions.get_turn(connection, look.sub_session_id, turn_id)
+                            if found is None or not TurnStatus(found.status).final:
+                                return SubSessionSeen(turn_id=turn_id, was_running=True)
+                    elif running is not None:
+                        return SubSessionSeen(turn_id=running, was_running=True)
+                    newest = await self._turn(connection, look.sub_session_id, turn_id)
+            if newest is not None and TurnStatus(newest.status).final:
+                return SubSessionSeen(status=SUB_STATES[TurnStatus(newest.status)], turn_id=newest.turn_id)
         if newest is None:
-            return SubSessionSeen(error=f"The sub-session {sub_id} has not been started.")
-        # A row that still says `running` while Temporal runs nothing is a turn that died without a word.
-        status = TurnStatus(newest.status) if TurnStatus(newest.status).final else TurnStatus.FAILED
-        return SubSessionSeen(status=SUB_STATES[status], turn_id=newest.turn_id)
+            return SubSessionSeen(error=f"The sub-session {look.sub_session_id} has not been started.")
+        return SubSessionSeen(status=SubSessionState.ERROR, turn_id=newest.turn_id)
+
+    async def _turn(self, connection: AsyncConnection, session_id: str, turn_id: str | None) -> Any:
+        if turn_id:
+            return await sessions.get_turn(connection, session_id, turn_id)
+        return next(iter(await sessions.turns(connection, session_id, limit=1)), None)
 
     async def _running_turn(self, session_id: str) -> str | None:
         try:
@@ -159,7 +178,9 @@ class SubSessionActivities:
         turn, started = report.turn, time.monotonic()
         with storage_faults():
             async with self._deps.db.write() as connection:
-                output = orjson.dumps(await self._result(connection, report)).decode()
+                own_row = row_id(turn.turn_id, report.round, "tool", report.tool_call_id)
+                stored = await messages.get(connection, own_row)
+                output = stored.content if stored else orjson.dumps(await result_of(connection, report)).decode()
                 row = messages.tool_row(
                     turn.turn_id,
                     report.round,
@@ -170,65 +191,34 @@ class SubSessionActivities:
                 )
                 await messages.append(connection, turn.session_id, [row])
         async with self._deps.publisher(turn) as publisher:
+            event = "progress" if report.status is SubSessionState.RUNNING else "ended"
             news = {"sub_session_id": report.sub_session_id, "tool_call_id": report.tool_call_id}
-            publisher.put(data_part("sub-session", {**news, "status": report.status}))
-            publisher.put(tool_output_part(report.tool_call_id, output, is_error=False))
+            publisher.put(data_part("sub-session", {"event": event, **news, "status": report.status}))
+            if activity.info().attempt == 1 or report.tool_call_id not in outputs_in(await publisher.since_step()):
+                publisher.put(tool_output_part(report.tool_call_id, output, is_error=False))
         return ToolOutcome(tool_call_id=report.tool_call_id, status=ToolStatus.OK, published=not publisher.broken)
 
-    async def _result(self, connection: AsyncConnection, report: ReportSubSession) -> dict[str, Any]:
-        sub_id, ended = report.sub_session_id, report.status is not SubSessionState.RUNNING
-        rows = await messages.of_turn(connection, report.sub_turn_id) if ended and report.sub_turn_id else []
-        spoken = [row.content for row in rows if row.role == "assistant" and row.content]
-        words = WORDS[report.status]
-        if report.was_cancelled:
-            words = "It was stopped." if ended else "It has been told to stop."
-        elif report.interrupted:
-            words = "The person wrote something, so the wait was cut short. " + words
-        result: dict[str, Any] = {
-            "status": "queued" if report.queued and not ended else report.status,
-            "sub_session_id": sub_id,
-            "link": f"/v1/sessions/{sub_id}",
-            "response": spoken[-1] if spoken else None,
-            "tool_calls": sum(len(row.tool_calls or ()) for row in rows),
-            "usage": (await sessions.spent(connection, [sub_id])).get(sub_id, None),
-            "elapsed_seconds": round(report.elapsed_seconds, 1),
-            "message": words,
-        }
-        result["usage"] = result["usage"].model_dump() if result["usage"] else None
-        if report.queued:
-            result["queued"] = True
-        if report.include_progress:
-            result["progress"] = await _recent(connection, sub_id)
-        return result
 
+async def _below(connection: AsyncConnection, turn: TurnRef, sub_id: str) -> Any:
+    """A sub-session below this turn's session. All else reads as missing: what is not below may do more than we may.
 
-async def _own(connection: AsyncConnection, turn: TurnRef, sub_id: str) -> Any:
-    """A sub-session of this user; anything else reads as missing."""
-    session = await sessions.get(connection, sub_id, turn.user_id)
-    if session.parent_session_id is None and session.id != turn.session_id:
-        raise NotFoundError(f"There is no session {sub_id}.")
+    Raises:
+        NotFoundError: one text for all of it.
+    """
+    missing = NotFoundError(f"There is no sub-session {sub_id} of this session.")
+    try:
+        session = await sessions.get(connection, sub_id, turn.user_id)
+    except NotFoundError:
+        raise missing from None
+    if turn.session_id not in Scope.model_validate(session.scope or {}).ancestors:
+        raise missing
     return session
 
 
-async def _recent(connection: AsyncConnection, sub_id: str) -> dict[str, Any]:
-    rows = (await messages.conversation(connection, sub_id))[-RECENT_MESSAGES:]
-    return {
-        "messages": await messages.count(connection, sub_id),
-        "recent": [{"role": row.role, "content": row.content[:RECENT_CHARS]} for row in rows],
-    }
+async def _all_below(connection: AsyncConnection, session: Any) -> list[str]:
+    family = await sessions.below(connection, session.root_session_id)
+    return [row.id for row in family if session.id in Scope.model_validate(row.scope or {}).ancestors]
 
 
-def narrowed(parent: Scope, given: RunSubSession, parent_id: str) -> Scope:
-    """What a sub-session may do: never more than its parent."""
-    allow = parent.allow_tools
-    if given.allow_tools is not None:
-        allow = tuple(n for n in given.allow_tools if parent.allow_tools is None or n in parent.allow_tools)
-    return Scope(
-        depth=parent.depth + 1,
-        ancestors=(*parent.ancestors, parent_id),
-        root_session_id=parent.root_session_id or parent_id,
-        allow_tools=allow,
-        deny_tools=parent.deny_tools,
-        dry_run=parent.dry_run or given.dry_run,
-        budgets=parent.budgets,
-    )
+def _task(prompt: str) -> str:
+    return " ".join(prompt.split())[:TASK_CHARS]

@@ -27,6 +27,7 @@ from copilot.errors import UnavailableError
 log = logging.getLogger(__name__)
 PROGRESS_QUERY = "progress"
 QUERY_TIMEOUT_S = 2.0
+QUERY_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -85,19 +86,23 @@ class Live:
     async def query(self, session_id: str) -> Progress | None:
         """The progress of a session's running turn as its workflow tells it; None if none runs or no worker answers."""
         handle = self._services.temporal.get_workflow_handle(temporal.workflow_id(session_id))
-        try:
-            async with temporal.reachable(QUERY_TIMEOUT_S):
-                found: Progress = await handle.query(
-                    PROGRESS_QUERY,
-                    Empty(),
-                    result_type=Progress,
-                    reject_condition=QueryRejectCondition.NOT_OPEN,
-                    rpc_timeout=timedelta(seconds=QUERY_TIMEOUT_S),
-                )
-        except (WorkflowQueryFailedError, WorkflowQueryRejectedError, UnavailableError, RPCError) as error:
-            log.debug("no progress of session %s from its workflow: %s", session_id, error)
-            return None
-        return found
+        for _ in range(QUERY_TRIES):
+            try:
+                async with temporal.reachable(QUERY_TIMEOUT_S):
+                    found: Progress = await handle.query(
+                        PROGRESS_QUERY,
+                        Empty(),
+                        result_type=Progress,
+                        reject_condition=QueryRejectCondition.NOT_OPEN,
+                        rpc_timeout=timedelta(seconds=QUERY_TIMEOUT_S),
+                    )
+                return found
+            except WorkflowQueryRejectedError:
+                continue  # the run has ended while we asked; a long turn goes on in the next one
+            except (WorkflowQueryFailedError, UnavailableError, RPCError) as error:
+                log.debug("no progress of session %s from its workflow: %s", session_id, error)
+                return None
+        return None
 
     async def progress(self, session_id: str, turn_id: str) -> Progress | None:
         """A turn's progress: its workflow's word while it runs, its row's afterwards, what is known in between.
@@ -118,12 +123,18 @@ class Live:
                 raise
             return from_row(row)
         if running is not None and running.turn_id == turn_id:
-            return from_row(row) if row is not None else _accepted(session_id, running)
+            return await self._as_stored(row) if row is not None else _accepted(session_id, running)
         row = await self._row(session_id, turn_id)  # it may have ended since
         if row is None or TurnStatus(row.status).final:
             return from_row(row) if row is not None else None
         ended = {"status": TurnStatus.FAILED, "error": sessions.ENDED_WITHOUT_WORD}
         return from_row(row).model_copy(update=ended)
+
+    async def _as_stored(self, row: Row[Any]) -> Progress:
+        """A running turn that does not answer: what its rows tell."""
+        async with self._services.database.read() as connection:
+            standing = await sessions.standing(connection, row.session_id, row.turn_id)
+        return from_row(row).model_copy(update={"round": standing[1]}) if standing is not None else from_row(row)
 
     async def _row(self, session_id: str, turn_id: str) -> Row[Any] | None:
         async with self._services.database.read() as connection:

@@ -178,14 +178,29 @@ class Cancelled(Answer):
     status: TurnStatus | None = Field(description="`running`: asked to stop, and still at it after 10 s.")
 
 
+class NodeProgress(Answer):
+    """Where the newest turn of a session in the tree stands, or stood when it ended."""
+
+    round: int
+    tools_running: list[str] = Field(description="Their names.", examples=[["calculator"]])
+    tools_done: int
+    started_at: datetime
+    duration_ms: int | None
+    error: str | None
+
+
 class TreeNode(Answer):
-    """A session and those below it. `usage` is its own; `status` and `turn_id` are its newest turn's, if any."""
+    """A session and those below it. `usage` is its own, `total_usage` with all below; `status`, `turn_id` and
+    `progress` are its newest turn's, if any."""
 
     session_id: str
     title: str | None
+    depth: int = Field(description="0 for a session that is nobody's sub-session.")
     status: TurnStatus | None
     turn_id: str | None
+    progress: NodeProgress | None
     usage: Usage
+    total_usage: Usage
     children: list["TreeNode"]
 
 

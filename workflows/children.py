@@ -1,44 +1,31 @@
-"""Delegation: sub-sessions as child workflows, waited for by timers, never by a blocked worker slot.
+"""Delegation: what the sub-session tools do, by child workflows and timers, never by a blocked worker slot."""
 
-A child is abandoned by its parent's end (`ParentClosePolicy.ABANDON`): a sub-session outlives the turn that started it,
-and a later turn polls it. What Stop does to children is decided here, not by the policy.
-"""
-
-from collections.abc import Callable
-from contextlib import suppress
+import asyncio
 from datetime import datetime, timedelta
 
 from temporalio import workflow
-from temporalio.exceptions import FailureError, WorkflowAlreadyStartedError, is_cancelled_exception
-from temporalio.workflow import ChildWorkflowCancellationType, ChildWorkflowHandle, ParentClosePolicy
 
 with workflow.unsafe.imports_passed_through():
     from activities.sub_sessions import SubSessionActivities
-    from copilot import attributes
     from copilot.contracts import (
-        SUB_STATES,
-        FollowUp,
         LookAtSubSession,
         PreparedSubSession,
         PrepareSubSession,
         ReportSubSession,
         SubSessionEnded,
-        SubSessionRecord,
         SubSessionSeen,
         SubSessionState,
         ToolCall,
         ToolOutcome,
-        TurnInput,
-        TurnResult,
     )
     from copilot.tools.flow import GetSubSessionResult, RunSubSession
     from workflows import policies
+    from workflows.family import Family, until
     from workflows.state import TurnBoard
 
-ChildHandle = ChildWorkflowHandle[object, TurnResult]
-CHILD = "SubSessionWorkflow"  # by name: its class imports the loop, and the loop imports this module
-START_TRIES = 5
 STOP_WAIT_S = 8.0
+LOOK_FIRST_S, LOOK_MAX_S = 2.0, 30.0
+SUMMARY_CHARS = 60
 
 
 class ToolRefusalError(Exception):
@@ -46,11 +33,12 @@ class ToolRefusalError(Exception):
 
 
 class Children:
-    """The sub-sessions of a turn."""
+    """The sub-session tools of a turn."""
 
     def __init__(self, board: TurnBoard) -> None:
         self._board = board
-        self._handles: dict[str, ChildHandle] = {}
+        self._family = Family(board)
+        self._far: set[str] = set()
         self._starting = 0
 
     async def run_sub_session(self, call: ToolCall, given: RunSubSession) -> ToolOutcome:
@@ -60,15 +48,13 @@ class Children:
             ToolRefusalError: nothing was started.
         """
         started_at = workflow.now()
-        self._refuse_loops(given)
+        self._refuse(given)
         self._starting += 1
-        try:
-            prepared = await self._prepare(call)
-            queued = await self._deliver(prepared, given)
-        finally:
-            self._starting -= 1
+        # Shielded: a Stop must not come between the sub-session's row and its start. `stop` waits for it instead.
+        prepared, queued = await asyncio.shield(asyncio.create_task(self._begin(call, given)))
         sub_id = prepared.sub_session_id
-        interrupted = await self._wait(sub_id, given.wait_for_result)
+        awaited = prepared.message_id if queued else ""
+        interrupted = await self._wait(sub_id, given.wait_for_result, awaited)
         return await self._report(call, sub_id, started_at, queued=queued, interrupted=interrupted)
 
     async def get_result(self, call: ToolCall, given: GetSubSessionResult) -> ToolOutcome:
@@ -77,46 +63,40 @@ class Children:
         Raises:
             ToolRefusalError: there is no such sub-session.
         """
-        board, started_at, sub_id = self._board, workflow.now(), given.sub_session_id
-        look = LookAtSubSession(turn=board.ref, scope=board.scope, sub_session_id=sub_id, cancel=given.cancel)
-        seen = await workflow.execute_activity_method(
-            SubSessionActivities.look_at_sub_session,
-            look,
-            summary=f"{'stop' if given.cancel else 'look at'} {sub_id}",
-            **policies.storing(board.request.limits),
-        )
+        started_at, sub_id = workflow.now(), given.sub_session_id
+        seen = await self._look(sub_id, cancel=given.cancel)
         if seen.error:
             raise ToolRefusalError(seen.error)
-        if sub_id not in board.sub_sessions or (_runs(seen) and not _runs(board.sub_sessions[sub_id])):
-            self._track(sub_id, seen.turn_id, "", detached=True)
+        self._family.saw(sub_id, seen)
         interrupted = False
-        if _runs(seen):
+        if seen.status is SubSessionState.RUNNING:
             interrupted = await self._wait(sub_id, STOP_WAIT_S if given.cancel else given.wait_if_running)
-        else:
-            board.child_ended(SubSessionEnded(sub_session_id=sub_id, turn_id=seen.turn_id, status=seen.status))
         return await self._report(
             call,
             sub_id,
             started_at,
             interrupted=interrupted,
+            cancel=given.cancel,
             was_cancelled=given.cancel and seen.was_running,
             include_progress=given.include_progress,
         )
 
     async def stop(self) -> None:
         """Stop was pressed on this turn: its children stop too, except those that were started to go on."""
-        board = self._board
-        stopped = [r.sub_session_id for r in board.sub_sessions.values() if _runs(r) and not r.detached]
-        for sub_id in stopped:
-            await self._cancel(sub_id)
-        await _until(lambda: all(self._ended(sub_id) for sub_id in stopped), STOP_WAIT_S)
+        await self.settle()
+        stopped = [record.sub_session_id for record in self._family.running() if not record.detached]
+        await self._family.stop(stopped)
+        await until(lambda: all(self._family.ended(sub_id) for sub_id in stopped), STOP_WAIT_S, "sub-sessions stop")
 
-    def _refuse_loops(self, given: RunSubSession) -> None:
-        board, limits = self._board, self._board.request.limits
-        scope = board.request.scope
+    async def settle(self) -> None:
+        """Wait until what is being started has started: no sub-session is left with a prompt that nobody takes."""
+        await until(lambda: not self._starting, STOP_WAIT_S, "sub-sessions start")
+
+    def _refuse(self, given: RunSubSession) -> None:
+        limits, scope = self._board.request.limits, self._board.request.scope
         if not given.prompt.strip():
             raise ToolRefusalError("run_sub_session: the prompt is empty; say what the sub-session is to do.")
-        if given.sub_session_id and given.sub_session_id in (*scope.ancestors, board.request.session_id):
+        if given.sub_session_id and given.sub_session_id in (*scope.ancestors, self._board.request.session_id):
             raise ToolRefusalError(
                 "run_sub_session: a session cannot wait for itself or for one above it; do the work here, or start a "
                 "new sub-session."
@@ -126,11 +106,24 @@ class Children:
                 f"run_sub_session: this session is {scope.depth} levels deep and {limits.max_depth} are allowed; do "
                 "the work here."
             )
-        if limits.max_children and board.children_running + self._starting >= limits.max_children:
+        adds_one = not self._family.runs(given.sub_session_id)
+        if adds_one and 0 < limits.max_children <= len(self._family.running()) + self._starting:
             raise ToolRefusalError(
                 f"run_sub_session: {limits.max_children} sub-sessions are running already; wait for one of them with "
                 "get_sub_session_result."
             )
+
+    async def _begin(self, call: ToolCall, given: RunSubSession) -> tuple[PreparedSubSession, bool]:
+        try:
+            prepared = await self._prepare(call)
+            queued = await self._family.deliver(prepared, detached=given.detached)
+        finally:
+            self._starting -= 1
+        if queued is None:
+            raise ToolRefusalError("run_sub_session: the sub-session could not be reached; try again.")
+        if prepared.scope.ancestors[-1:] != (self._board.request.session_id,):
+            self._far.add(prepared.sub_session_id)
+        return prepared, queued
 
     async def _prepare(self, call: ToolCall) -> PreparedSubSession:
         board = self._board
@@ -151,84 +144,62 @@ class Children:
             raise ToolRefusalError(prepared.error)
         return prepared
 
-    async def _deliver(self, prepared: PreparedSubSession, given: RunSubSession) -> bool:
-        """Start the child, or hand the message to the turn that the sub-session is in; whether it was the latter."""
-        sub_id = prepared.sub_session_id
-        message = FollowUp(message_id=prepared.message_id, received_at=workflow.now())
-        for _ in range(START_TRIES):
-            if await self._start(prepared, message, detached=given.detached):
-                return False
-            try:
-                external = workflow.get_external_workflow_handle(f"turn:{sub_id}")
-                await external.signal("follow_up", message)
-            except FailureError as error:
-                if is_cancelled_exception(error):
-                    raise
-                continue  # its turn ended just now, so the next start will do
-            if sub_id not in self._board.sub_sessions or not _runs(self._board.sub_sessions[sub_id]):
-                self._track(sub_id, "", prepared.task, detached=given.detached)
-            return True
-        raise ToolRefusalError("run_sub_session: the sub-session could not be reached; try again.")
+    async def _wait(self, sub_id: str, seconds: float, message_id: str = "") -> bool:
+        """Wait for a sub-session's end; whether a message to this turn cut the wait short.
 
-    async def _start(self, prepared: PreparedSubSession, message: FollowUp, *, detached: bool) -> bool:
-        sub_id, parent = prepared.sub_session_id, self._board.request
-        request = TurnInput(
-            session_id=sub_id,
-            user_id=parent.user_id,
-            turn_id=str(workflow.uuid4()),
-            model=parent.model,
-            mode=parent.mode,
-            tier=parent.tier,
-            limits=parent.limits,
-            scope=prepared.scope,
-            inbox=[message],
-        )
-        try:
-            handle = await workflow.start_child_workflow(
-                CHILD,
-                request,
-                id=f"turn:{sub_id}",
-                result_type=TurnResult,
-                parent_close_policy=ParentClosePolicy.ABANDON,
-                cancellation_type=ChildWorkflowCancellationType.ABANDON,
-                memo={"turn_id": request.turn_id},
-                search_attributes=attributes.running(request),
-                static_summary=f"sub-session · {prepared.task}",
-                static_details=f"Session `{sub_id}`, delegated by session `{parent.session_id}`.",
-            )
-        except WorkflowAlreadyStartedError:
-            return False
-        self._handles[sub_id] = handle
-        self._track(sub_id, request.turn_id, prepared.task, detached=detached)
-        return True
-
-    def _track(self, sub_id: str, turn_id: str, task: str, *, detached: bool) -> None:
-        self._board.child_started(
-            SubSessionRecord(
-                sub_session_id=sub_id, turn_id=turn_id, task=task, detached=detached, started_at=workflow.now()
-            )
-        )
-
-    async def _wait(self, sub_id: str, seconds: float) -> bool:
-        """Wait for a sub-session's end; whether a message to this turn cut the wait short."""
-        board = self._board
+        With `message_id`, for the end of the turn that takes this message: the one that runs now may end before it
+        comes to it. A sub-session that tells its end to another session (`_far`) is looked at from time to time.
+        """
+        board, family = self._board, self._family
         longest = min(max(seconds, 0.0), board.request.limits.max_tool_wait)
-        if longest > 0:
-            await _until(lambda: self._ended(sub_id) or bool(board.inbox), longest, f"wait for {sub_id}")
-        return not self._ended(sub_id) and bool(board.inbox)
+        deadline, pause = workflow.now() + timedelta(seconds=longest), LOOK_FIRST_S
+        while (left := (deadline - workflow.now()).total_seconds()) > 0:
+            if board.stop_requested or board.out_of_time:
+                return False  # it came as the look below was about to end by itself; the loop heeds it
+            most = min(left, pause) if sub_id in self._far else left
+            await until(lambda: family.ended(sub_id) or bool(board.unseen), most, self._waiting_for(sub_id))
+            ended = family.ended(sub_id)
+            if not ended and board.unseen:
+                return True
+            if ended and not message_id:
+                return False
+            if message_id or not family.told(sub_id):
+                await self._look_again(sub_id, message_id)
+                if family.ended(sub_id):
+                    return False
+            pause = min(pause * 2, LOOK_MAX_S)
+        return False
 
-    def _ended(self, sub_id: str) -> bool:
-        """Whether a sub-session has ended, by its own word or, when it died without one, by its child handle's."""
-        board, handle = self._board, self._handles.get(sub_id)
-        if sub_id not in board.endings and handle is not None and handle.done():
-            board.child_ended(_ending(board.sub_sessions[sub_id], handle))
-        return sub_id in board.endings
+    def _waiting_for(self, sub_id: str) -> str:
+        record = self._board.sub_sessions[sub_id]
+        whom = record.task or sub_id
+        room = SUMMARY_CHARS - len("wait for “”")
+        return f"wait for “{whom if len(whom) <= room else whom[: room - 1] + '…'}”"
 
-    async def _cancel(self, sub_id: str) -> None:
-        try:
-            await workflow.get_external_workflow_handle(f"turn:{sub_id}").cancel()
-        except FailureError:
-            workflow.logger.info("sub-session %s has ended before it could be stopped", sub_id)
+    async def _look(self, sub_id: str, *, cancel: bool = False, message_id: str = "") -> SubSessionSeen:
+        board = self._board
+        known = board.sub_sessions.get(sub_id)
+        verb = "stop" if cancel else "look at"
+        seen: SubSessionSeen = await workflow.execute_activity_method(
+            SubSessionActivities.look_at_sub_session,
+            LookAtSubSession(
+                turn=board.ref, scope=board.scope, sub_session_id=sub_id, cancel=cancel, message_id=message_id
+            ),
+            summary=f"{verb} “{known.task}”"[:SUMMARY_CHARS] if known and known.task else f"{verb} a sub-session",
+            **policies.storing(board.request.limits),
+        )
+        if seen.far:
+            self._far.add(sub_id)
+        return seen
+
+    async def _look_again(self, sub_id: str, message_id: str) -> None:
+        seen = await self._look(sub_id, message_id=message_id)
+        if not seen.error:
+            self._family.saw(sub_id, seen)
+        else:  # deleted meanwhile
+            turn_id = self._board.sub_sessions[sub_id].turn_id
+            ended = SubSessionEnded(sub_session_id=sub_id, turn_id=turn_id, status=SubSessionState.ERROR)
+            self._board.child_ended(ended)
 
     async def _report(
         self,
@@ -238,6 +209,7 @@ class Children:
         *,
         queued: bool = False,
         interrupted: bool = False,
+        cancel: bool = False,
         was_cancelled: bool = False,
         include_progress: bool = False,
     ) -> ToolOutcome:
@@ -255,6 +227,7 @@ class Children:
                 status=record.status,
                 queued=queued,
                 interrupted=interrupted,
+                cancel=cancel,
                 was_cancelled=was_cancelled,
                 elapsed_seconds=(workflow.now() - started_at).total_seconds(),
                 include_progress=include_progress,
@@ -262,27 +235,3 @@ class Children:
             summary=f"result · {call.name} · {record.status}",
             **policies.storing(board.request.limits),
         )
-
-
-def _runs(record: SubSessionRecord | SubSessionSeen) -> bool:
-    return record.status is SubSessionState.RUNNING
-
-
-def _ending(record: SubSessionRecord, handle: "ChildHandle") -> SubSessionEnded:
-    """What a finished child handle says."""
-    if handle.cancelled():
-        status = SubSessionState.CANCELLED
-    elif (error := handle.exception()) is not None:
-        status = SubSessionState.CANCELLED if is_cancelled_exception(error) else SubSessionState.ERROR
-    else:
-        result = handle.result()
-        return SubSessionEnded(
-            sub_session_id=record.sub_session_id, turn_id=result.turn_id, status=SUB_STATES[result.status]
-        )
-    return SubSessionEnded(sub_session_id=record.sub_session_id, turn_id=record.turn_id, status=status)
-
-
-async def _until(condition: Callable[[], bool], seconds: float, summary: str = "wait") -> None:
-    """Wait for a condition, at most `seconds`; running out of time is no error."""
-    with suppress(TimeoutError):
-        await workflow.wait_condition(condition, timeout=timedelta(seconds=seconds), timeout_summary=summary)

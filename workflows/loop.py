@@ -13,7 +13,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError, FailureError, is_cancelled_exception
+from temporalio.exceptions import ApplicationError, FailureError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
     from activities.model import ModelActivities
@@ -34,6 +34,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from copilot.errors import BUDGET_REACHED, TURN_FAILED
     from workflows import policies
+    from workflows.failures import cause
     from workflows.state import TurnBoard
     from workflows.tools import ToolRunner
 
@@ -68,7 +69,7 @@ class TurnLoop:
         except (asyncio.CancelledError, FailureError) as error:
             stopped = is_cancelled_exception(error) or workflow.cancellation_reason() is not None
             board.status = TurnStatus.CANCELLED if stopped else TurnStatus.FAILED
-            board.error = None if stopped else _cause(error)
+            board.error = None if stopped else cause(error)
         except Exception as error:  # noqa: BLE001  # stored and shown, never swallowed
             # A bug of ours must end the turn visibly, with a row, and not as a workflow task retried for ever.
             workflow.logger.exception("turn failed by a defect")
@@ -82,18 +83,18 @@ class TurnLoop:
         board = self.board
         if not board.state.opened and not await self._open():
             return False
-        if board.deadline is None:
-            await self._work()
-            return True
-        left = max(0.0, (board.deadline - workflow.now()).total_seconds())
+        self._heed_stop()
+        budget = board.time_budget
+        ends = budget.deadline if budget is not None else None
+        left = (ends - workflow.now()).total_seconds() if ends is not None else None
         try:
-            async with asyncio.timeout(left) as budget:
+            async with asyncio.timeout(left) as limit:
                 await self._work()
         except TimeoutError:
-            raise ApplicationError(TIME_IS_UP, type=BUDGET_REACHED) from None
-        except ActivityError:
-            if budget.expired():
-                raise ApplicationError(TIME_IS_UP, type=BUDGET_REACHED) from None
+            raise self._out_of_time() from None
+        except FailureError:
+            if limit.expired():
+                raise self._out_of_time() from None
             raise
         return True
 
@@ -117,10 +118,15 @@ class TurnLoop:
 
     def _heed_stop(self) -> None:
         """A cancel that reaches an activity as it ends is raised nowhere; nor is the end of the time budget."""
-        if workflow.cancellation_reason() is not None:
+        if self.board.stop_requested:
             raise asyncio.CancelledError("stopped")
-        if self.board.deadline is not None and self.board.deadline <= workflow.now():
-            raise ApplicationError(TIME_IS_UP, type=BUDGET_REACHED)
+        if self.board.out_of_time:
+            raise self._out_of_time()
+
+    def _out_of_time(self) -> ApplicationError:
+        budget = self.board.time_budget
+        text = budget.time_used_up(self.board.request.session_id) if budget is not None else TIME_IS_UP
+        return ApplicationError(text, type=BUDGET_REACHED)
 
     async def _open(self) -> bool:
         board, request = self.board, self.board.request
@@ -214,6 +220,8 @@ class TurnLoop:
         board, request = self.board, self.board.request
         if board.status is TurnStatus.CANCELLED:
             await self._tools.stop()
+        else:
+            await self._tools.settle()
         board.ended_at = workflow.now()
         board.tools_running.clear()
         # From here on a message is the next turn's. Whoever hands one in learns that turn's id from the memo, which is
@@ -290,10 +298,3 @@ class TurnLoop:
 
     def _show(self) -> None:
         workflow.set_current_details(self.board.details())
-
-
-def _cause(error: BaseException) -> str:
-    """The failure in our own words: without the wrappers that Temporal puts around it, and not what lies below it."""
-    while error.__cause__ is not None and not isinstance(error, ApplicationError):
-        error = error.__cause__
-    return str(getattr(error, "message", "") or error) or type(error).__name__

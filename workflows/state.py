@@ -5,12 +5,12 @@ from datetime import datetime
 from temporalio import workflow
 
 from copilot.contracts import (
+    Budget,
     FollowUp,
     Progress,
     Scope,
     SubSessionEnded,
     SubSessionRecord,
-    SubSessionState,
     ToolRecord,
     ToolStatus,
     TurnInput,
@@ -44,6 +44,7 @@ class TurnBoard:
             turn_id=self.request.turn_id,
             user_id=self.request.user_id,
             published=self.state.published,
+            parent_turn_id=self.request.parent_turn_id,
         )
 
     @property
@@ -52,9 +53,25 @@ class TurnBoard:
         return self.request.scope.model_copy(update={"budgets": self.state.budgets})
 
     @property
-    def deadline(self) -> datetime | None:
-        """When the tightest time budget ends the work."""
-        return min((b.deadline for b in self.state.budgets if b.deadline is not None), default=None)
+    def time_budget(self) -> Budget | None:
+        """The time budget that ends the work first."""
+        timed = [(budget.deadline, budget) for budget in self.state.budgets if budget.deadline is not None]
+        return min(timed, key=lambda entry: entry[0])[1] if timed else None
+
+    @property
+    def out_of_time(self) -> bool:
+        """Whether a time budget has come to its end."""
+        budget = self.time_budget
+        return budget is not None and budget.deadline is not None and workflow.now() >= budget.deadline
+
+    @property
+    def stop_requested(self) -> bool:
+        return workflow.cancellation_reason() is not None
+
+    @property
+    def unseen(self) -> list[FollowUp]:
+        """Messages in the inbox that this turn has not taken yet, each once."""
+        return list({f.message_id: f for f in self.inbox if f.message_id not in self.state.seen}.values())
 
     def update(self, **values: object) -> None:
         """Change fields of the state that is carried over when the turn continues as new."""
@@ -86,7 +103,9 @@ class TurnBoard:
 
     def child_started(self, record: SubSessionRecord) -> None:
         self.sub_sessions[record.sub_session_id] = record
-        self.endings.pop(record.sub_session_id, None)
+        ended = self.endings.pop(record.sub_session_id, None)
+        if ended is not None and ended.turn_id == record.turn_id:
+            self.child_ended(ended)  # the news of its end were faster than those of its start
 
     def child_ended(self, ended: SubSessionEnded) -> None:
         """Note the end of a sub-session, whoever brings the news first."""
@@ -96,10 +115,6 @@ class TurnBoard:
             self.sub_sessions[ended.sub_session_id] = record.model_copy(
                 update={"status": ended.status, "turn_id": ended.turn_id, "ended_at": workflow.now()}
             )
-
-    @property
-    def children_running(self) -> int:
-        return sum(1 for record in self.sub_sessions.values() if record.status is SubSessionState.RUNNING)
 
     def progress(self) -> Progress:
         """What a poller sees."""
@@ -116,7 +131,7 @@ class TurnBoard:
             tools_done=self.state.tools_done,
             recent_tools=self.state.recent_tools,
             sub_sessions=list(self.sub_sessions.values()),
-            inbox=list({f.message_id: f for f in self.inbox if f.message_id not in self.state.seen}.values()),
+            inbox=self.unseen,
             usage=self.state.usage,
             started_at=self.state.started_at,
             ended_at=self.ended_at,

@@ -15,6 +15,7 @@ with workflow.unsafe.imports_passed_through():
     from copilot.tools.registry import allowed, describe
     from workflows import policies
     from workflows.children import Children, ToolRefusalError
+    from workflows.failures import cause
     from workflows.state import TurnBoard
 
 
@@ -35,6 +36,10 @@ class ToolRunner:
     async def stop(self) -> None:
         """The turn was stopped: nothing of its tools goes on that should not."""
         await self._children.stop()
+
+    async def settle(self) -> None:
+        """The turn is at its end: nothing of its tools is left half begun."""
+        await self._children.settle()
 
     async def _one(self, answer: ModelAnswer, call: ToolCall) -> None:
         board = self._board
@@ -77,7 +82,7 @@ class ToolRunner:
         except ActivityError as error:
             if is_cancelled_exception(error):
                 raise
-            return await self._store(call, f"{call.name} failed: {_reason(error)}", is_error=True)
+            return await self._store(call, f"{call.name} failed: {cause(error)}", is_error=True)
 
     async def _in_workflow(self, call: ToolCall) -> ToolOutcome:
         arguments = call.arguments or "{}"
@@ -116,8 +121,3 @@ class ToolRunner:
             summary=f"result · {call.name}",
             **policies.storing(board.request.limits),
         )
-
-
-def _reason(error: ActivityError) -> str:
-    cause = error.cause or error
-    return str(getattr(cause, "message", "") or cause)

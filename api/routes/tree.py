@@ -7,9 +7,10 @@ from fastapi import APIRouter
 from sqlalchemy.engine import Row
 
 from api.context import Context, Ctx, OwnSession
+from api.live import from_row
 from api.problems import RESPONSES
-from api.schemas import TreeNode
-from copilot.contracts import TurnStatus, Usage
+from api.schemas import NodeProgress, TreeNode
+from copilot.contracts import Progress, Scope, TurnStatus, Usage
 from copilot.db import sessions
 from copilot.errors import UnavailableError
 
@@ -19,53 +20,70 @@ ASK_AT_ONCE = 20
 
 @router.get("/sessions/{session_id}/tree", summary="A session and its sub-sessions")
 async def tree(session: OwnSession, context: Ctx) -> TreeNode:
-    """Status and own usage of each."""
+    """Status, progress and cost of each."""
     async with context.database.read() as connection:
         family = await sessions.below(connection, session.root_session_id or session.id)
-        rows = [session, *(row for row in family if row.id != session.id)]
+        rows = [session, *(row for row in family if session.id in _scope(row).ancestors)]
         ids = [row.id for row in rows]
         newest = await sessions.newest_turns(connection, ids)
         usage = await sessions.spent(connection, ids)
     gate = asyncio.Semaphore(ASK_AT_ONCE)
 
-    async def standing(row: Row[Any]) -> tuple[str | None, TurnStatus | None]:
+    async def standing(row: Row[Any]) -> Progress | None:
         turn = newest.get(row.id)
         if turn is not None and TurnStatus(turn.status).final and row.id != session.id:
-            return turn.turn_id, TurnStatus(turn.status)
+            return from_row(turn)
         async with gate:
             return await _standing(context, row.id, turn)
 
-    standings = dict(zip(ids, await asyncio.gather(*(standing(row) for row in rows)), strict=True))
-    nodes: dict[str, TreeNode] = {}
-    for row in rows:  # parents come before children
-        turn_id, status = standings[row.id]
-        nodes[row.id] = TreeNode(
-            session_id=row.id,
-            title=row.title,
-            status=status,
-            turn_id=turn_id,
-            usage=usage.get(row.id, Usage()),
-            children=[],
-        )
+    standings = await asyncio.gather(*(standing(row) for row in rows))
+    nodes = {row.id: _node(row, now, usage.get(row.id, Usage())) for row, now in zip(rows, standings, strict=True)}
+    for row in reversed(rows):  # parents come before children, so here each is whole when its parent takes it
         parent = nodes.get(row.parent_session_id or "")
-        if parent is not None:
-            parent.children.append(nodes[row.id])
+        if parent is not None and row.id != session.id:
+            parent.children.insert(0, nodes[row.id])
+            parent.total_usage += nodes[row.id].total_usage
     return nodes[session.id]
 
 
-async def _standing(context: Context, session_id: str, turn: Row[Any] | None) -> tuple[str | None, TurnStatus | None]:
+def _scope(row: Row[Any]) -> Scope:
+    return Scope.model_validate(row.scope or {})
+
+
+def _node(row: Row[Any], now: Progress | None, usage: Usage) -> TreeNode:
+    progress = None
+    if now is not None:
+        progress = NodeProgress(
+            round=now.round,
+            tools_running=[tool.name for tool in now.tools_running],
+            tools_done=now.tools_done,
+            started_at=now.started_at,
+            duration_ms=now.duration_ms,
+            error=now.error,
+        )
+    return TreeNode(
+        session_id=row.id,
+        title=row.title,
+        depth=_scope(row).depth,
+        status=now.status if now is not None else None,
+        turn_id=now.turn_id if now is not None else None,
+        progress=progress,
+        usage=usage,
+        total_usage=usage,
+        children=[],
+    )
+
+
+async def _standing(context: Context, session_id: str, turn: Row[Any] | None) -> Progress | None:
     """The newest turn and how it stands: a turn that has no row yet, or was ended by force, only Temporal knows of."""
     try:
         running = await context.live.running(session_id)
     except UnavailableError:
-        running = None
-        if turn is not None:
-            return turn.turn_id, TurnStatus(turn.status)
-    if running is not None:
-        return running.turn_id, running.status
-    if turn is None:
-        return None, None
-    async with context.database.read() as connection:
-        again = await sessions.get_turn(connection, session_id, turn.turn_id)
-    status = TurnStatus(again.status) if again is not None else TurnStatus(turn.status)
-    return turn.turn_id, status if status.final else TurnStatus.FAILED
+        return from_row(turn) if turn is not None else None
+    turn_id = running.turn_id if running is not None else turn.turn_id if turn is not None else None
+    if turn_id is None:
+        return None
+    try:
+        return await context.live.progress(session_id, turn_id)
+    except UnavailableError:
+        return from_row(turn) if turn is not None else None

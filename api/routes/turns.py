@@ -3,17 +3,19 @@
 import asyncio
 import hashlib
 import time
+from collections.abc import Collection
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request
 from sqlalchemy.engine import Row
 from starlette.responses import Response
 
+from api.children import with_live_children
 from api.context import Context, Ctx, OwnSession
 from api.live import from_row
 from api.problems import RESPONSES
 from api.schemas import Cancelled, Turn, Turns
-from copilot.contracts import Progress, TurnStatus
+from copilot.contracts import Progress, SubSessionState, TurnStatus
 from copilot.db import sessions
 from copilot.errors import NotFoundError, UnavailableError
 
@@ -79,7 +81,7 @@ async def progress(
     """
     known = {tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")} - {""}
     deadline = time.monotonic() + wait
-    body, tag, final = await _look(context, session.id, turn_id)
+    body, tag, final = await _look(context, session.id, turn_id, known)
     awaited = known or {tag}
     pause = POLL_FIRST_S
     while tag in awaited and not final and (left := deadline - time.monotonic()) > 0:
@@ -87,22 +89,28 @@ async def progress(
         pause = min(pause * 1.5, POLL_MAX_S)
         if context.services.closing or await request.is_disconnected():
             break
-        body, tag, final = await _look(context, session.id, turn_id)
+        body, tag, final = await _look(context, session.id, turn_id, known)
     headers = {"etag": tag, "cache-control": "no-cache"}
     if tag in known:
         return Response(status_code=304, headers=headers)
     return Response(body, headers=headers, media_type="application/json")
 
 
-async def _look(context: Context, session_id: str, turn_id: str) -> tuple[str, str, bool]:
-    """A turn's progress as JSON, its tag, and whether it can still change."""
+async def _look(context: Context, session_id: str, turn_id: str, known: Collection[str] = ()) -> tuple[str, str, bool]:
+    """A turn's progress as JSON, its tag, and whether that is all there is to wait for.
+
+    Sub-sessions may outlive their turn: who knows its end already (by its tag) can go on waiting for theirs.
+    """
     found = await context.live.progress(session_id, turn_id)
     if found is None:
         raise NotFoundError(f"There is no turn {turn_id} of session {session_id}.")
+    if found.status.final:
+        found = await with_live_children(context, found)
     final = found.status.final
     tagged = found if final else found.model_copy(update={"duration_ms": None})  # the clock is no news
     digest = hashlib.blake2b(tagged.model_dump_json().encode(), digest_size=12).hexdigest()
-    return found.model_dump_json(), f'"{digest}"', final
+    settled = final and all(child.status is not SubSessionState.RUNNING for child in found.sub_sessions)
+    return found.model_dump_json(), f'"{digest}"', final if not known else settled
 
 
 @router.post("/sessions/{session_id}/cancel", summary="Stop")

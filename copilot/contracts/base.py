@@ -74,13 +74,15 @@ class Usage(Contract):
 class TurnRef(Contract):
     """Which turn of which session of whom: what every activity needs to find its rows.
 
-    `published` turns false when the turn's stream broke: from then on its readers get stored rows.
+    `published` turns false when the turn's stream broke: from then on its readers get stored rows. `parent_turn_id` is
+    the turn that delegated this one: its stream gets the news of it.
     """
 
     session_id: str
     turn_id: str
     user_id: str
     published: bool = True
+    parent_turn_id: str = ""
 
 
 SUB_STATES = {

@@ -26,21 +26,31 @@ class PreparedSubSession(Contract):
 
 
 class LookAtSubSession(Contract):
-    """Ask for the live status of a sub-session of this user; `cancel` stops it and all below it first."""
+    """Ask for the live status of a sub-session below this session; `cancel` stops it and all below it first.
+
+    `message_id` asks for the turn that takes this message, rather than for the newest one.
+    """
 
     turn: TurnRef
     scope: Scope
     sub_session_id: str
     cancel: bool = False
+    message_id: str = ""
 
 
 class SubSessionSeen(Contract):
-    """What was seen; `error` when there is no such sub-session (or it is somebody else's)."""
+    """What was seen; `error` when there is no such sub-session (or it is somebody else's).
+
+    `far`: it is not a child of the asking session but lies deeper, so its end is told to another one.
+    """
 
     error: str | None = None
     status: SubSessionState = SubSessionState.RUNNING
     turn_id: str = ""
     was_running: bool = False
+    task: str = ""
+    detached: bool = False
+    far: bool = False
 
 
 class SubSessionEnded(Contract):
@@ -62,6 +72,7 @@ class ReportSubSession(Contract):
     sub_turn_id: str
     status: SubSessionState
     queued: bool = False
+    cancel: bool = False
     was_cancelled: bool = False
     interrupted: bool = False
     elapsed_seconds: float = 0.0

@@ -35,15 +35,29 @@ class TurnLimits(Contract):
 
 
 class Budget(Contract):
-    """What a session and all below it may use. `deadline` is absolute: the work ends there, wherever it is."""
+    """What a session and all below it may use. `deadline` is absolute: a turn's work ends there, wherever it is."""
 
     session_id: str
     max_cost_microdollars: int | None = None
+    max_seconds: int | None = None
     deadline: datetime | None = None
+
+    def whose(self, session_id: str) -> str:
+        """Whose budget it is, as the session `session_id` says it."""
+        return "this session" if self.session_id == session_id else f"session {self.session_id} above it"
+
+    def time_used_up(self, session_id: str) -> str:
+        return (
+            f"The time budget of {self.whose(session_id)} is used up: {self.max_seconds} seconds. "
+            "Nothing more was asked of the model."
+        )
 
 
 class Scope(Contract):
-    """What a session may do. It is inherited by its sub-sessions and can only narrow on the way down."""
+    """What a session may do. It is inherited by its sub-sessions and can only narrow on the way down.
+
+    `detached` alone is not inherited: the session goes on when the turn that started it is stopped.
+    """
 
     depth: int = 0
     ancestors: tuple[str, ...] = ()
@@ -52,6 +66,7 @@ class Scope(Contract):
     deny_tools: tuple[str, ...] = ()
     dry_run: bool = False
     budgets: tuple[Budget, ...] = ()
+    detached: bool = False
 
     def path(self, session_id: str) -> str:
         """The way from the root down to a session of this scope; what lies below it begins with it."""
@@ -133,6 +148,7 @@ class TurnInput(Contract):
     scope: Scope = Scope()
     inbox: list[FollowUp] = []
     state: TurnState | None = None
+    parent_turn_id: str = ""
 
 
 class TurnResult(Contract):

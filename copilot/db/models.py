@@ -169,6 +169,10 @@ class TurnRow(Base):
     __table_args__ = (Index("ix_turns_session", "session_id", "started_at"),)
 
 
+#: Sorted by bytes whatever the database's locale is, so that what lies below a session is a range of the index.
+PATH = String(1000).with_variant(String(1000, collation="C"), "postgresql")
+
+
 class LedgerRow(Base):
     """One paid model call: the truth of usage."""
 
@@ -177,7 +181,7 @@ class LedgerRow(Base):
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
     user_id: Mapped[str] = mapped_column(String(255))
     session_id: Mapped[str] = mapped_column(String(64))
-    path: Mapped[str] = mapped_column(String(1000))
+    path: Mapped[str] = mapped_column(PATH)
     turn_id: Mapped[str] = mapped_column(String(64))
     round: Mapped[int] = mapped_column(Integer)
     kind: Mapped[str] = mapped_column(String(16), default="turn")

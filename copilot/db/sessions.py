@@ -211,20 +211,6 @@ async def book(connection: AsyncConnection, values: dict[str, Any]) -> None:
         await connection.execute(insert(LedgerRow), values)
 
 
-async def spent_below(connection: AsyncConnection, path: str) -> int:
-    """Microdollars that a session and all below it have used; `path` as `Scope.path` gives it."""
-    found = await connection.scalar(
-        select(func.sum(LedgerRow.cost_microdollars)).where(LedgerRow.path >= path, LedgerRow.path < path + "\x7f")
-    )
-    return int(found or 0)
-
-
-async def worked_ms(connection: AsyncConnection, session_id: str) -> int:
-    """Milliseconds that a session's ended turns took."""
-    found = await connection.scalar(select(func.sum(TurnRow.duration_ms)).where(TurnRow.session_id == session_id))
-    return int(found or 0)
-
-
 async def spent(connection: AsyncConnection, session_ids: Sequence[str]) -> dict[str, Usage]:
     """What each of these sessions has used, from the ledger."""
     ledger = LedgerRow

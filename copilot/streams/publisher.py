@@ -27,6 +27,7 @@ from copilot.streams.events import (
     start_part,
     stream_key,
 )
+from copilot.streams.news import ParentNews
 
 log = logging.getLogger(__name__)
 DELTAS = frozenset({"text-delta", "reasoning-delta"})
@@ -74,7 +75,14 @@ class StreamPublisher:
     """
 
     def __init__(
-        self, redis: "Redis", turn_id: str, *, flush_s: float, published: bool = True, writer: Writer | None = None
+        self,
+        redis: "Redis",
+        turn_id: str,
+        *,
+        flush_s: float,
+        published: bool = True,
+        writer: Writer | None = None,
+        news: ParentNews | None = None,
     ) -> None:
         self._redis = redis
         self._fence = fence_key(turn_id)
@@ -83,6 +91,7 @@ class StreamPublisher:
         self._key = stream_key(turn_id)
         self._turn_id = turn_id
         self._flush_s = flush_s
+        self._news = news
         self._queue: list[dict[str, Any]] = []
         self._wake = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -165,6 +174,8 @@ class StreamPublisher:
             await self._give_way()
         elif not wrote:
             await self._break(RedisError("the stream is gone from Redis"))
+        elif self._news is not None:
+            await self._news.tell(batch)
 
     async def _break(self, error: Exception) -> None:
         log.warning("stream of turn %s is broken, readers get stored rows: %s", self._turn_id, error)

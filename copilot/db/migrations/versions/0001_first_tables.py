@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from copilot.db.models import UtcDateTime
+from copilot.db.models import PATH, UtcDateTime
 
 revision = "0001"
 down_revision = None
@@ -40,7 +40,7 @@ def upgrade() -> None:
         sa.Column("id", sa.String(length=64), nullable=False),
         sa.Column("user_id", sa.String(length=255), nullable=False),
         sa.Column("session_id", sa.String(length=64), nullable=False),
-        sa.Column("path", sa.String(length=1000), nullable=False),
+        sa.Column("path", PATH, nullable=False),
         sa.Column("turn_id", sa.String(length=64), nullable=False),
         sa.Column("round", sa.Integer(), nullable=False),
         sa.Column("kind", sa.String(length=16), nullable=False),
