@@ -36,8 +36,8 @@ def worked(turns: Iterable[tuple[datetime, datetime | None]], now: datetime) -> 
     """The time before `now` in which at least one of these turns (start, end) was at work."""
     total, until = timedelta(), datetime.min.replace(tzinfo=now.tzinfo)
     for start, end in sorted((start, min(end or now, now)) for start, end in turns):
-        if end > until:
-            total += end - max(start, until)
+        if end > (begin := max(start, until)):
+            total += end - begin
             until = end
     return total
 

@@ -69,6 +69,7 @@ async def long_turn(product: Product, rounds: int) -> dict[str, float]:
     api, session = product.api, await product.api.create_session()
     began = time.monotonic()
     live = await api.open(session, f"rounds {rounds}")
+    await live.until_seen("start")
     turn, seen, half = live.log.turn_id, [0], 0.0
     while True:
         progress = await api.progress(session, turn)

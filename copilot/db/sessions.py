@@ -119,7 +119,7 @@ async def start_turn(connection: AsyncConnection, turn: TurnRef, values: dict[st
             TurnRow.turn_id != turn.turn_id,
             TurnRow.status.in_((TurnStatus.RUNNING, TurnStatus.WAITING_FOR_APPROVAL)),
         )
-        .values(status=TurnStatus.FAILED, error=ENDED_WITHOUT_WORD, ended_at=utc_now())
+        .values(status=TurnStatus.FAILED, error=ENDED_WITHOUT_WORD, ended_at=values["started_at"])
     )
     if await connection.scalar(select(TurnRow.turn_id).where(TurnRow.turn_id == turn.turn_id)):
         return

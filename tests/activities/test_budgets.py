@@ -9,7 +9,7 @@ from activities.budgets import budgets_of, reached
 from activities.deps import Deps
 from copilot.contracts import Budget, Scope
 from copilot.db import sessions
-from copilot.db.models import TurnRow, utc_now
+from copilot.db.models import TurnRow
 
 NOON = datetime(2026, 5, 5, 12, tzinfo=UTC)
 ROOT = Budget(session_id="root", max_cost_microdollars=100)
@@ -62,8 +62,11 @@ async def test_time_that_was_worked_is_gone(deps: Deps) -> None:
     before = Budget(session_id="mine", max_cost_microdollars=1)
     async with deps.db.write() as connection:
         await sessions.create(connection, {"id": "mine", "user_id": "u", "max_seconds": 60, "max_cost_microdollars": 9})
-        for number, took in enumerate((20_000, 15_000)):
+        for number, took in enumerate((20, 15)):
             row = {"turn_id": f"t{number}", "session_id": "mine", "user_id": "u", "status": "completed", "model": "m"}
-            await connection.execute(insert(TurnRow).values(**row, started_at=utc_now(), duration_ms=took))
-    expected = Budget(session_id="mine", max_cost_microdollars=9, deadline=NOON + timedelta(seconds=25))
+            began = NOON - timedelta(minutes=number + 1)
+            ended = began + timedelta(seconds=took)
+            await connection.execute(insert(TurnRow).values(**row, started_at=began, ended_at=ended))
+    left = NOON + timedelta(seconds=25)
+    expected = Budget(session_id="mine", max_cost_microdollars=9, max_seconds=60, deadline=left)
     assert await own(deps, Scope(budgets=(ROOT, before))) == (ROOT, expected)
