@@ -78,7 +78,16 @@ def stream_problems(found: Stored, streams: Iterable[tuple[str, StreamLog]]) -> 
         rows = [row for row in found.of(session, "assistant") if row.turn_id == log.turn_id and row.kind != "error"]
         stored = "".join(row.content for row in rows)
         if log.text() != stored:
-            yield f"{session}: turn {log.turn_id} is {log.text()[:200]!r} on the stream, {stored[:200]!r} in its rows"
+            said = f"{log.text()[:200]!r} on the stream, {stored[:200]!r} in its rows"
+            yield f"{session}: turn {log.turn_id} is {said}; {log.connections} connections, {shown(log)}"
+
+
+def shown(log: StreamLog) -> str:
+    """The types of all that came, deltas left out, with the ids of what has one."""
+    parts = [
+        (event.type, (event.part or {}).get("id", "")) for event in log.events if not event.type.endswith("-delta")
+    ]
+    return " ".join(f"{kind}:{id_}" if id_ else kind for kind, id_ in parts)[-1500:]
 
 
 __all__ = ["Verdict", "judge", "running", "unrest"]

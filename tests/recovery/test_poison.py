@@ -6,8 +6,10 @@ from unittest.mock import patch
 import pytest
 from sqlalchemy import text
 
+from activities import rows
 from activities.deps import Deps
 from copilot import redis
+from copilot.contracts import ToolCall
 from copilot.db.database import Database
 from copilot.llm.client import ModelClient
 from copilot.settings import load_settings
@@ -71,6 +73,26 @@ async def test_workflow_code_that_raises(
         await live.cut()
 
 
+async def test_a_payload_that_is_too_large(make_product: MakeProduct, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Temporal takes 2 MB at once; more is no reason to try for ever, but one to say so."""
+
+    def huge(call_id: str, name: str, arguments: str) -> ToolCall:
+        return ToolCall(tool_call_id=call_id, name=name, arguments="x" * 3_000_000)
+
+    product = await make_product(workers=0)
+    session = await product.api.create_session()
+    async with AsyncExitStack() as stack:
+        await worker_here(stack, product)
+        with monkeypatch.context() as patched:
+            patched.setattr(rows, "_tool_call", huge)
+            log = check_stream(await product.api.stream(session, "2*3"))
+        assert "size" in log.parts("error")[0]["errorText"]
+        following = check_stream(await product.api.stream(session, "6*7"))
+        assert "42" in following.text()
+    found = await check_rows(product.database)
+    assert [turn.status for turn in found.turns[session]] == ["failed", "completed"]
+
+
 @pytest.mark.parametrize("value", ["{not json", '"text"', '[1, {"id": 2}]', '[{"id": "a"}]'])
 async def test_a_row_that_cannot_be_read(product: Product, value: str) -> None:
     """Its tool calls are as good as none; the conversation around it is shown, and goes on."""
@@ -86,6 +108,6 @@ async def test_a_row_that_cannot_be_read(product: Product, value: str) -> None:
         await connection.execute(text(statement), {"value": value, "session": session})
     turn = await product.api.start(session, "6*7")
     assert (await product.api.wait_for_turn(session, turn))["status"] == "completed"
-    rows = await product.api.messages(session)
-    assert "42" in rows[-1]["content"]
-    assert [row["sequence"] for row in rows] == list(range(len(rows)))
+    shown = await product.api.messages(session)
+    assert "42" in shown[-1]["content"]
+    assert [row["sequence"] for row in shown] == list(range(len(shown)))
