@@ -70,8 +70,7 @@ async def test_tools(product: Product) -> None:
 
 async def test_dry_run(product: Product) -> None:
     session = await product.api.create_session(dry_run=True)
-    prompt = f"delegate: ({asking('write_file', path='a.txt', content='x')})"
-    await use(product, session, RUN, prompt=prompt, dry_run=False)
+    await use(product, session, RUN, prompt="delegate: write a.txt: x", dry_run=False)
     (child,) = await sub_of(product, session)
     (leaf,) = await sub_of(product, child)
     wrote = (await results(product, leaf, "write_file"))[0]
