@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from copilot.contracts import Progress, TurnRef, TurnStatus, Usage
 from copilot.db.messages import storable
-from copilot.db.models import LedgerRow, MessageRow, SessionRow, TurnRow, utc_now
+from copilot.db.models import LedgerRow, MessageRow, SessionRow, TurnRow
 from copilot.errors import NotFoundError
 
 TITLE_MAX = 300
