@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 from sqlalchemy.engine import Row
 from temporalio.client import (
+    WorkflowContinuedAsNewError,
     WorkflowExecutionStatus,
     WorkflowFailureError,
     WorkflowHandle,
@@ -167,14 +168,22 @@ class Live:
             return turn, turn.status
 
     async def _end(self, session_id: str, turn: LiveTurn) -> TurnStatus:
-        handle: WorkflowHandle[Any, TurnResult] = self._services.temporal.get_workflow_handle(
-            temporal.workflow_id(session_id), run_id=turn.run_id, result_type=TurnResult
-        )
-        try:
-            return (await handle.result()).status
-        except WorkflowFailureError:
-            row = await self._row(session_id, turn.turn_id)
-            return TurnStatus(row.status) if row is not None else TurnStatus.CANCELLED
+        run_id = turn.run_id
+        while True:
+            handle: WorkflowHandle[Any, TurnResult] = self._services.temporal.get_workflow_handle(
+                temporal.workflow_id(session_id), run_id=run_id, result_type=TurnResult
+            )
+            try:
+                return (await handle.result(follow_runs=False)).status
+            except WorkflowContinuedAsNewError as onward:
+                # Either the turn goes on in a new run, or it has ended and the next turn's run has begun.
+                row = await self._row(session_id, turn.turn_id)
+                if row is not None and TurnStatus(row.status).final:
+                    return TurnStatus(row.status)
+                run_id = onward.new_execution_run_id
+            except WorkflowFailureError:
+                row = await self._row(session_id, turn.turn_id)
+                return TurnStatus(row.status) if row is not None else TurnStatus.CANCELLED
 
 
 def from_row(row: Row[Any]) -> Progress:
