@@ -30,6 +30,7 @@ class Seen:
         self.outputs: set[tuple[int | None, str]] = set()
         self.follow_ups: set[str] = set()
         self._voided = False
+        self._said = False
 
     def feed(self, part: bytes) -> None:
         """Take note of one part on its way to the client."""
@@ -46,10 +47,12 @@ class Seen:
         if kind in BLOCK_STARTS:
             self.open_blocks[part["id"]] = kind.removesuffix("-start")
             self.unfinished.append(part["id"])
+            self._said = True
         elif kind in BLOCK_ENDS:
             self.open_blocks.pop(part["id"], None)
         elif kind.startswith("tool-"):
             self._note_tool(kind, (self.round, part["toolCallId"]))
+            self._said = True
         elif kind == "data-voided":
             self._note_voided(part["data"])
         elif kind == "data-follow-up":
@@ -81,11 +84,12 @@ class Seen:
         if kind == "start":
             self.started = True
         elif kind == "start-step":
-            self.step_open, self._voided, self.round = True, False, None
+            self.step_open, self._voided, self._said, self.round = True, False, False, None
             self.unfinished = []
         elif kind == "finish-step":
             self.step_open = False
-            if self.round is not None and not self._voided:
+            # A try that failed before its first word leaves an empty step: the round is still to come.
+            if self.round is not None and self._said and not self._voided:
                 self.rounds_done.add(self.round)
                 self.unfinished = []
         elif kind in ("abort", "error"):

@@ -107,11 +107,14 @@ class ApiClient:
             task.result()
         return LiveStream(log, task)
 
-    async def resume(self, session: str, log: StreamLog | None = None, *, cut_after: int | None = None) -> StreamLog:
+    async def resume(
+        self, session: str, log: StreamLog | None = None, *, cut_after: int | None = None, turn_id: str = ""
+    ) -> StreamLog:
         """Go on with a stream that was cut, behind its last event id; without one, from the turn's start."""
         log = log or StreamLog()
         headers = {"Last-Event-ID": log.last_id} if log.last_id else {}
-        await self._read(log, "GET", f"/v1/sessions/{session}/stream", cut_after, headers=headers)
+        path = f"/v1/sessions/{session}/stream" + (f"?turn_id={turn_id}" if turn_id else "")
+        await self._read(log, "GET", path, cut_after, headers=headers)
         return log
 
     async def _read(self, log: StreamLog, method: str, path: str, cut_after: int | None, **options: Any) -> None:
@@ -194,6 +197,7 @@ def _note(log: StreamLog, block: bytes) -> bool:
             id_ = value.removeprefix(" ")
         elif name == "data":
             data.append(value.removeprefix(" "))
+    log.after = id_ or log.after
     if not data:
         log.comments += 1
         return False

@@ -30,6 +30,7 @@ class StreamLog:
     events: list[StreamEvent] = field(default_factory=list)
     comments: int = 0
     connections: int = 0
+    after: str | None = None  # the last id that came, also one without data: so a browser keeps it
 
     @property
     def streamed(self) -> bool:
@@ -43,7 +44,7 @@ class StreamLog:
 
     @property
     def last_id(self) -> str | None:
-        return next((event.id for event in reversed(self.events) if event.id), None)
+        return self.after or next((event.id for event in reversed(self.events) if event.id), None)
 
     @property
     def types(self) -> list[str]:
