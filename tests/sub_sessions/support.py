@@ -54,7 +54,7 @@ async def use(product: Product, session: str, tool: str, **arguments: Any) -> Us
     return (await results(product, session, tool, turn_id))[0]
 
 
-async def say(product: Product, session: str, text: str, limit: float = 60.0) -> str:
+async def say(product: Product, session: str, text: str, limit: float = 90.0) -> str:
     """Hand in a message and wait for the end of the turn that took it, which need not be the one that it joined."""
     message_id = str(uuid4())
     await product.api.start(session, text, message_id)
@@ -83,7 +83,7 @@ async def sub_of(product: Product, session: str, count: int = 1) -> list[str]:
         found = [node["session_id"] for node in (await tree(product, session))["children"] if node["status"]]
         return found if len(found) >= count else None
 
-    return await until(there, limit=20, what=f"{session} has {count} sub-sessions")
+    return await until(there, limit=60, what=f"{session} has {count} sub-sessions")
 
 
 async def tree(product: Product, session: str) -> Node:
@@ -130,4 +130,4 @@ async def waiting(product: Product, session: str, turn_id: str, tool: str = RUN)
         called = tool in [record["name"] for record in found["tools_running"]]
         return called and bool(found["sub_sessions"])
 
-    await until(at_it, limit=20, what=f"{tool} runs")
+    await until(at_it, limit=60, what=f"{tool} runs")
