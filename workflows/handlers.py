@@ -25,4 +25,4 @@ class TurnHandlers:
     @workflow.query
     def progress(self, _: Empty) -> Progress:
         """Where the turn stands."""
-        return self._loop.board.progress()
+        return self._loop.board.told()

@@ -39,7 +39,6 @@ with workflow.unsafe.imports_passed_through():
     from workflows.tools import ToolRunner
 
 T = TypeVar("T")
-
 TIME_IS_UP = "The time budget is used up."
 
 
@@ -270,6 +269,7 @@ class TurnLoop:
     def _end(self) -> TurnResult:
         """Leave the run; nothing may be awaited from here on."""
         board = self.board
+        board.closed = True
         self._show()
         workflow.upsert_search_attributes([attributes.STATUS.value_set(board.status)])
         if unseen := [f for f in board.inbox if f.message_id not in board.state.seen]:

@@ -11,6 +11,7 @@ from copilot.contracts import TurnLimits
 # Bugs: trying again cannot help, and the turn should fail visibly instead.
 BUGS = [
     *("TypeError", "ValueError", "KeyError", "IndexError", "AttributeError", "AssertionError", "RuntimeError"),
+    "PayloadsTooLarge",  # Temporal's own word for a result beyond its limit; it would be as large the next time
     *("ValidationError", "IntegrityError", "ProgrammingError", "DataError", "MissingGreenlet", "JSONDecodeError"),
 ]
 

@@ -32,6 +32,7 @@ class TurnBoard:
         self.tools_running: dict[str, ToolRecord] = {}
         self.endings: dict[str, SubSessionEnded] = {}
         self.ended_at: datetime | None = None
+        self.closed = False
         self.error: str | None = None
         self.finish_reason = ""
         self.state = request.state or TurnState(turn_id=request.turn_id, started_at=workflow.now())
@@ -117,7 +118,7 @@ class TurnBoard:
             )
 
     def progress(self) -> Progress:
-        """What a poller sees."""
+        """The turn as it stands, and as its row will keep it."""
         duration = None
         if self.ended_at is not None:
             duration = round((self.ended_at - self.state.started_at).total_seconds() * 1000)
@@ -138,6 +139,14 @@ class TurnBoard:
             duration_ms=duration,
             error=self.error,
         )
+
+    def told(self) -> Progress:
+        """What a poller sees: a turn runs until its last rows are stored, so whoever hears of its end finds them."""
+        progress = self.progress()
+        if self.closed or not progress.status.final:
+            return progress
+        running = {"status": TurnStatus.RUNNING, "ended_at": None, "duration_ms": None, "error": None}
+        return progress.model_copy(update=running)
 
     def details(self) -> str:
         """The turn as Markdown for the Web UI."""

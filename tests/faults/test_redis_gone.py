@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from copilot.streams.reader import BEGINNING
 from tests.faults.support import api_raised_nothing, next_message_works, same_as_stored
 from tests.harness.product import Product
 from tests.harness.streamlog import StreamLog
@@ -107,7 +108,7 @@ async def test_from_the_start(product: Product, fault: Fault) -> None:
     assert live.log.status == 200
     assert time.monotonic() - began < QUICK
     log = await live.done(60)
-    assert log.last_id is None, "rows have no event ids to resume from"
+    assert log.last_id == BEGINNING, "rows have no event ids to resume from: a browser asks from the beginning"
     await same_as_stored(product, session, log)
     await mend(product)
     await next_message_works(product, session)

@@ -62,7 +62,7 @@ async def test_workflow_code_that_raises(
             log = check_stream(await live.done())
             assert DEFECT in log.parts("error")[0]["errorText"]
             described = await (await product.temporal()).get_workflow_handle(workflow_id(session)).describe()
-            assert described.raw_description.pending_workflow_task.attempt == 0
+            assert described.raw_description.pending_workflow_task.attempt <= 1
         following = await product.api.start(session, "6*7")
         assert (await product.api.wait_for_turn(session, following))["status"] == "completed"
         found = await check_rows(product.database, answered=place == "_work")
