@@ -14,7 +14,8 @@ from tests.harness.pool import MakeProduct
 from tests.harness.product import Backend, Product
 from tests.harness.wait import until
 
-MESSAGES = 1_000
+# On the database that most begin with; PostgreSQL takes the same code through fewer, for the sake of the minutes.
+MESSAGES = {"sqlite": 1_000, "postgresql": 300}
 SESSIONS = 20
 TEXTS = ("hello", "2*3 and 4*5", "rounds 2", "7+8", "speak 30", "what time is it", "think: why")
 
@@ -69,15 +70,16 @@ class Person:
 
 @pytest.mark.timeout(300)
 async def test_a_thousand_messages(make_product: MakeProduct, backend: Backend) -> None:
+    messages = MESSAGES[backend]
     product = await make_product(backend, settings={"LONGHAUL_MAX_PENDING_MESSAGES": "0"})
     sessions = [await product.api.create_session() for _ in range(SESSIONS)]
     people = {session: Person(product, session, seed) for seed, session in enumerate(sessions)}
-    await asyncio.gather(*(person.write(MESSAGES // SESSIONS) for person in people.values()))
+    await asyncio.gather(*(person.write(messages // SESSIONS) for person in people.values()))
     await until_at_rest(product, sessions, limit=60)
     found = await check_rows(product.database, {session: person.accepted for session, person in people.items()})
     turns = [turn for turns in found.turns.values() for turn in turns]
-    assert sum(len(person.accepted) for person in people.values()) == MESSAGES
+    assert sum(len(person.accepted) for person in people.values()) == messages
     assert {turn.status for turn in turns} == {"completed"}
     # The races were run: turns ended and began again, and messages met running ones.
     assert sum(person.started for person in people.values()) > 2 * SESSIONS
-    assert 2 * SESSIONS < len(turns) < MESSAGES
+    assert 2 * SESSIONS < len(turns) < messages

@@ -12,13 +12,18 @@ import sys
 _PR_SET_PDEATHSIG = 1
 
 
-def main(argv: list[str]) -> None:
-    """Tie this process to its parent, then become the command."""
-    parent, command = int(argv[0]), argv[1:]
+def tie(parent: int) -> None:
+    """Let the kernel kill this process when its parent dies."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # the parent died before the tie was made
         sys.exit(1)
+
+
+def main(argv: list[str]) -> None:
+    """Tie this process to its parent, then become the command."""
+    parent, command = int(argv[0]), argv[1:]
+    tie(parent)
     os.execvp(command[0], command)  # noqa: S606  # the command comes from a test
 
 

@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import functools
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.harness import guard
+from tests.harness.forked import Forked
 from tests.harness.wait import until
 
 _started: set["Process"] = set()
@@ -26,7 +28,7 @@ class Process:
         self._argv = tuple(argv)
         self._env = dict(env) if env is not None else None
         self._cwd = cwd
-        self._popen: subprocess.Popen[bytes] | None = None
+        self._popen: subprocess.Popen[bytes] | Forked | None = None
         self._mark = 0
 
     @property
@@ -48,9 +50,13 @@ class Process:
         """Start it, with its output appended to the log."""
         if self.running:
             raise RuntimeError(f"{self.name} runs already")
+        self._popen = self._spawn()
+        _started.add(self)
+
+    def _spawn(self) -> "subprocess.Popen[bytes] | Forked":
         guarded = [sys.executable, "-I", "-S", str(Path(guard.__file__).resolve()), str(os.getpid()), *self._argv]
         with self.log.open("ab") as log:
-            self._popen = subprocess.Popen(
+            return subprocess.Popen(
                 guarded,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -59,7 +65,6 @@ class Process:
                 cwd=self._cwd,
                 start_new_session=True,
             )
-        _started.add(self)
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal to the whole group; nothing happens if it is gone."""
@@ -111,6 +116,17 @@ class Process:
             return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
 
 
+class ModuleProcess(Process):
+    """`python -m MODULE`, for a module of ours with a `main`."""
+
+    def __init__(self, name: str, module: str, log: Path, env: Mapping[str, str], cwd: Path) -> None:
+        super().__init__(name, (), log)
+        self._start = functools.partial(Forked, module, log, env, cwd)
+
+    def _spawn(self) -> Forked:
+        return self._start()
+
+
 def kill_all() -> None:
     """Kill whatever a test has left behind."""
     for process in list(_started):
@@ -119,4 +135,4 @@ def kill_all() -> None:
 
 atexit.register(kill_all)
 
-__all__ = ["Process", "kill_all"]
+__all__ = ["ModuleProcess", "Process", "kill_all"]

@@ -4,7 +4,6 @@ import asyncio
 import os
 import secrets
 import signal
-import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from copilot.db.migrate import upgrade
 from copilot.stack.health import http_ok
 from tests.harness.client import ApiClient
 from tests.harness.postgres import PostgresServer
-from tests.harness.process import Process
+from tests.harness.process import ModuleProcess, Process
 from tests.harness.servers import HOST, ROOT, ModelServer, RedisServer, Server, TemporalServer, free_port
 from tests.harness.wait import until
 
@@ -124,7 +123,7 @@ class Product:
         """Start one more API on a port of its own."""
         port = free_port()
         environment = self.environment({"LONGHAUL_API_HOST": HOST, "LONGHAUL_API_PORT": str(port), **(settings or {})})
-        api = self._process(f"api-{len(self.apis) + 1}", "api", environment)
+        api = self._process(f"api-{len(self.apis) + 1}", "api.__main__", environment)
         self._urls[api] = f"http://{HOST}:{port}"
         self.apis.append(api)
         api.start()
@@ -158,7 +157,7 @@ class Product:
         await self.until_ready(process)
 
     def _process(self, name: str, module: str, environment: Mapping[str, str]) -> Process:
-        return Process(name, [sys.executable, "-m", module], self.folder / f"{name}.log", environment, cwd=self.folder)
+        return ModuleProcess(name, module, self.folder / f"{name}.log", environment, self.folder)
 
     def kill(self, process: Process) -> None:
         """`kill -9`; its exit code is not held against it."""

@@ -114,6 +114,15 @@ async def running(product: Product, sessions: list[str]) -> list[str]:
     return found
 
 
+async def nothing_runs(product: Product, sessions: list[str]) -> None:
+    """Wait until none of them runs: a run ends a moment after its turn's last row is stored."""
+
+    async def quiet() -> bool:
+        return not await running(product, sessions)
+
+    await until(quiet, limit=60, what="all of them have ended")
+
+
 async def stop_all(product: Product, session: str) -> list[str]:
     """Stop a session and all below it, detached ones too; ids of all."""
     ids = [node["session_id"] for node in walk(await tree(product, session))]

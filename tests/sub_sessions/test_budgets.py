@@ -7,7 +7,7 @@ from copilot.db.models import utc_now
 from tests.harness.checks import check_rows, stored
 from tests.harness.grammar import check_stream
 from tests.harness.product import Product
-from tests.sub_sessions.support import RUN, results, running, say, stop_all, sub_of, tree, use, walk
+from tests.sub_sessions.support import RUN, nothing_runs, results, say, stop_all, sub_of, tree, use, walk
 
 
 async def calls(product: Product, sessions: list[str]) -> int:
@@ -95,7 +95,7 @@ async def test_time_is_shared_with_all_below(product: Product) -> None:
         again = await say(product, one, "6*7")
         assert (await product.api.progress(one, again))["status"] == "failed"
     assert await calls(product, ids) == asked, "the model was asked without time"
-    assert await running(product, ids) == []
+    await nothing_runs(product, ids)
 
 
 async def test_time_goes_on_in_a_later_turn(product: Product) -> None:

@@ -3,7 +3,20 @@
 from tests.harness.checks import check_rows
 from tests.harness.pool import MakeProduct
 from tests.harness.product import Product
-from tests.sub_sessions.support import GET, RUN, asking, results, running, say, stop_all, sub_of, tree, use, walk
+from tests.sub_sessions.support import (
+    GET,
+    RUN,
+    asking,
+    nothing_runs,
+    results,
+    running,
+    say,
+    stop_all,
+    sub_of,
+    tree,
+    use,
+    walk,
+)
 
 KEYS = {
     "status",
@@ -113,7 +126,7 @@ async def test_cancel_stops_all_below_also_detached_ones(product: Product) -> No
     assert (finished["status"], finished["message"]) == ("completed", "It has finished. There was nothing to stop.")
     stopped = (await use(product, child, GET, sub_session_id=below[0])).json
     assert stopped["status"] == "cancelled"
-    assert await running(product, [child, *below, leaf]) == []
+    await nothing_runs(product, [child, *below, leaf])
     assert [n["status"] for n in walk(await tree(product, session))][2:] == ["cancelled"] * 3
 
 
@@ -122,7 +135,7 @@ async def test_cancel_of_one_that_runs(product: Product) -> None:
     sub_id = (await use(product, session, RUN, prompt="wait 60 s", wait_for_result=0)).json["sub_session_id"]
     found = (await use(product, session, GET, sub_session_id=sub_id, cancel=True)).json
     assert (found["status"], found["message"]) == ("cancelled", "It was stopped.")
-    assert await running(product, [sub_id]) == []
+    await nothing_runs(product, [sub_id])
     again = (await use(product, session, GET, sub_session_id=sub_id, cancel=True)).json
     assert again["status"] == "cancelled"
 

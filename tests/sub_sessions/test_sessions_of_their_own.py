@@ -8,7 +8,20 @@ from tests.harness.checks import check_rows
 from tests.harness.grammar import check_stream
 from tests.harness.pool import MakeProduct
 from tests.harness.product import Product
-from tests.sub_sessions.support import GET, RUN, results, running, say, stop_all, sub_of, subs, tree, use, waiting, walk
+from tests.sub_sessions.support import (
+    GET,
+    RUN,
+    nothing_runs,
+    results,
+    say,
+    stop_all,
+    sub_of,
+    subs,
+    tree,
+    use,
+    waiting,
+    walk,
+)
 
 
 async def test_it_is_listed_under_its_parent(product: Product) -> None:
@@ -79,7 +92,7 @@ async def test_it_outlives_its_parents_turn(product: Product) -> None:
     assert later.status_code == 200
     assert [one["status"] for one in later.json()["sub_sessions"]] == ["completed"]
     assert (await tree(product, session))["children"][0]["status"] == "completed"
-    assert await running(product, [sub_id]) == []
+    await nothing_runs(product, [sub_id])
 
 
 async def test_one_that_dies_without_a_word(product: Product) -> None:
@@ -119,7 +132,7 @@ async def test_stop_reaches_children_of_a_turn_that_continued_as_new(make_produc
     await waiting(product, session, turn, GET)
     (*found,) = await sub_of(product, session, 2)
     assert (await product.api.cancel(session)).body["status"] == "cancelled"
-    assert await running(product, [session, *found]) == []
+    await nothing_runs(product, [session, *found])
 
 
 async def test_what_the_web_ui_shows(product: Product) -> None:
