@@ -56,8 +56,11 @@ def show(console: Console, plan: Plan, figures: Figures) -> None:
         low, middle, high = values
         table.add_row(name, f"{middle:.1f} ms", f"{low:.1f}", f"{high:.1f}", goal)
     table.add_row("turns per second", f"{figures.per_second:.1f}", "", "", f"≥ {THROUGHPUT_GOAL:g}")
+    share = ", ".join(f"{name} {used:.0f}" for name, used in figures.cpu.items())
+    table.add_row("CPU of a turn then", f"{sum(figures.cpu.values()):.0f} ms", "", "", "")
     table.add_row("history of a turn", f"{figures.events} events", "", f"{figures.history_bytes} B", "≤ 40, 20 KB")
     console.print(table)
+    console.print(f"CPU in ms of a turn: {share}. docs/performance.md says where the time goes.")
 
 
 if __name__ == "__main__":

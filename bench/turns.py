@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+import os
 import statistics
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
+import psutil
 from openai import AsyncOpenAI
 
 from copilot.tools.calculator import CALCULATOR, calculate
@@ -38,6 +40,8 @@ class Figures:
 
     milliseconds: dict[str, Spread] = field(default_factory=dict)
     per_second: float = 0.0
+    #: CPU milliseconds for one turn at full load, by process.
+    cpu: dict[str, float] = field(default_factory=dict)
     events: int = 0
     history_bytes: int = 0
 
@@ -62,8 +66,18 @@ async def measure(product: Product, plan: Plan) -> Figures:
         "whole turn above the plain loop": spread(above),
     }
     figures.events, figures.history_bytes = await history(product, session)
+    before = cpu_seconds(product)
     figures.per_second = await throughput(product, plan)
+    turns = plan.at_once * plan.waves
+    figures.cpu = {name: (used - before[name]) * 1000 / turns for name, used in cpu_seconds(product).items()}
     return figures
+
+
+def cpu_seconds(product: Product) -> dict[str, float]:
+    """What each process has used so far, this one (as the client) too."""
+    pids = {process.name: process.pid for process in product.processes} | {"client": os.getpid()}
+    times = {name: psutil.Process(pid).cpu_times() for name, pid in pids.items()}
+    return {name: float(used.user + used.system) for name, used in times.items()}
 
 
 def spread(values: list[float]) -> Spread:

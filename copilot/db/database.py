@@ -1,6 +1,7 @@
 """Connections and transactions; the one place that knows SQLite from PostgreSQL."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any
@@ -9,13 +10,17 @@ from sqlalchemy import event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction, create_async_engine
 
+from copilot.db import inline_sqlite  # noqa: F401  # registers its driver
 from copilot.errors import UnavailableError
 
 CONNECT_TIMEOUT_S = 5
 STATEMENT_TIMEOUT_S = 30
-LOCK_TIMEOUT_MS = 15_000
+LOCK_TIMEOUT_S = 15.0
+# How often another process' lock is looked at: it is held for some milliseconds.
+LOCK_LOOK_S, LOCK_LOOK_MAX_S = 0.001, 0.02
+OPEN_TIMEOUT_S = 5.0  # the first connections to a new file switch its journal, one after another
 # PostgreSQL's codes for "not now": no connection, deadlock, out of something, starting or shutting down, a standby.
 NOT_NOW = ("08", "40001", "40P01", "53", "57P", "25006")
 
@@ -40,14 +45,20 @@ class Database:
             pool_size=pool_size,
             max_overflow=0,
             hide_parameters=True,  # what people say is neither for logs nor for Temporal's failures
-            connect_args={"timeout": LOCK_TIMEOUT_MS / 1000},
+            connect_args={"timeout": OPEN_TIMEOUT_S},
         )
 
         @event.listens_for(engine.sync_engine, "connect")
         def _configure(connection: Any, _record: Any) -> None:
             connection.isolation_level = None  # we begin transactions ourselves, below
             cursor = connection.cursor()
-            for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "mmap_size=134217728"):
+            for pragma in (
+                "journal_mode=WAL",
+                "synchronous=NORMAL",
+                "foreign_keys=ON",
+                "mmap_size=134217728",
+                "busy_timeout=0",
+            ):
                 cursor.execute(f"PRAGMA {pragma}")
             cursor.close()
 
@@ -87,8 +98,9 @@ class Database:
         try:
             async with self.engine.connect() as connection:
                 await connection.execution_options(longhaul_write=write)
-                async with connection.begin():
-                    yield connection
+                transaction = await self._begun(connection)
+                yield connection
+                await transaction.commit()  # without it, closing the connection rolls back
         except (OperationalError, InterfaceError, PoolTimeoutError, OSError, TimeoutError) as error:
             raise UnavailableError("The database") from error
         except DBAPIError as error:
@@ -96,6 +108,20 @@ class Database:
             if error.connection_invalidated or state.startswith(NOT_NOW) or "ConnectionDoesNotExist" in str(error):
                 raise UnavailableError("The database") from error
             raise
+
+    async def _begun(self, connection: AsyncConnection) -> AsyncTransaction:
+        """Begin; on SQLite as soon as no other process writes."""
+        if not self.is_sqlite:
+            return await connection.begin()
+        patience, pause = time.monotonic() + LOCK_TIMEOUT_S, LOCK_LOOK_S
+        while True:
+            try:
+                return await connection.begin()
+            except OperationalError as error:
+                if "locked" not in str(error.orig) or time.monotonic() > patience:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, LOCK_LOOK_MAX_S)
 
     async def close(self) -> None:
         await self.engine.dispose()

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid5
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import bindparam, func, insert, select, update
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -19,8 +19,45 @@ from copilot.errors import InboxFullError, NotFoundError
 
 NAMESPACE = UUID("5f1f4a8e-6f0a-4f55-9d8c-2f4b8f6c1d77")
 IN_CONVERSATION = MessageRow.sequence.is_not(None)
-INSERT = insert(MessageRow)
 ROWS = select(*MessageRow.__table__.columns)
+# Statements of every turn are built once: building one costs more than SQLite takes to run it.
+INSERT = insert(MessageRow)
+LOCK = (
+    update(SessionRow)
+    .where(SessionRow.id == bindparam("session"))
+    .values(updated_at=bindparam("now"))
+    .returning(SessionRow.next_sequence)
+)
+LOCK_OWN = LOCK.where(SessionRow.user_id == bindparam("user"))
+ADVANCE = update(SessionRow).where(SessionRow.id == bindparam("session")).values(next_sequence=bindparam("following"))
+STORED = select(MessageRow.id).where(MessageRow.id.in_(bindparam("ids", expanding=True)))
+PLACED = select(MessageRow.id, MessageRow.sequence, MessageRow.turn_id, MessageRow.round).where(
+    MessageRow.id.in_(bindparam("ids", expanding=True))
+)
+PLACE = (
+    update(MessageRow)
+    .where(MessageRow.id == bindparam("message"))
+    .values(sequence=bindparam("at"), turn_id=bindparam("turn"), round=bindparam("in_round"), kind=bindparam("as_kind"))
+)
+WAITING_OR_HERE = select(MessageRow.id, MessageRow.turn_id, MessageRow.sequence).where(
+    MessageRow.session_id == bindparam("session"),
+    MessageRow.sequence.is_(None) | (MessageRow.id == bindparam("message")),
+)
+OF_ROUND = ROWS.where(
+    MessageRow.turn_id == bindparam("turn"), MessageRow.round == bindparam("in_round"), IN_CONVERSATION
+).order_by(MessageRow.sequence)
+BY_ID = ROWS.where(MessageRow.id == bindparam("message"))
+SHOWN_TO_MODEL = ROWS.where(
+    MessageRow.session_id == bindparam("session"),
+    MessageRow.sequence > bindparam("after"),
+    MessageRow.role != "reasoning",
+).order_by(MessageRow.sequence)
+NEWEST_CALLS = (
+    select(MessageRow.role, MessageRow.tool_calls, MessageRow.tool_call_id, MessageRow.turn_id, MessageRow.round)
+    .where(MessageRow.session_id == bindparam("session"), IN_CONVERSATION, MessageRow.role.in_(("assistant", "tool")))
+    .order_by(MessageRow.sequence.desc())
+    .limit(bindparam("last"))
+)
 
 
 def row_id(*parts: object) -> str:
@@ -49,10 +86,11 @@ async def lock_session(connection: AsyncConnection, session_id: str, user_id: st
     Raises:
         NotFoundError: there is no such session, or it is not this user's.
     """
-    statement = update(SessionRow).where(SessionRow.id == session_id).values(updated_at=utc_now())
+    given = {"session": session_id, "now": utc_now()}
     if user_id is not None:
-        statement = statement.where(SessionRow.user_id == user_id)
-    following: int | None = await connection.scalar(statement.returning(SessionRow.next_sequence))
+        following: int | None = await connection.scalar(LOCK_OWN, {**given, "user": user_id})
+    else:
+        following = await connection.scalar(LOCK, given)
     if following is None:
         raise NotFoundError(f"There is no session {session_id}.")
     return following
@@ -76,11 +114,7 @@ async def accept(
     """
     await lock_session(connection, session_id, user_id)
     found = row_id(session_id, "user", message_id)
-    rows = await connection.execute(
-        select(MessageRow.id, MessageRow.turn_id, MessageRow.sequence).where(
-            MessageRow.session_id == session_id, (MessageRow.sequence.is_(None)) | (MessageRow.id == found)
-        )
-    )
+    rows = await connection.execute(WAITING_OR_HERE, {"session": session_id, "message": found})
     here = {row.id: row for row in rows}
     waiting = sum(1 for row in here.values() if row.sequence is None)
     if found in here:
@@ -105,7 +139,7 @@ async def accept(
 async def append(connection: AsyncConnection, session_id: str, rows: Sequence[dict[str, Any]]) -> list[str]:
     """Append those of `rows` (column values with an `id`) that are not stored yet, in order; the ids appended."""
     following = await lock_session(connection, session_id)
-    stored = await connection.scalars(select(MessageRow.id).where(MessageRow.id.in_([row["id"] for row in rows])))
+    stored = await connection.scalars(STORED, {"ids": [row["id"] for row in rows]})
     known = set(stored)
     fresh: dict[str, dict[str, Any]] = {row["id"]: row for row in rows if row["id"] not in known}
     if not fresh:
@@ -135,9 +169,7 @@ async def place(
     """
     following = start = await lock_session(connection, session_id)
     ids = {row_id(session_id, "user", message_id): message_id for message_id in message_ids}
-    found = await connection.execute(
-        select(MessageRow.id, MessageRow.sequence, MessageRow.turn_id, MessageRow.round).where(MessageRow.id.in_(ids))
-    )
+    found = await connection.execute(PLACED, {"ids": list(ids)})
     rows = {row.id: row for row in found}
     taken = []
     for row_key, message_id in ids.items():
@@ -145,11 +177,8 @@ async def place(
         if row is None:
             continue
         if row.sequence is None:
-            await connection.execute(
-                update(MessageRow)
-                .where(MessageRow.id == row_key)
-                .values(sequence=following, turn_id=turn_id, round=round_, kind=kind)
-            )
+            given = {"message": row_key, "at": following, "turn": turn_id, "in_round": round_, "as_kind": kind}
+            await connection.execute(PLACE, given)
             following += 1
             taken.append(message_id)
         elif row.turn_id == turn_id and row.round == round_:
@@ -160,7 +189,7 @@ async def place(
 
 
 async def _advance(connection: AsyncConnection, session_id: str, following: int) -> None:
-    await connection.execute(update(SessionRow).where(SessionRow.id == session_id).values(next_sequence=following))
+    await connection.execute(ADVANCE, {"session": session_id, "following": following})
 
 
 async def waiting(connection: AsyncConnection, session_id: str) -> Sequence[Row[Any]]:
@@ -175,11 +204,7 @@ async def waiting(connection: AsyncConnection, session_id: str) -> Sequence[Row[
 
 async def of_round(connection: AsyncConnection, turn_id: str, round_: int) -> Sequence[Row[Any]]:
     """A round's rows in order."""
-    found = await connection.execute(
-        ROWS.where(MessageRow.turn_id == turn_id, MessageRow.round == round_, IN_CONVERSATION).order_by(
-            MessageRow.sequence
-        )
-    )
+    found = await connection.execute(OF_ROUND, {"turn": turn_id, "in_round": round_})
     return found.all()
 
 
@@ -193,17 +218,13 @@ async def of_turn(connection: AsyncConnection, turn_id: str, after: int = -1) ->
 
 async def get(connection: AsyncConnection, message_row_id: str) -> Row[Any] | None:
     """One row, or None."""
-    found = await connection.execute(ROWS.where(MessageRow.id == message_row_id))
+    found = await connection.execute(BY_ID, {"message": message_row_id})
     return found.first()
 
 
 async def conversation(connection: AsyncConnection, session_id: str, after: int = -1) -> Sequence[Row[Any]]:
     """A session's rows behind a sequence, oldest first, reasoning left out: what a model may see."""
-    found = await connection.execute(
-        ROWS.where(
-            MessageRow.session_id == session_id, MessageRow.sequence > after, MessageRow.role != "reasoning"
-        ).order_by(MessageRow.sequence)
-    )
+    found = await connection.execute(SHOWN_TO_MODEL, {"session": session_id, "after": after})
     return found.all()
 
 
@@ -217,12 +238,7 @@ async def count(connection: AsyncConnection, session_id: str) -> int:
 
 async def open_tool_calls(connection: AsyncConnection, session_id: str, last: int = 400) -> list[dict[str, Any]]:
     """Tool calls among the newest `last` rows that have no result row: `{id, name, turn_id, round}`, oldest first."""
-    found = await connection.execute(
-        select(MessageRow.role, MessageRow.tool_calls, MessageRow.tool_call_id, MessageRow.turn_id, MessageRow.round)
-        .where(MessageRow.session_id == session_id, IN_CONVERSATION, MessageRow.role.in_(("assistant", "tool")))
-        .order_by(MessageRow.sequence.desc())
-        .limit(last)
-    )
+    found = await connection.execute(NEWEST_CALLS, {"session": session_id, "last": last})
     rows = list(found)
     answered = {(row.turn_id, row.tool_call_id) for row in rows if row.role == "tool"}
     return [

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, exists, func, insert, or_, select, update
+from sqlalchemy import bindparam, delete, exists, func, insert, or_, select, update
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -17,6 +17,18 @@ TITLE_MAX = 300
 SESSIONS = select(*SessionRow.__table__.columns)
 TURNS = select(*TurnRow.__table__.columns)
 UNFINISHED = (TurnStatus.RUNNING, TurnStatus.WAITING_FOR_APPROVAL)
+OWN = SESSIONS.where(SessionRow.id == bindparam("session"))
+TO_POST_TO = select(
+    SessionRow.id,
+    SessionRow.scope,
+    SessionRow.root_session_id,
+    or_(
+        exists().where(TurnRow.session_id == SessionRow.id, TurnRow.status.in_(UNFINISHED)),
+        exists().where(MessageRow.session_id == SessionRow.id, MessageRow.sequence.is_(None)),
+    ).label("busy"),
+).where(SessionRow.id == bindparam("session"), SessionRow.user_id == bindparam("user"))
+TURN_STATUS = select(TurnRow.status).where(TurnRow.turn_id == bindparam("turn"))
+BOOKED = select(LedgerRow.id).where(LedgerRow.id == bindparam("entry"))
 ENDED_WITHOUT_WORD = "The turn ended without a word; its workflow was terminated or could not go on."
 
 
@@ -35,10 +47,8 @@ async def get(connection: AsyncConnection, session_id: str, user_id: str | None 
     Raises:
         NotFoundError: there is none, or it is somebody else's.
     """
-    statement = SESSIONS.where(SessionRow.id == session_id)
-    if user_id is not None:
-        statement = statement.where(SessionRow.user_id == user_id)
-    found = (await connection.execute(statement)).first()
+    statement = OWN if user_id is None else OWN.where(SessionRow.user_id == user_id)
+    found = (await connection.execute(statement, {"session": session_id})).first()
     if found is None:
         raise NotFoundError(f"There is no session {session_id}.")
     return found
@@ -50,12 +60,7 @@ async def to_post_to(connection: AsyncConnection, session_id: str, user_id: str)
     Raises:
         NotFoundError: there is none, or it is somebody else's.
     """
-    running = exists().where(TurnRow.session_id == session_id, TurnRow.status.in_(UNFINISHED))
-    waiting = exists().where(MessageRow.session_id == session_id, MessageRow.sequence.is_(None))
-    statement = select(
-        SessionRow.id, SessionRow.scope, SessionRow.root_session_id, or_(running, waiting).label("busy")
-    ).where(SessionRow.id == session_id, SessionRow.user_id == user_id)
-    found = (await connection.execute(statement)).first()
+    found = (await connection.execute(TO_POST_TO, {"session": session_id, "user": user_id})).first()
     if found is None:
         raise NotFoundError(f"There is no session {session_id}.")
     return found
@@ -121,7 +126,7 @@ async def start_turn(connection: AsyncConnection, turn: TurnRef, values: dict[st
         )
         .values(status=TurnStatus.FAILED, error=ENDED_WITHOUT_WORD, ended_at=values["started_at"])
     )
-    if await connection.scalar(select(TurnRow.turn_id).where(TurnRow.turn_id == turn.turn_id)):
+    if await connection.scalar(TURN_STATUS, {"turn": turn.turn_id}):
         return
     await connection.execute(
         insert(TurnRow).values(
@@ -136,7 +141,7 @@ async def start_turn(connection: AsyncConnection, turn: TurnRef, values: dict[st
 
 async def end_turn(connection: AsyncConnection, progress: Progress, values: dict[str, Any]) -> bool:
     """Store how a turn ended; False when that is stored already."""
-    exists = await connection.scalar(select(TurnRow.status).where(TurnRow.turn_id == progress.turn_id))
+    exists = await connection.scalar(TURN_STATUS, {"turn": progress.turn_id})
     final = {
         "status": progress.status,
         "error": storable(progress.error) if progress.error is not None else None,
@@ -207,7 +212,7 @@ async def newest_turns(connection: AsyncConnection, session_ids: Sequence[str]) 
 
 async def book(connection: AsyncConnection, values: dict[str, Any]) -> None:
     """Enter one model call into the ledger, once."""
-    if not await connection.scalar(select(LedgerRow.id).where(LedgerRow.id == values["id"])):
+    if not await connection.scalar(BOOKED, {"entry": values["id"]}):
         await connection.execute(insert(LedgerRow), values)
 
 

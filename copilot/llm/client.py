@@ -7,6 +7,7 @@ typed models costs 30 ms of CPU per 200 chunks and the worker's CPU is what limi
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import httpx2
@@ -26,6 +27,7 @@ HEADERS = {
 }
 CALL_HEADER = "x-longhaul-call"
 LINE_MAX = 32 * 1024 * 1024
+LAST_BYTES_S = 0.05
 PRECISION = 0.02  # how exactly the idle time-out is kept; moving it with every chunk costs more than decoding it
 
 
@@ -64,8 +66,10 @@ class ModelClient:
                     options={"headers": {**HEADERS, CALL_HEADER: call_key}},
                 )
                 extended = loop.time()
-                async for line in _data_lines(response):
+                lines = _data_lines(response)
+                async for line in lines:
                     if line == b"[DONE]":
+                        await _drain(lines)
                         return
                     try:
                         chunk = orjson.loads(line)
@@ -100,6 +104,14 @@ async def _data_lines(response: "AsyncAPIResponse[Any]") -> AsyncIterator[bytes]
                 yield line[5:].strip()
     if held.startswith(b"data:"):
         yield held[5:].strip()
+
+
+async def _drain(lines: AsyncIterator[bytes]) -> None:
+    """Take the end of the response too, which comes with the last line: only then is the connection used again."""
+    with suppress(TimeoutError, httpx2.HTTPError):
+        async with asyncio.timeout(LAST_BYTES_S):
+            async for _ in lines:
+                pass
 
 
 def _raise_error_in(chunk: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ TURN = TurnRef(session_id="s", turn_id="t", user_id="u", published=False)
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = tmp_path_factory.mktemp("activities") / "longhaul.db"
-    upgrade(f"sqlite+aiosqlite:///{found}")
+    upgrade(f"sqlite+inline:///{found}")
     return found
 
 
@@ -32,7 +32,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def deps(template: Path, tmp_path: Path) -> AsyncIterator[Deps]:
     """With one session."""
     await asyncio.to_thread(shutil.copy, template, tmp_path / "longhaul.db")
-    database = Database(f"sqlite+aiosqlite:///{tmp_path / 'longhaul.db'}")
+    database = Database(f"sqlite+inline:///{tmp_path / 'longhaul.db'}")
     async with database.write() as connection:
         await sessions.create(connection, {"id": TURN.session_id, "user_id": TURN.user_id})
     nothing = cast("Any", None)

@@ -7,6 +7,7 @@ from sqlalchemy import pool
 from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from copilot.db import inline_sqlite  # noqa: F401  # registers its driver
 from copilot.db.models import Base
 
 
