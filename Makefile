@@ -28,7 +28,7 @@ check: setup ## Format, lint, types and the tests that need no servers. Under a 
 
 test: setup ## All tests, with PostgreSQL, Redis and Temporal as real servers. ARGS="-k name" picks some.
 	@scripts/test_setup
-	$(PYTHON) -m pytest -n 3 --dist loadfile $(ARGS)
+	$(PYTHON) -m pytest -n 4 --dist worksteal $(ARGS)
 
 bench: setup ## The benchmarks in bench/.
 	$(PYTHON) -m bench $(ARGS)

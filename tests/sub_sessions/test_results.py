@@ -117,17 +117,17 @@ async def test_a_failed_one_reads_error(product: Product) -> None:
 
 async def test_cancel_stops_all_below_also_detached_ones(product: Product) -> None:
     session = await product.api.create_session()
-    prompt = "delegate detached: (delegate: wait 60 s); (wait 60 s)"
+    prompt = "delegate detached: (delegate: wait 60 s); (delegate: wait 60 s)"
     child = (await use(product, session, RUN, prompt=prompt)).json["sub_session_id"]
     below = await sub_of(product, child, 2)
-    (leaf,) = await sub_of(product, below[0])
-    assert set(await running(product, [child, *below, leaf])) == {*below, leaf}
+    leaves = [leaf for one in below for leaf in await sub_of(product, one)]
+    assert set(await running(product, [child, *below, *leaves])) == {*below, *leaves}
     finished = (await use(product, session, GET, sub_session_id=child, cancel=True)).json
     assert (finished["status"], finished["message"]) == ("completed", "It has finished. There was nothing to stop.")
     stopped = (await use(product, child, GET, sub_session_id=below[0])).json
     assert stopped["status"] == "cancelled"
-    await nothing_runs(product, [child, *below, leaf])
-    assert [n["status"] for n in walk(await tree(product, session))][2:] == ["cancelled"] * 3
+    await nothing_runs(product, [child, *below, *leaves])
+    assert [n["status"] for n in walk(await tree(product, session))][2:] == ["cancelled"] * 4
 
 
 async def test_cancel_of_one_that_runs(product: Product) -> None:
