@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -29,6 +30,7 @@ from activities.tools import ToolActivities
 from activities.turns import TurnActivities
 from copilot import redis, temporal
 from copilot.db.database import Database
+from copilot.errors import UnavailableError
 from copilot.llm.client import ModelClient
 from copilot.settings import Settings, SettingsError, load_settings
 from copilot.stack.search_attributes import register
@@ -38,6 +40,7 @@ from workflows.sub_session import SubSessionWorkflow
 from workflows.turn import TurnWorkflow
 
 log = logging.getLogger("longhaul.worker")
+CONNECT_PATIENCE_S, CONNECT_PAUSE_S = 60.0, 1.0
 # Importing our modules anew for every replayed run would take time and find nothing.
 RESTRICTIONS = SandboxRestrictions.default.with_passthrough_modules("activities", "copilot", "pydantic", "workflows")
 
@@ -109,8 +112,9 @@ async def run(settings: Settings, tools: Registry) -> None:
         stack.push_async_callback(streams.aclose)
         model = ModelClient(settings)
         stack.push_async_callback(model.close)
-        client = await temporal.connect(settings, runtime=_runtime(settings))
-        await register(client)
+        client = await _connected(settings, stop)
+        if client is None:
+            return
         deps = Deps(settings=settings, db=db, redis=streams, model=model, tools=tools, temporal=client)
         async with build(client, deps):
             log.info("worker ready on task queue %s", settings.task_queue)
@@ -120,6 +124,28 @@ async def run(settings: Settings, tools: Registry) -> None:
             log.info("worker drains for up to %g s", settings.shutdown_grace)
 
 
+async def _connected(settings: Settings, stop: asyncio.Event) -> Client | None:
+    """Temporal's client, as soon as it answers: it may be started later, or again. None: asked to stop meanwhile.
+
+    Raises:
+        UnavailableError: it did not answer for a minute; whoever supervises this process starts it anew.
+    """
+    runtime, patience = _runtime(settings), time.monotonic() + CONNECT_PATIENCE_S
+    while not stop.is_set():
+        try:
+            async with temporal.reachable(settings.temporal_rpc_timeout):
+                client = await temporal.connect(settings, runtime=runtime)
+                await register(client)
+                return client
+        except UnavailableError:
+            if time.monotonic() > patience:
+                raise
+            log.warning("Temporal at %s does not answer; the worker waits for it", temporal.address(settings))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), CONNECT_PAUSE_S)
+    return None
+
+
 def _runtime(settings: Settings) -> Runtime | None:
     if not settings.worker_metrics_port:
         return None
@@ -127,7 +153,7 @@ def _runtime(settings: Settings) -> Runtime | None:
 
 
 def main() -> int:
-    """The process; 0 after a clean stop, 2 for a wrong setting."""
+    """The process; 0 after a clean stop, 1 without Temporal, 2 for a wrong setting."""
     try:
         settings = load_settings()
         tools = load_tools(settings.tools) if settings.tools else default_tools()
@@ -137,7 +163,11 @@ def main() -> int:
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     with contextlib.suppress(KeyboardInterrupt):
-        uvloop.run(run(settings, tools))
+        try:
+            uvloop.run(run(settings, tools))
+        except UnavailableError as error:
+            sys.stderr.write(f"{error} (TEMPORAL_ADDRESS: {temporal.address(settings)})\n")
+            return 1
     return 0
 
 

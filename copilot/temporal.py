@@ -34,6 +34,12 @@ def workflow_id(session_id: str) -> str:
     return f"turn:{session_id}"
 
 
+def address(settings: Settings) -> str:
+    """Where Temporal is: our setting, else what Temporal's own tools are told."""
+    told = ClientConfig.load_client_connect_config().get("target_host")
+    return settings.temporal_address or told or DEFAULT_ADDRESS
+
+
 async def connect(
     settings: Settings,
     *,
@@ -48,8 +54,7 @@ async def connect(
     `lazy`: connect with the first call, so a process can start before Temporal does.
     """
     config = ClientConfig.load_client_connect_config()
-    if settings.temporal_address or "target_host" not in config:
-        config["target_host"] = settings.temporal_address or DEFAULT_ADDRESS
+    config["target_host"] = address(settings)
     if "temporal_namespace" in settings.model_fields_set or "namespace" not in config:
         config["namespace"] = settings.temporal_namespace
     return await Client.connect(

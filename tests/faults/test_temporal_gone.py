@@ -6,6 +6,7 @@ from uuid import uuid4
 
 from tests.faults.support import api_raised_nothing, next_message_works, same_as_stored
 from tests.harness.checks import check_rows
+from tests.harness.grammar import check_stream
 from tests.harness.product import Product
 from tests.harness.streamlog import StreamLog
 from tests.harness.wait import until
@@ -110,3 +111,20 @@ async def test_longer_than_a_heartbeat_may_take(product: Product) -> None:
     assert found.turns[session][0].status == "completed"
     assert len(found.ledger) == 1
     await next_message_works(product, session)
+
+
+async def test_a_worker_that_starts_before_it(product: Product) -> None:
+    """It waits and says what for; SIGTERM ends it meanwhile; it works as soon as Temporal does."""
+    [worker] = product.workers
+    await product.terminate(worker)
+    await product.servers.temporal.stop()
+    waiting = await product.start_worker(ready=False)
+    await until(lambda: "does not answer" in waiting.tail(), limit=30, what="the worker says what it waits for")
+    await product.terminate(waiting)
+    waiting.start()
+    await product.servers.temporal.start()
+    await product.until_ready(waiting, 60)
+    session = await product.api.create_session()
+    assert "42" in check_stream(await product.api.stream(session, "6*7")).text()
+    await product.terminate(waiting)
+    product.workers.remove(waiting)
