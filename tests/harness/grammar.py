@@ -90,20 +90,24 @@ def _number(id_: str) -> tuple[int, int]:
 
 
 def grammar_problems(log: StreamLog) -> Iterable[str]:
-    """Everything about this stream that the contract does not allow."""
+    """Everything about this stream that the contract does not allow.
+
+    `data-voided` with `all` says that the stream begins anew, because nobody knows any more what the client has.
+    """
     if log.headers.get("x-vercel-ai-ui-message-stream") != "v1":
         yield "the header x-vercel-ai-ui-message-stream is missing"
-    events = log.events[:-1] if log.finished else log.events
+    anew = [n for n, event in enumerate(log.events, 1) if event.part and event.part.get("data", {}).get("all")]
+    events = log.events[anew[-1] if anew else 0 : -1 if log.finished else None]
+    types = [event.type for event in events]
     if not events or events[0].type != "start":
-        yield f"does not begin with start: {log.types[:3]}"
+        yield f"does not begin with start: {types[:3]}"
     if not log.finished or log.types[-2:-1] != ["finish"]:
         yield f"does not end with finish and {DONE}: {log.types[-3:]}"
-    for kind in ("start", "finish", DONE):
-        if log.count(kind) != 1:
-            yield f"{log.count(kind)} × {kind}"
-    for kind in ("abort", "error"):
-        if log.count(kind) > 1:
-            yield f"{log.count(kind)} × {kind}"
+    if log.count(DONE) != 1:
+        yield f"{log.count(DONE)} × {DONE}"
+    for kind, least in (("start", 1), ("finish", 1), ("abort", 0), ("error", 0)):
+        if not least <= types.count(kind) <= 1:
+            yield f"{types.count(kind)} × {kind}"
     state = _State()
     for index, event in enumerate(events):
         if problem := _problem(state, event):

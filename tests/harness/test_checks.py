@@ -139,3 +139,18 @@ def test_turns_that_overlap_mix_or_do_not_end_are_seen() -> None:
     mixed = [row(0, "user", "a"), row(1, "user", "b"), row(2, "assistant", "a")]
     late = turn_row("b", "completed", NOON + 2 * second, NOON + 3 * second)
     assert list(checks.turn_problems("s", mixed, [a, late]))
+
+
+def test_a_stream_that_begins_anew_is_judged_from_there() -> None:
+    """And one that begins twice without saying so is not well-formed."""
+    first: list[dict[str, Any]] = [{"type": "start", "messageId": "t"}, {"type": "start-step"}]
+    whole: list[dict[str, Any]] = [*first, {"type": "finish-step"}, {"type": "finish"}]
+    void: dict[str, Any] = {"type": "data-voided", "data": {"ids": [], "all": True}}
+    header = {"x-vercel-ai-ui-message-stream": "v1"}
+
+    def problems(parts: list[dict[str, Any]]) -> list[str]:
+        events = [StreamEvent(None, part, 0.0) for part in parts] + [StreamEvent(None, None, 0.0)]
+        return list(grammar_problems(StreamLog(200, headers=header, events=events)))
+
+    assert problems([*first, void, *whole]) == []
+    assert "2 × start" in problems([*first, *whole])
