@@ -52,7 +52,7 @@ async def _person(product: Product, run: Race, session: str, messages: int, chan
         if live.log.status == 200:
             await live.until_seen("text-end", limit=60)
         else:  # into a turn that ran already; only one that is seen from its beginning is hit at its end
-            await product.api.wait_for_turn(session, live.log.body["turn_id"], limit=90)
+            await product.api.wait_for_turn(session, live.log.headers["x-longhaul-turn-id"], limit=90)
         run.how["streamed" if live.log.status == 200 else "joined"] += 1
         for _ in range(chance.randint(1, 2)):
             await asyncio.sleep(chance.uniform(0, AIM_S))
