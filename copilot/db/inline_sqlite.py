@@ -1,8 +1,8 @@
 """SQLite for SQLAlchemy's asyncio engines, without a thread for each connection.
 
-A statement of ours takes SQLite some ten microseconds; sending it to another thread and back, four times as `aiosqlite`
-does, takes a hundred times as long and made up a third of a turn. So statements run where they are, and the one thing
-that may take long, waiting for another process' lock, is `Database`'s to do: connections here never wait.
+`aiosqlite` hands each step of a statement to another thread and back; for statements as short as ours that cost more
+than they did (figures: docs/performance.md). So they run where they are, and the one thing that may take long, waiting
+for another process' lock, is `Database`'s to do: connections here never wait. A slow disk holds the event loop up.
 """
 
 import sqlite3

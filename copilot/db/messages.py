@@ -20,7 +20,7 @@ from copilot.errors import InboxFullError, NotFoundError
 NAMESPACE = UUID("5f1f4a8e-6f0a-4f55-9d8c-2f4b8f6c1d77")
 IN_CONVERSATION = MessageRow.sequence.is_not(None)
 ROWS = select(*MessageRow.__table__.columns)
-# Statements of every turn are built once: building one costs more than SQLite takes to run it.
+# Statements of every turn are built once: building them showed in the worker's profile.
 INSERT = insert(MessageRow)
 LOCK = (
     update(SessionRow)
