@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 from temporalio.client import Client, Interceptor, Plugin
 from temporalio.contrib.pydantic import pydantic_data_converter
-from temporalio.envconfig import ClientConfig
+from temporalio.envconfig import ClientConfig, ClientConnectConfig
 from temporalio.runtime import Runtime
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -34,10 +34,19 @@ def workflow_id(session_id: str) -> str:
     return f"turn:{session_id}"
 
 
+def _config(settings: Settings) -> ClientConnectConfig:
+    """What Temporal's own tools are told, our settings first."""
+    config = ClientConfig.load_client_connect_config()
+    if settings.temporal_address or "target_host" not in config:
+        config["target_host"] = settings.temporal_address or DEFAULT_ADDRESS
+    if "temporal_namespace" in settings.model_fields_set or "namespace" not in config:
+        config["namespace"] = settings.temporal_namespace
+    return config
+
+
 def address(settings: Settings) -> str:
-    """Where Temporal is: our setting, else what Temporal's own tools are told."""
-    told = ClientConfig.load_client_connect_config().get("target_host")
-    return settings.temporal_address or told or DEFAULT_ADDRESS
+    """Where Temporal is."""
+    return _config(settings)["target_host"]
 
 
 async def connect(
@@ -53,12 +62,8 @@ async def connect(
 
     `lazy`: connect with the first call, so a process can start before Temporal does.
     """
-    config = ClientConfig.load_client_connect_config()
-    config["target_host"] = address(settings)
-    if "temporal_namespace" in settings.model_fields_set or "namespace" not in config:
-        config["namespace"] = settings.temporal_namespace
     return await Client.connect(
-        **config,
+        **_config(settings),
         data_converter=pydantic_data_converter,
         interceptors=interceptors,
         plugins=plugins,

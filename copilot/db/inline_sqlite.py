@@ -16,8 +16,6 @@ from sqlalchemy.engine.interfaces import ConnectArgsType
 from sqlalchemy.pool import AsyncAdaptedQueuePool, Pool
 from sqlalchemy.util.concurrency import await_
 
-DRIVER = "sqlite+inline"
-
 
 class Cursor(sqlite3.Cursor):
     """Holds all rows as soon as there are any, so results can be read when their transaction has ended."""
@@ -80,4 +78,4 @@ async def _nothing() -> None:
     """SQLAlchemy takes a driver that never awaits for one that blocks by mistake."""
 
 
-registry.register(DRIVER.replace("+", "."), __name__, InlineSQLite.__name__)
+registry.register("sqlite.inline", __name__, InlineSQLite.__name__)

@@ -8,7 +8,6 @@ from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSe
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
-from copilot.errors import UnavailableError
 from copilot.stack.errors import StackError
 from copilot.stack.parts import SEARCH_ATTRIBUTES
 from copilot.temporal import NOT_NOW
@@ -21,7 +20,7 @@ async def register(client: Client) -> None:
 
     Raises:
         StackError: one exists with another type, or this client may not add them.
-        UnavailableError: Temporal cannot be reached.
+        RPCError: Temporal cannot be reached now.
     """
     try:
         present = await client.operator_service.list_search_attributes(
@@ -45,8 +44,8 @@ async def register(client: Client) -> None:
     except RPCError as error:
         if error.status == RPCStatusCode.ALREADY_EXISTS:  # another worker was faster
             return
-        if error.status in NOT_NOW:
-            raise UnavailableError("Temporal") from error
+        if error.status in NOT_NOW:  # `temporal.reachable` gives that its name
+            raise
         flags = " ".join(f"--name {name} --type Keyword" for name in NAMES)
         raise StackError(
             f"cannot register search attributes in Temporal namespace {client.namespace!r} ({error.status.name}: "
