@@ -109,13 +109,17 @@ class Live:
         """A turn's progress: its workflow's word while it runs, its row's afterwards, what is known in between.
 
         Raises:
-            UnavailableError: it has no row, and Temporal does not say whether it runs.
+            UnavailableError: it has no row, or none that can be read, and Temporal does not say how it stands.
         """
-        row = await self._row(session_id, turn_id)
+        try:
+            row = await self._row(session_id, turn_id)
+        except UnavailableError:
+            if (told := await self._told(session_id, turn_id)) is None:
+                raise
+            return told
         if row is not None and TurnStatus(row.status).final:
             return from_row(row)
-        told = await self.query(session_id)
-        if told is not None and told.turn_id == turn_id:
+        if (told := await self._told(session_id, turn_id)) is not None:
             return told
         try:
             running = await self.running(session_id)
@@ -130,6 +134,10 @@ class Live:
             return from_row(row) if row is not None else None
         ended = {"status": TurnStatus.FAILED, "error": sessions.ENDED_WITHOUT_WORD}
         return from_row(row).model_copy(update=ended)
+
+    async def _told(self, session_id: str, turn_id: str) -> Progress | None:
+        told = await self.query(session_id)
+        return told if told is not None and told.turn_id == turn_id else None
 
     async def _as_stored(self, row: Row[Any]) -> Progress:
         """A running turn that does not answer: what its rows tell."""

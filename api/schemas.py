@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.engine import Row
 
+from api.owned import SessionRecord
 from copilot.contracts import Scope, TurnStatus, Usage
 
 ToolNames = Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=200)]
@@ -56,10 +57,11 @@ class Session(Answer):
     updated_at: datetime
 
 
-def session_fields(row: Row[Any]) -> dict[str, Any]:
-    """A session's row as the fields of `Session`."""
-    scope = Scope.model_validate(row.scope or {})
-    return {**row._mapping, **scope.model_dump(include={"allow_tools", "deny_tools", "dry_run"})}
+def session_fields(row: Row[Any] | SessionRecord) -> dict[str, Any]:
+    """A session as the fields of `Session`."""
+    record = SessionRecord.model_validate(row)
+    scope = Scope.model_validate(record.scope or {})
+    return {**record.model_dump(), **scope.model_dump(include={"allow_tools", "deny_tools", "dry_run"})}
 
 
 class Sessions(Answer):

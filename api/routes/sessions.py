@@ -12,6 +12,7 @@ from sqlalchemy.engine import Row
 from temporalio.service import RPCError, RPCStatusCode
 
 from api.context import Context, Ctx, OwnSession
+from api.owned import SessionRecord
 from api.problems import RESPONSES, invalid
 from api.schemas import (
     ActiveTurn,
@@ -56,8 +57,9 @@ async def create(user: User, context: Ctx, body: NewSession | None = None) -> Se
     }
     async with context.database.write() as connection:
         await sessions.create(connection, values)
-        row = await sessions.get(connection, session_id, user)
-    return Session.model_validate(session_fields(row))
+        made = SessionRecord.model_validate(await sessions.get(connection, session_id, user))
+    await context.sessions.keep(made)
+    return Session.model_validate(session_fields(made))
 
 
 @router.get("/sessions", summary="List sessions")
@@ -169,6 +171,7 @@ async def delete(session: OwnSession, context: Ctx) -> Response:
     await asyncio.gather(*(_end(context, session_id) for session_id in doomed))
     async with context.database.write() as connection:
         await sessions.remove(connection, doomed)
+    await context.sessions.forget(doomed)
     return Response(status_code=204)
 
 

@@ -1,6 +1,6 @@
 """Hand in a message and watch its turn; resume watching."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import JSONResponse, Response
@@ -9,6 +9,7 @@ from api import metrics
 from api.body import Message, parse, read_body
 from api.context import Context, Ctx, OwnSession, SessionId
 from api.kernel import Delivery
+from api.owned import SessionRecord
 from api.problems import RESPONSES, TOO_MANY
 from api.schemas import Queued, Taken
 from api.services import User
@@ -145,11 +146,11 @@ async def resume(
     return TurnEvents(context.services, context.live, session.id, found, after).response()
 
 
-async def _turn_to_resume(context: Context, session: Any, turn_id: str | None, after: str | None) -> str | None:
+async def _turn_to_resume(
+    context: Context, session: SessionRecord, turn_id: str | None, after: str | None
+) -> str | None:
     if turn_id is not None:
-        async with context.database.read() as connection:
-            row = await sessions.get_turn(connection, session.id, turn_id)
-        if row is None and not await context.live.runs(session.id, turn_id):
+        if not await _is_known(context, session.id, turn_id):
             raise NotFoundError(f"There is no turn {turn_id} of session {session.id}.")
         return turn_id
     running = await active_turn_id(context, session.id)
@@ -161,6 +162,17 @@ async def _turn_to_resume(context: Context, session: Any, turn_id: str | None, a
     async with context.database.read() as connection:
         newest = (await sessions.newest_turns(connection, [session.id])).get(session.id)
     return newest.turn_id if newest is not None and await _streams(context, newest.turn_id, after) else None
+
+
+async def _is_known(context: Context, session_id: str, turn_id: str) -> bool:
+    try:
+        async with context.database.read() as connection:
+            known = await sessions.get_turn(connection, session_id, turn_id) is not None
+    except UnavailableError:
+        if await context.live.runs(session_id, turn_id):
+            return True
+        raise
+    return known or await context.live.runs(session_id, turn_id)
 
 
 async def active_turn_id(context: Context, session_id: str) -> str | None:

@@ -8,6 +8,7 @@ from sqlalchemy.engine import Row
 
 from api.context import Context, Ctx, OwnSession
 from api.live import from_row
+from api.owned import SessionRecord
 from api.problems import RESPONSES
 from api.schemas import NodeProgress, TreeNode
 from copilot.contracts import Progress, Scope, TurnStatus, Usage
@@ -23,13 +24,13 @@ async def tree(session: OwnSession, context: Ctx) -> TreeNode:
     """Status, progress and cost of each."""
     async with context.database.read() as connection:
         family = await sessions.below(connection, session.root_session_id or session.id)
-        rows = [session, *(row for row in family if session.id in _scope(row).ancestors)]
+        rows = [session, *(r for r in map(SessionRecord.model_validate, family) if session.id in _scope(r).ancestors)]
         ids = [row.id for row in rows]
         newest = await sessions.newest_turns(connection, ids)
         usage = await sessions.spent(connection, ids)
     gate = asyncio.Semaphore(ASK_AT_ONCE)
 
-    async def standing(row: Row[Any]) -> Progress | None:
+    async def standing(row: SessionRecord) -> Progress | None:
         turn = newest.get(row.id)
         if turn is not None and TurnStatus(turn.status).final and row.id != session.id:
             return from_row(turn)
@@ -46,11 +47,11 @@ async def tree(session: OwnSession, context: Ctx) -> TreeNode:
     return nodes[session.id]
 
 
-def _scope(row: Row[Any]) -> Scope:
+def _scope(row: SessionRecord) -> Scope:
     return Scope.model_validate(row.scope or {})
 
 
-def _node(row: Row[Any], now: Progress | None, usage: Usage) -> TreeNode:
+def _node(row: SessionRecord, now: Progress | None, usage: Usage) -> TreeNode:
     progress = None
     if now is not None:
         progress = NodeProgress(

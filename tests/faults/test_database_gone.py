@@ -3,9 +3,11 @@
 import asyncio
 import time
 from typing import Any
+from uuid import uuid4
 
 import httpx2
 import pytest
+from temporalio.api.enums.v1 import EventType
 
 from copilot.temporal import workflow_id
 from tests.faults.support import api_raised_nothing, next_message_works, same_as_stored
@@ -18,6 +20,7 @@ from tests.harness.wait import until
 PRODUCT = {"backend": "postgresql", "own_postgres": True, "settings": {"LONGHAUL_MODEL_SMALL": ""}}
 AWAY_S = 6.0
 QUICK = 8.0
+CANCEL_REQUESTED = EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCEL_REQUESTED
 
 
 def database(product: Product) -> PostgresServer:
@@ -44,13 +47,24 @@ async def api_without_rows(product: Product, session: str, turn_id: str) -> None
         says_503(product, "GET", f"/sessions/{session}"),
         says_503(product, "POST", f"/sessions/{session}/messages", json={"message": "hello"}),
         says_503(product, "POST", f"/sessions/{session}/stream", json={"message": "hello"}),
-        says_503(product, "GET", f"/sessions/{session}/stream"),
-        says_503(product, "GET", f"/sessions/{session}/turns/{turn_id}"),
         says_503(product, "GET", f"/sessions/{session}/tree"),
-        says_503(product, "POST", f"/sessions/{session}/cancel"),
     )
+    await still_watched(product, session, turn_id)
     assert (await product.api.http.get("/healthz")).status_code == 200
     assert (await product.api.http.get("/readyz")).status_code == 503
+
+
+async def still_watched(product: Product, session: str, turn_id: str) -> None:
+    """Whose session it is, Redis knows; how the turn stands, Temporal does. Of strangers' sessions nobody learns."""
+    resumed = await product.api.resume(session, cut_after=3)
+    assert (resumed.status, resumed.turn_id) == (200, turn_id)
+    assert resumed.types[:2] == ["start", "start-step"]
+    named = await product.api.resume(session, cut_after=1, turn_id=turn_id)
+    assert (named.status, named.turn_id) == (200, turn_id)
+    progress = await product.api.progress(session, turn_id)
+    assert (progress["turn_id"], progress["status"], progress["round"]) == (turn_id, "running", 1)
+    await says_503(product, "GET", f"/sessions/{session}/turns/{uuid4()}")
+    await says_503(product, "GET", f"/sessions/{uuid4()}/stream")
 
 
 async def completions(product: Product, turn_id: str) -> dict[str, int]:
@@ -160,9 +174,16 @@ async def test_stop_while_the_answer_waits(product: Product) -> None:
         return await completions(product, turn) == {"1": 1}
 
     await until(answered, what="the model has said all")
+    # The API has the session's copy and Temporal takes the request; it waits for the turn's end, which waits for rows.
+    stop = asyncio.create_task(product.api.call("POST", f"/sessions/{session}/cancel"))
     handle = (await product.temporal()).get_workflow_handle(workflow_id(session))
-    await handle.cancel()
+
+    async def asked() -> bool:
+        return any([event.event_type == CANCEL_REQUESTED async for event in handle.fetch_history_events()])
+
+    await until(asked, what="the workflow was asked to stop")
     await database(product).start()
+    assert (await stop).status == 200
     log = check_stream(await live.done(60))
     found = await check_rows(product.database, sessions=[session], answered=False)
     assert found.turns[session][0].status == "cancelled"
