@@ -4,6 +4,7 @@ They are processes like any other, to be killed, stopped and drained. That the p
 nothing, is for the tests of the stack.
 """
 
+import contextlib
 import importlib
 import multiprocessing
 import os
@@ -68,6 +69,8 @@ def _run(module: str, log: Path, env: Mapping[str, str], cwd: Path) -> None:
     os.chdir(cwd)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = [module]
+    with contextlib.suppress(OSError):  # not on every system
+        Path("/proc/self/comm").write_text(module[:15])
     sys.exit(importlib.import_module(module).main())
 
 
