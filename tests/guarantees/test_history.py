@@ -16,9 +16,10 @@ async def history_of_a_tool_turn(product: Product, past: int) -> tuple[int, int]
     A machine under load adds workflow tasks here and there, which say nothing about the turn.
     """
     found = []
-    for _ in range(3):
-        session = await product.api.create_session()
+    session = await product.api.create_session()
+    if past:
         await fill(product, session, past)
+    for _ in range(3):
         turn = await product.api.start(session, "What is 6*7? Be so kind as to tell me.")
         assert (await product.api.wait_for_turn(session, turn))["status"] == "completed"
         await product.api.until_idle(session)
@@ -32,13 +33,19 @@ async def history_of_a_tool_turn(product: Product, past: int) -> tuple[int, int]
 async def fill(product: Product, session: str, past: int) -> None:
     """Give a session a long past."""
     text = "Some sentence that somebody has said at some time. " * 3
-    for start in range(0, past, 500):
-        rows = [
-            {"id": messages.row_id(session, "past", n), "role": ("user", "assistant")[n % 2], "content": f"{n}: {text}"}
-            for n in range(start, start + 500)
-        ]
-        async with product.database.write() as connection:
-            await messages.append(connection, session, rows)
+    rows = [
+        {
+            "id": messages.row_id(session, "past", n),
+            "session_id": session,
+            "sequence": n,
+            "role": ("user", "assistant")[n % 2],
+            "content": f"{n}: {text}",
+        }
+        for n in range(past)
+    ]
+    async with product.database.write() as connection:
+        await connection.execute(messages.INSERT, rows)
+        await connection.execute(messages.ADVANCE, {"session": session, "following": past})
 
 
 async def test_history_does_not_grow_with_the_conversation(product: Product) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select, true
 from sqlalchemy.engine import Row
+from sqlalchemy.orm import InstrumentedAttribute
 
 from copilot.contracts import TurnStatus
 from copilot.db.database import Database
@@ -31,26 +32,24 @@ class Stored:
 
 async def stored(database: Database, sessions: Iterable[str] | None = None) -> Stored:
     """Read the rows of these sessions (of all, if none are named)."""
-    wanted = set(sessions) if sessions is not None else None
+    wanted = list(sessions) if sessions is not None else None
+
+    def of(column: InstrumentedAttribute[str]) -> ColumnElement[bool]:
+        return column.in_(wanted) if wanted is not None else true()
+
     messages: dict[str, list[Row[Any]]] = defaultdict(list)
     turns: dict[str, list[Row[Any]]] = defaultdict(list)
+    rows = select(*MessageRow.__table__.columns).where(of(MessageRow.session_id)).order_by(MessageRow.sequence)
+    ends = select(*TurnRow.__table__.columns).where(of(TurnRow.session_id)).order_by(TurnRow.started_at)
+    counters = select(SessionRow.id, SessionRow.next_sequence).where(of(SessionRow.id))
     async with database.read() as connection:
-        for row in await connection.execute(select(*MessageRow.__table__.columns).order_by(MessageRow.sequence)):
+        for row in await connection.execute(rows):
             messages[row.session_id].append(row)
-        for row in await connection.execute(select(*TurnRow.__table__.columns).order_by(TurnRow.started_at)):
+        for row in await connection.execute(ends):
             turns[row.session_id].append(row)
-        ledger = (await connection.execute(select(*LedgerRow.__table__.columns))).all()
-        numbers = {row.id: row for row in await connection.execute(select(SessionRow.id, SessionRow.next_sequence))}
-
-    def mine(session: str) -> bool:
-        return wanted is None or session in wanted
-
-    return Stored(
-        {session: rows for session, rows in messages.items() if mine(session)},
-        {session: rows for session, rows in turns.items() if mine(session)},
-        [row for row in ledger if mine(row.session_id)],
-        {session: row.next_sequence for session, row in numbers.items() if mine(session)},
-    )
+        ledger = (await connection.execute(select(*LedgerRow.__table__.columns).where(of(LedgerRow.session_id)))).all()
+        numbers = {row.id: row.next_sequence for row in await connection.execute(counters)}
+    return Stored(messages, turns, ledger, numbers)
 
 
 def sequence_problems(session: str, rows: Sequence[Row[Any]], following: int | None) -> Iterable[str]:

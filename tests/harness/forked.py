@@ -11,22 +11,24 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.harness import guard
 
-PRELOAD = ["worker", "api.__main__", "tests.harness.forked"]
+PRELOAD = ["worker", "api.__main__", "copilot.cli.app", "copilot.cli.repair", "tests.harness.forked"]
 READY_S = 60.0
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(PRELOAD)
 
 
 class Forked:
-    """A running `python -m MODULE`, with the words of `subprocess.Popen`. It dies with the process that started it."""
+    """A running `python -m MODULE ARGUMENTS`, with the words of `subprocess.Popen`. It dies with who started it."""
 
-    def __init__(self, module: str, log: Path, env: Mapping[str, str], cwd: Path) -> None:
-        self._process = _context.Process(target=_run, args=(module, log, dict(env), cwd), daemon=True)
+    def __init__(
+        self, module: str, log: Path, env: Mapping[str, str], cwd: Path, arguments: Sequence[str] = ()
+    ) -> None:
+        self._process = _context.Process(target=_run, args=(module, log, dict(env), cwd, tuple(arguments)), daemon=True)
         self._process.start()
         if self._process.pid is None:
             raise RuntimeError(f"{module} has no process id")
@@ -58,7 +60,7 @@ class Forked:
             time.sleep(0.001)
 
 
-def _run(module: str, log: Path, env: Mapping[str, str], cwd: Path) -> None:
+def _run(module: str, log: Path, env: Mapping[str, str], cwd: Path, arguments: Sequence[str]) -> None:
     os.setsid()
     guard.tie(os.getppid())
     output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -68,7 +70,7 @@ def _run(module: str, log: Path, env: Mapping[str, str], cwd: Path) -> None:
     os.environ.update(env)
     os.chdir(cwd)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.argv = [module]
+    sys.argv = [module, *arguments]
     with contextlib.suppress(OSError):  # not on every system
         Path("/proc/self/comm").write_text(module[:15])
     sys.exit(importlib.import_module(module).main())

@@ -117,11 +117,13 @@ class Process:
 
 
 class ModuleProcess(Process):
-    """`python -m MODULE`, for a module of ours with a `main`."""
+    """`python -m MODULE ARGUMENTS`, for a module of ours with a `main`."""
 
-    def __init__(self, name: str, module: str, log: Path, env: Mapping[str, str], cwd: Path) -> None:
+    def __init__(
+        self, name: str, module: str, log: Path, env: Mapping[str, str], cwd: Path, arguments: Sequence[str] = ()
+    ) -> None:
         super().__init__(name, (), log)
-        self._start = functools.partial(Forked, module, log, env, cwd)
+        self._start = functools.partial(Forked, module, log, env, cwd, arguments)
 
     def _spawn(self) -> Forked:
         return self._start()

@@ -1,6 +1,7 @@
 """One isolated Longhaul: its own task queue, rows and Redis database, as many workers and APIs as a test likes."""
 
 import asyncio
+import itertools
 import os
 import secrets
 import signal
@@ -67,6 +68,7 @@ class Product:
     _ready: dict[Process, Path] = field(default_factory=dict)
     _clients: list[ApiClient] = field(default_factory=list)
     _killed: set[Process] = field(default_factory=set)
+    _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
 
     async def prepare(self) -> None:
         """Make and migrate its database."""
@@ -158,6 +160,18 @@ class Product:
 
     def _process(self, name: str, module: str, environment: Mapping[str, str]) -> Process:
         return ModuleProcess(name, module, self.folder / f"{name}.log", environment, self.folder)
+
+    async def command(self, *arguments: str, limit: float = 60.0) -> tuple[int, str]:
+        """Run `longhaul ARGUMENTS` against it, and wait; the exit code, and what it said."""
+        name = f"longhaul-{next(self._numbers)}"
+        log = self.folder / f"{name}.log"
+        process = ModuleProcess(name, "copilot.cli", log, self.environment(), self.folder, arguments)
+        process.start()
+        try:
+            await until(lambda: not process.running, limit=limit, what=f"longhaul {' '.join(arguments)} ends")
+        finally:
+            process.kill()
+        return process.code or 0, log.read_text()
 
     def kill(self, process: Process) -> None:
         """`kill -9`; its exit code is not held against it."""

@@ -1,7 +1,6 @@
 """`longhaul sessions repair`: a session that an operator's hand has left stuck is explained and mended."""
 
 import asyncio
-import sys
 from uuid import uuid4
 
 from sqlalchemy import update
@@ -10,7 +9,6 @@ from copilot.cli.repair import ERROR
 from copilot.db import messages
 from copilot.db.models import SessionRow
 from copilot.llm import prompts
-from copilot.stack.commands import run_command
 from copilot.temporal import workflow_id
 from tests.harness.checks import check_rows
 from tests.harness.pool import MakeProduct
@@ -20,10 +18,9 @@ from tests.harness.wait import until
 
 async def repair(product: Product, session: str, *options: str) -> str:
     """Run the command as a person does; what it says."""
-    argv = [sys.executable, "-m", "copilot.cli", "sessions", "repair", session, *options]
-    done = await run_command(argv, seconds=60, env=product.environment(), cwd=product.folder)
-    assert done.code == 0, done.output
-    return done.output
+    code, said = await product.command("sessions", "repair", session, *options)
+    assert code == 0, said
+    return said
 
 
 async def working(product: Product, session: str, text: str) -> str:
@@ -109,7 +106,6 @@ async def test_a_message_that_never_reached_temporal(product: Product) -> None:
 
 
 async def test_no_such_session(product: Product) -> None:
-    argv = [sys.executable, "-m", "copilot.cli", "sessions", "repair", "nothing"]
-    done = await run_command(argv, seconds=60, env=product.environment(), cwd=product.folder)
-    assert done.code == 1
-    assert "There is no session nothing" in done.output
+    code, said = await product.command("sessions", "repair", "nothing")
+    assert code == 1
+    assert "There is no session nothing" in said
