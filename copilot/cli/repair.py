@@ -28,6 +28,7 @@ from copilot.llm import prompts
 from copilot.settings import Settings
 from copilot.streams.publisher import StreamPublisher
 
+CALLS, TURNS = 100_000, 1_000  # how far back is looked
 ERROR = "This turn was ended by hand: its workflow had been terminated or lost. What it had done until then is kept."
 
 
@@ -85,41 +86,45 @@ class Repair:
         known = {message.message_id for message in told.inbox} if told is not None else set()
         async with self._services.database.read() as connection:
             found = Findings(await sessions.get(connection, session_id), live)
-            alive = live.turn_id if live is not None else None
-            found.dead_turns = [
-                turn
-                for turn in await sessions.turns(connection, session_id, limit=1000)
-                if not TurnStatus(turn.status).final and turn.turn_id != alive
-            ]
-            calls = await messages.open_tool_calls(connection, session_id, last=100_000)
-            found.open_calls = [call for call in calls if call["turn_id"] != alive]
+            dead = await _unfinished(connection, session_id)
+            calls = await messages.open_tool_calls(connection, session_id, last=CALLS)
             waiting = await messages.waiting(connection, session_id)
-            # A live turn that does not answer (no worker, or one that is busy) may know of them: again does no harm.
-            found.waiting = [row for row in waiting if row.client_message_id not in known]
-            found.counter_behind = await _counter_behind(connection, found.session)
+            found.counter_behind = await _counter_behind(connection, session_id)
+        # The next turn may have begun while we looked, so whose rows are nobody's is known only now.
+        later = await self._live.running(session_id)
+        alive = {turn.turn_id for turn in (live, later) if turn is not None}
+        found.dead_turns = [turn for turn in dead if turn.turn_id not in alive]
+        found.open_calls = [call for call in calls if call["turn_id"] not in alive]
+        # A live turn that does not answer (no worker, or one that is busy) may know of them: again does no harm.
+        found.waiting = [row for row in waiting if row.client_message_id not in known]
         return found
 
     async def mend(self, found: Findings) -> None:
-        """Do what `explain` says.
+        """Do what `explain` says, as far as it still holds: a turn may have begun or ended since.
 
         Raises:
             UnavailableError: the database or Temporal cannot be reached; what was mended until then stays so.
         """
         session_id = found.session.id
         async with self._services.database.write() as connection:
-            if found.counter_behind is not None:
+            await messages.lock_session(connection, session_id)
+            if (following := await _counter_behind(connection, session_id)) is not None:
                 counter = update(SessionRow).where(SessionRow.id == session_id)
-                await connection.execute(counter.values(next_sequence=found.counter_behind))
+                await connection.execute(counter.values(next_sequence=following))
+            known = {turn.turn_id for turn in found.dead_turns}
+            dead = [turn for turn in await _unfinished(connection, session_id) if turn.turn_id in known]
+            unanswered = [(call["turn_id"], call["id"]) for call in found.open_calls]
             rows = [
                 messages.tool_row(c["turn_id"], c["round"], c["id"], c["name"], prompts.LOST_CALL, is_error=True)
-                for c in found.open_calls
+                for c in await messages.open_tool_calls(connection, session_id, last=CALLS)
+                if (c["turn_id"], c["id"]) in unanswered
             ]
-            rows += [_error_row(turn) for turn in found.dead_turns]
+            rows += [_error_row(turn) for turn in dead]
             if rows:
                 await messages.append(connection, session_id, rows)
-            for turn in found.dead_turns:
+            for turn in dead:
                 await _end(connection, turn)
-        for turn in found.dead_turns:
+        for turn in dead:
             await self._seal(turn)
         for row in found.waiting:
             message = Message(row.client_message_id, row.content, row.context, "fast", "standard")
@@ -157,12 +162,18 @@ async def _end(connection: AsyncConnection, turn: Row[Any]) -> None:
     await connection.execute(unended.values(**ended, progress=progress.model_dump(mode="json")))
 
 
-async def _counter_behind(connection: AsyncConnection, session: Row[Any]) -> int | None:
-    newest = await connection.scalar(
-        select(func.max(MessageRow.sequence)).where(MessageRow.session_id == session.id, messages.IN_CONVERSATION)
-    )
-    following = newest + 1 if newest is not None else 0
-    return following if session.next_sequence < following else None
+async def _unfinished(connection: AsyncConnection, session_id: str) -> list[Row[Any]]:
+    turns = await sessions.turns(connection, session_id, limit=TURNS)
+    return [turn for turn in turns if not TurnStatus(turn.status).final]
+
+
+async def _counter_behind(connection: AsyncConnection, session_id: str) -> int | None:
+    """What the counter should be, if it is less. One statement: a turn may append between two."""
+    newest = select(func.max(MessageRow.sequence)).where(MessageRow.session_id == session_id, messages.IN_CONVERSATION)
+    following = func.coalesce(newest.scalar_subquery() + 1, 0)
+    behind = select(following).where(SessionRow.id == session_id, SessionRow.next_sequence < following)
+    found: int | None = await connection.scalar(behind)
+    return found
 
 
 @asynccontextmanager

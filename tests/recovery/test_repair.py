@@ -5,10 +5,11 @@ from uuid import uuid4
 
 from sqlalchemy import update
 
-from copilot.cli.repair import ERROR
+from copilot.cli.repair import ERROR, connected
 from copilot.db import messages
 from copilot.db.models import SessionRow
 from copilot.llm import prompts
+from copilot.settings import load_settings
 from copilot.temporal import workflow_id
 from tests.harness.checks import check_rows
 from tests.harness.pool import MakeProduct
@@ -72,6 +73,32 @@ async def test_a_session_that_is_well(product: Product) -> None:
     assert "nothing is wrong" in said
     assert (await product.api.wait_for_turn(session, turn))["status"] == "completed"
     await check_rows(product.database, sessions=[session])
+
+
+async def test_beside_turns_that_come_and_go(product: Product) -> None:
+    """Whatever it sees half-way, it takes no living turn for a dead one, and sets no counter back."""
+    session = await product.api.create_session()
+    settings = load_settings(
+        database_url=product.database_url,
+        redis_url=product.servers.redis.url(product.redis_database),
+        temporal_address=product.servers.temporal.address,
+        task_queue=product.task_queue,
+    )
+    turns: list[str] = []
+
+    async def talk() -> None:
+        for _ in range(6):
+            turns.append(await product.api.start(session, "rounds 3"))
+            await product.api.wait_for_turn(session, turns[-1])
+
+    async with connected(settings) as mechanic:
+        talking = asyncio.create_task(talk())
+        while not talking.done():
+            await mechanic.mend(await mechanic.examine(session))
+        await talking
+    found = await check_rows(product.database, sessions=[session])
+    assert {turn.turn_id: turn.status for turn in found.turns[session]} == dict.fromkeys(turns, "completed")
+    assert not any(row.is_error for row in found.of(session))
 
 
 async def test_a_counter_that_was_set_back(product: Product) -> None:
