@@ -35,13 +35,15 @@ class Deps:
 
     def publisher(self, turn: TurnRef) -> StreamPublisher:
         info = activity.info()
+        # A workflow task that is done again elsewhere runs its local activities as first attempts: newer ones count.
+        attempt = int(info.started_time.timestamp() * 1000) if info.is_local else info.attempt
         return StreamPublisher(
             self.redis,
             turn.turn_id,
             flush_s=self.settings.stream_flush_ms / 1000,
             published=turn.published,
             # Ids of activities begin anew when a turn continues as new.
-            writer=Writer(f"{info.workflow_run_id}:{info.activity_id}", info.attempt),
+            writer=Writer(f"{info.workflow_run_id}:{info.activity_id}", attempt),
             news=ParentNews(self.redis, turn) if turn.parent_turn_id else None,
         )
 

@@ -24,9 +24,10 @@ CHECKPOINT_MAX_BYTES = 1_000_000
 def checkpoint(state: BaseModel) -> None:
     """Keep `state` for a retry of this activity: sent now, and again with every later heartbeat.
 
-    A state too large for a payload is not kept; the retry then does the work again.
+    A state too large for a payload is not kept; the retry then does the work again. So does a local activity, which
+    has no heartbeats: it is for what may be done again.
     """
-    if len(state.model_dump_json()) <= CHECKPOINT_MAX_BYTES:
+    if not activity.info().is_local and len(state.model_dump_json()) <= CHECKPOINT_MAX_BYTES:
         _checkpoint.get()[:] = [state]
         activity.heartbeat(state)
 

@@ -56,7 +56,9 @@ class ModelActivities:
         state = CallState.model_validate(details[0]) if details else CallState()
         async with self._deps.publisher(call.turn) as publisher:
             answer = await self._answer(call, state, publisher)
-        return answer.model_copy(update={"published": not publisher.broken})
+        tools = self._deps.tools
+        calls = [made.model_copy(update={"quick": tools.is_quick(made.name)}) for made in answer.tool_calls]
+        return answer.model_copy(update={"published": not publisher.broken, "tool_calls": calls})
 
     async def _answer(self, call: CallModel, state: CallState, publisher: StreamPublisher) -> ModelAnswer:
         deps = self._deps

@@ -114,9 +114,9 @@ class ToolActivities:
         )
         with storage_faults():
             async with self._deps.db.write() as connection:
-                await messages.append(connection, turn.session_id, [row])
+                first = await messages.append(connection, turn.session_id, [row])
         async with self._deps.publisher(turn) as publisher:
-            if activity.info().attempt == 1 or not await _published(publisher, call_id):
+            if (first and activity.info().attempt == 1) or not await _published(publisher, call_id):
                 publisher.put(tool_output_part(call_id, result.output, is_error=is_error))
         return ToolOutcome(tool_call_id=call_id, status=result.status, published=not publisher.broken)
 

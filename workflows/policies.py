@@ -70,6 +70,16 @@ def calling_model(limits: TurnLimits) -> dict[str, Any]:
     }
 
 
+def running_quick_tool(limits: TurnLimits) -> dict[str, Any]:
+    """Options of a tool run as a local activity: for tools that may be run again with their workflow task."""
+    return {
+        "start_to_close_timeout": timedelta(seconds=limits.tool_timeout),
+        "schedule_to_close_timeout": timedelta(seconds=limits.tool_timeout + limits.storage_window),
+        "local_retry_threshold": timedelta(seconds=10),
+        "retry_policy": TOOL_RETRY,
+    }
+
+
 def running_tool(limits: TurnLimits) -> dict[str, Any]:
     """Options of a tool run. Its own time-out is final; a dead worker or an absent database is not."""
     return {

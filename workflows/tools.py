@@ -64,20 +64,23 @@ class ToolRunner:
     async def _activity(self, answer: ModelAnswer, call: ToolCall) -> ToolOutcome:
         board = self._board
         limits = board.request.limits
+        given = RunTool(
+            turn=board.ref,
+            round=board.state.round,
+            message_id=answer.message_id,
+            tool_call_id=call.tool_call_id,
+            name=call.name,
+            scope=board.scope,
+            max_tries=limits.tool_tries,
+        )
+        summary = f"tool · {call.name}"
         try:
+            if call.quick:
+                return await workflow.execute_local_activity_method(
+                    ToolActivities.run_tool, given, summary=summary, **policies.running_quick_tool(limits)
+                )
             return await workflow.execute_activity_method(
-                ToolActivities.run_tool,
-                RunTool(
-                    turn=board.ref,
-                    round=board.state.round,
-                    message_id=answer.message_id,
-                    tool_call_id=call.tool_call_id,
-                    name=call.name,
-                    scope=board.scope,
-                    max_tries=limits.tool_tries,
-                ),
-                summary=f"tool · {call.name}",
-                **policies.running_tool(limits),
+                ToolActivities.run_tool, given, summary=summary, **policies.running_tool(limits)
             )
         except ActivityError as error:
             if is_cancelled_exception(error):

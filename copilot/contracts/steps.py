@@ -56,11 +56,15 @@ class CallModel(Contract):
 
 
 class ToolCall(Contract):
-    """A tool call of the model. `arguments` travel only for tools that the workflow itself performs."""
+    """A tool call of the model.
+
+    `arguments` travel only for tools that the workflow itself performs. `quick`: it runs within the workflow task.
+    """
 
     tool_call_id: str
     name: str
     arguments: str | None = None
+    quick: bool = False
 
 
 class ModelAnswer(Contract):

@@ -43,7 +43,7 @@ class Expression(BaseModel):
     expression: str = Field(max_length=1000, description="Arithmetic, e.g. (2 + 3) * 4 ** 2 / sqrt(16)")
 
 
-@tool(Expression, "Calculate an arithmetic expression exactly.")
+@tool(Expression, "Calculate an arithmetic expression exactly.", quick=True)
 async def calculator(arguments: Expression, context: ToolContext) -> str:  # noqa: ARG001
     return str(calculate(arguments.expression))
 

@@ -12,7 +12,7 @@ class Zone(BaseModel):
     timezone: str = Field("UTC", max_length=100, description="IANA name, e.g. Europe/Berlin")
 
 
-@tool(Zone, "The current date and time.")
+@tool(Zone, "The current date and time.", quick=True)
 async def current_time(arguments: Zone, context: ToolContext) -> str:  # noqa: ARG001
     try:
         zone = ZoneInfo(arguments.timezone)

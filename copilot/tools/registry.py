@@ -38,6 +38,8 @@ class Tool:
         run: does it; None for tools that the workflow performs itself (timers, sub-sessions).
         repeatable: whether it may run again when its worker died under it. If not, such a call ends as `lost`.
         changes: whether it has effects; a dry run only says what it would do.
+        quick: whether it computes for some milliseconds and does nothing else. It then runs within the workflow task
+            that asks for it, at a fraction of an activity's cost, and again whenever that task is done again.
     """
 
     name: str
@@ -46,6 +48,11 @@ class Tool:
     run: Callable[[Any, ToolContext], Awaitable[str]] | None
     repeatable: bool = True
     changes: bool = False
+    quick: bool = False
+
+    def __post_init__(self) -> None:
+        if self.quick and (self.changes or not self.repeatable):
+            raise ValueError(f"tool {self.name!r}: what changes something or must not run twice cannot be quick")
 
     @cached_property
     def schema(self) -> dict[str, Any]:
@@ -80,12 +87,17 @@ def describe(error: ValidationError) -> str:
 
 
 def tool(
-    arguments: type[BaseModel], description: str, *, repeatable: bool = True, changes: bool = False
+    arguments: type[BaseModel],
+    description: str,
+    *,
+    repeatable: bool = True,
+    changes: bool = False,
+    quick: bool = False,
 ) -> Callable[[Callable[[Any, ToolContext], Awaitable[str]]], Tool]:
     """Make a tool of an async function `(arguments, context) -> output`; its name is the function's."""
 
     def build(run: Callable[[Any, ToolContext], Awaitable[str]]) -> Tool:
-        return Tool(run.__name__, description, arguments, run, repeatable, changes)
+        return Tool(run.__name__, description, arguments, run, repeatable, changes, quick)
 
     return build
 
@@ -111,6 +123,11 @@ class Registry:
             reason = "is not allowed in this session" if found else "does not exist"
             raise ToolError(f"The tool {name!r} {reason}. Available: {names}.")
         return found
+
+    def is_quick(self, name: str) -> bool:
+        """Whether there is a tool of this name that says of itself that it is quick."""
+        found = self._tools.get(name)
+        return found is not None and found.quick
 
     def allowed(self, scope: Scope) -> list[Tool]:
         return [tool for tool in self._tools.values() if allowed(tool.name, scope)]

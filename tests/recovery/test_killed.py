@@ -81,7 +81,7 @@ async def test_between_row_and_report(make_product: MakeProduct) -> None:
     product = await make_product(own_redis=True, workers=0)
     await product.start_worker({"LONGHAUL_REDIS_TIMEOUT": "60"})
     session = await product.api.create_session()
-    turn = await product.api.start(session, "speak 40 [delay=20]")
+    turn = await product.api.start(session, "speak 60 [delay=50]")
 
     async def answered() -> bool:
         return bool((await product.servers.model.stats())["by_key"].get(f"{turn}:1"))
@@ -142,6 +142,30 @@ async def test_in_a_tool_that_must_not_run_twice(make_product: MakeProduct, back
     assert [(tool["name"], tool["status"]) for tool in progress["recent_tools"]] == [("pay", "lost")]
     assert progress["status"] == "completed"
     await paid_once(product, found, session)
+
+
+async def test_in_a_quick_tool(make_product: MakeProduct, backend: Backend, tmp_path: Path) -> None:
+    """It runs within a workflow task. Another worker does both again; the first one, which only hung, adds nothing."""
+    gate = Gate(tmp_path)
+    product = await make_product(backend, workers=2, settings=gate.settings)
+    session = await product.api.create_session()
+    live = await product.api.open(session, 'show args: ponder {"expression": "6*7"}')
+    await until(lambda: gate.runs("ponder"), what="the tool runs")
+    [(pid, _)] = gate.runs("ponder")
+    hung = next(worker for worker in product.workers if worker.pid == pid)
+    hung.pause()
+    limit = WORKFLOW_TASK_S + MARGIN_S
+    await until(lambda: len(gate.runs("ponder")) == 2, limit=limit, what="the other worker runs the tool")
+    hung.resume()
+    gate.open()
+    log = check_stream(await live.done())
+    found = await check_rows(product.database)
+    assert [row.content for row in found.of(session, "tool")] == ["pondered 6*7"]
+    assert [output["output"] for output in log.outputs().values()] == ["pondered 6*7"]
+    assert log.count("tool-output-available") == 1
+    await paid_once(product, found, session)
+    following = check_stream(await product.api.stream(session, "hello"))
+    assert following.text()
 
 
 async def test_in_every_activity_at_once(make_product: MakeProduct, tmp_path: Path) -> None:

@@ -34,6 +34,11 @@ async def calculator(given: Sum, context: ToolContext) -> str:
     return f"computed {given.expression}"
 
 
+async def ponder(given: Sum, context: ToolContext) -> str:
+    await _held(f"ponder {given.expression}")
+    return f"pondered {given.expression}"
+
+
 async def pay(given: Payment, context: ToolContext) -> str:
     await _held(f"pay {given.amount}")
     return f"paid {given.amount}"
@@ -46,6 +51,7 @@ def registry() -> Registry:
         [
             *others,
             Tool("calculator", "Compute.", Sum, calculator),
+            Tool("ponder", "Ponder.", Sum, ponder, quick=True),
             Tool("pay", "Pay.", Payment, pay, repeatable=False, changes=True),
         ]
     )

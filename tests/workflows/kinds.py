@@ -97,6 +97,8 @@ SHORT = (("LONGHAUL_CONTINUE_AS_NEW_EVENTS", "30"),)
 KINDS = {
     "plain": Kind(says("hello"), COMPLETED),
     "tools": Kind(says("2*3"), COMPLETED),
+    "quick_tool": Kind(says("2*3"), COMPLETED),
+    "quick_tools_beside_others": Kind(says("2*3 and wait 100 ms and list files and what time is it"), COMPLETED),
     "parallel_tools": Kind(says("2*3 and 4*5 and wait 100 ms, and what time is it"), COMPLETED),
     "tool_errors": Kind(says("read file nothing.txt"), COMPLETED),
     "retried": Kind(says("hello [fault=status:503 times=1]"), COMPLETED),

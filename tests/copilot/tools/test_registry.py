@@ -33,6 +33,21 @@ def test_a_tool_is_its_function() -> None:
     assert (look.name, look.repeatable, look.changes) == ("look", True, False)
 
 
+async def measure(arguments: Point, context: ToolContext) -> str:
+    return ""
+
+
+def test_what_is_quick_is_so_by_its_own_word() -> None:
+    registry = Registry([look, tool(Point, "Measure a point.", quick=True)(measure)])
+    assert [registry.is_quick(name) for name in ("measure", "look", "unknown")] == [True, False, False]
+
+
+@pytest.mark.parametrize("options", [{"changes": True}, {"repeatable": False}])
+def test_what_must_not_run_again_cannot_be_quick(options: dict[str, bool]) -> None:
+    with pytest.raises(ValueError, match="'measure'"):
+        tool(Point, "Measure a point.", quick=True, **options)(measure)
+
+
 def test_the_schema_is_what_the_model_needs() -> None:
     assert mark.schema == {
         "type": "function",
