@@ -4,6 +4,8 @@ PYTHON := .venv/bin/python
 STAMP := .venv/.longhaul-setup
 LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q
 .DEFAULT_GOAL := help
+# Where it is set, each of the many processes of a run compiles our code anew.
+unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help setup run stop check test bench chaos lock settings-doc clean
 
 help: ## Show this list.

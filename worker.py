@@ -28,7 +28,7 @@ from activities.model import ModelActivities
 from activities.sub_sessions import SubSessionActivities
 from activities.tools import ToolActivities
 from activities.turns import TurnActivities
-from copilot import redis, temporal
+from copilot import __version__, redis, temporal
 from copilot.db.database import Database
 from copilot.errors import UnavailableError
 from copilot.llm.client import ModelClient
@@ -96,6 +96,8 @@ def build(client: Client, deps: Deps) -> Worker:
         graceful_shutdown_timeout=timedelta(seconds=settings.shutdown_grace),
         sticky_queue_schedule_to_start_timeout=timedelta(seconds=min(5.0, settings.heartbeat_timeout)),
         deployment_config=versioning,
+        # Else the SDK reads and hashes every imported module for a name: most of a worker's start.
+        build_id=None if versioning else f"longhaul-{__version__}",
         **workflow_options(sandboxed=False),
     )
 

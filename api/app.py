@@ -12,8 +12,8 @@ from api.guard import LoopbackGuard
 from api.metrics import Metrics
 from api.routes import health, sessions, stream, tree, turns
 from api.services import Services
+from copilot import __version__, temporal
 from copilot import redis as redis_client
-from copilot import temporal
 from copilot.auth import Authenticator
 from copilot.db.database import Database
 from copilot.settings import Settings
@@ -48,7 +48,7 @@ def create_app(settings: Settings) -> FastAPI:
             await services.redis.aclose()
             await services.database.close()
 
-    app = FastAPI(title="Longhaul", version="0.1.0", description=DESCRIPTION, lifespan=lifespan, redoc_url=None)
+    app = FastAPI(title="Longhaul", version=__version__, description=DESCRIPTION, lifespan=lifespan, redoc_url=None)
     app.include_router(health.router)
     for resource in (sessions, stream, turns, tree):
         app.include_router(resource.router)

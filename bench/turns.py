@@ -153,6 +153,7 @@ async def throughput(product: Product, plan: Plan) -> float:
             async with api.http.stream(
                 "POST", f"/v1/sessions/{session}/stream", json={"message": plan.text}
             ) as response:
+                assert response.status_code == 200, "this turn was not begun by its own message"
                 async for _chunk in response.aiter_raw():
                     pass
 

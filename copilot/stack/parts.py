@@ -27,11 +27,12 @@ def python_module(module: str, *arguments: str) -> tuple[str, ...]:
     return (sys.executable, "-P", "-m", module, *arguments)
 
 
-def temporal_command(binary: Path, database: Path, port: int, ui_port: int, namespace: str) -> tuple[str, ...]:
-    """The dev server with its database on disk, our search attributes and its limits lifted."""
+def temporal_command(binary: Path, database: Path, port: int, ui_port: int | None, namespace: str) -> tuple[str, ...]:
+    """The dev server with its database on disk, our search attributes and its limits lifted. No `ui_port`: no UI."""
+    ui = ("--ui-port", str(ui_port)) if ui_port is not None else ("--headless",)
     attributes = [part for name in SEARCH_ATTRIBUTES for part in ("--search-attribute", f"{name}=Keyword")]
     return (
-        *(str(binary), "server", "start-dev", "--ip", LOOPBACK, "--port", str(port), "--ui-port", str(ui_port)),
+        *(str(binary), "server", "start-dev", "--ip", LOOPBACK, "--port", str(port), *ui),
         *("--db-filename", str(database), "--namespace", namespace),
         *_TEMPORAL_FLAGS,
         *attributes,

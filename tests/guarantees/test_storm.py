@@ -5,7 +5,7 @@ import random
 from uuid import UUID
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import exists, select
 
 from copilot.db.models import MessageRow, TurnRow
 from tests.harness.checks import check_rows
@@ -22,12 +22,13 @@ TEXTS = ("hello", "2*3 and 4*5", "rounds 2", "7+8", "speak 30", "what time is it
 
 async def until_at_rest(product: Product, sessions: list[str], limit: float, every: float = 0.5) -> None:
     """Wait until no message of these sessions waits and no turn runs, as the rows tell."""
-    waiting = select(MessageRow.id).where(MessageRow.session_id.in_(sessions), MessageRow.sequence.is_(None)).limit(1)
-    running = select(TurnRow.turn_id).where(TurnRow.session_id.in_(sessions), TurnRow.ended_at.is_(None)).limit(1)
+    waiting = exists().where(MessageRow.session_id.in_(sessions), MessageRow.sequence.is_(None))
+    running = exists().where(TurnRow.session_id.in_(sessions), TurnRow.ended_at.is_(None))
+    either = select(waiting | running)
 
     async def at_rest() -> bool:
         async with product.database.read() as connection:
-            return not await connection.scalar(waiting) and not await connection.scalar(running)
+            return not await connection.scalar(either)
 
     await until(at_rest, limit=limit, what="every message is placed and every turn has ended", every=every)
 
@@ -45,11 +46,11 @@ class Person:
     async def write(self, messages: int) -> None:
         chance = self._chance
         while messages:
-            burst = min(messages, chance.choice((1, 1, 1, 2, 5)))
+            burst = min(messages, chance.choice((1, 1, 2, 5, 10)))
             await asyncio.gather(*(self._send(number) for number in range(messages, messages - burst, -1)))
             messages -= burst
             if chance.random() < 0.5:
-                await until_at_rest(self._product, [self._session], limit=60, every=0.01)
+                await until_at_rest(self._product, [self._session], limit=60, every=0.05)
             await asyncio.sleep(chance.expovariate(10))
 
     async def _send(self, number: int) -> None:

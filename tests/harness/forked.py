@@ -16,7 +16,10 @@ from pathlib import Path
 
 from tests.harness import guard
 
-PRELOAD = ["worker", "api.__main__", "copilot.cli.app", "copilot.cli.repair", "tests.harness.forked"]
+PRELOAD = [
+    *("worker", "api.__main__", "copilot.cli.app", "copilot.cli.repair", "tests.harness.forked"),
+    *("httpcore2", "uvicorn.protocols.http.httptools_impl", "uvicorn.protocols.websockets.auto"),  # with the first use
+]
 READY_S = 60.0
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(PRELOAD)

@@ -16,7 +16,7 @@ from temporalio.client import Client
 
 from copilot.db.database import Database
 from copilot.db.migrate import upgrade
-from copilot.stack.health import http_ok
+from copilot.stack.health import http_ok, local_client
 from tests.harness.client import ApiClient
 from tests.harness.postgres import PostgresServer
 from tests.harness.process import ModuleProcess, Process
@@ -195,13 +195,12 @@ class Product:
 
     def client(self, api: Process | None = None, headers: Mapping[str, str] | None = None) -> ApiClient:
         """A client of that API; it is closed with the product."""
-        http = httpx2.AsyncClient(
+        http = local_client(
             base_url=f"{self.url(api)}",
             headers=dict(headers or {}),
             timeout=httpx2.Timeout(90, connect=5, pool=60),
             # Shorter than the server keeps a connection, so that none is reused while it is being closed.
             limits=httpx2.Limits(max_connections=200, keepalive_expiry=2),
-            trust_env=False,
         )
         self._clients.append(ApiClient(http))
         return self._clients[-1]

@@ -15,11 +15,11 @@ from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError
 
-from copilot.stack.health import http_ok, redis_pong
+from copilot.stack.health import http_ok, local_client, redis_pong
+from copilot.stack.parts import temporal_command
 from copilot.stack.ports import PortClaims
 from copilot.stack.progress import Progress
 from copilot.stack.redis_binary import acquire_redis
-from copilot.stack.search_attributes import NAMES
 from copilot.stack.temporal_binary import acquire
 from tests.harness.process import Process
 from tests.harness.wait import until
@@ -113,7 +113,7 @@ class Server(abc.ABC):
 
 
 class TemporalServer(Server):
-    """The official dev server, as fast as ours (see the stack), with its database on disk."""
+    """The official dev server as the stack starts it, without its Web UI."""
 
     name = "temporal"
 
@@ -123,13 +123,7 @@ class TemporalServer(Server):
 
     async def argv(self) -> list[str]:
         binary = await acquire(Progress(log=self.folder / "acquire.log"))
-        attributes = [word for name in NAMES for word in ("--search-attribute", f"{name}=Keyword")]
-        settings = ("history.transferProcessorMaxPollRPS=2000", "system.enableActivityEagerExecution=true")
-        dynamic = [word for value in settings for word in ("--dynamic-config-value", value)]
-        pragmas = ["--sqlite-pragma", "journal_mode=wal", "--sqlite-pragma", "synchronous=normal"]
-        base = [str(binary.path), "server", "start-dev", "--headless", "--ip", HOST, "--port", str(self.port)]
-        database = ["--db-filename", str(self.folder / "temporal.db")]
-        return [*base, *database, *pragmas, *dynamic, *attributes, "--log-level", "error"]
+        return list(temporal_command(binary.path, self.folder / "temporal.db", self.port, None, "default"))
 
     async def client(self) -> Client:
         return await Client.connect(self.address, data_converter=pydantic_data_converter)
@@ -201,7 +195,7 @@ class ModelServer(Server):
             answer.raise_for_status()
 
     def _client(self) -> httpx2.AsyncClient:
-        return httpx2.AsyncClient(base_url=f"http://{HOST}:{self.port}", timeout=10, trust_env=False)
+        return local_client(base_url=f"http://{HOST}:{self.port}", timeout=10)
 
 
 def postgres_folder() -> Path:

@@ -8,12 +8,16 @@ from tests.harness.grammar import check_stream
 from tests.harness.pool import MakeProduct
 from tests.harness.product import Product
 
+# On the database that most begin with; PostgreSQL takes the same code through fewer, for the sake of the minutes.
+MESSAGES = {"sqlite": 300, "postgresql": 120}
+
 
 @pytest.mark.timeout(240)
-async def test_three_hundred_at_the_end_of_turns(product: Product) -> None:
+async def test_hundreds_at_the_end_of_turns(product: Product) -> None:
     """Five thousand of them: `make chaos ARGS="--race 5000"`."""
-    run, found = await race(product, messages=300, sessions=6, seed=5)
-    assert sum(len(ids) for ids in run.sent.values()) >= 300
+    messages = MESSAGES[product.backend]
+    run, found = await race(product, messages=messages, sessions=6, seed=5)
+    assert sum(len(ids) for ids in run.sent.values()) >= messages
     assert run.how["queued"] > 10, "nobody joined a turn, so the race was never run"
     assert run.how["started"] > 10, "nobody came too late, so the race was never run"
     assert all(turn.status == "completed" for turns in found.turns.values() for turn in turns)
