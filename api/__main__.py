@@ -11,6 +11,8 @@ from api.app import create_app
 from copilot.settings import SettingsError, load_settings
 
 DRAIN_S = 3
+# Longer than proxies keep theirs (60 s as a rule): who closes first must not be the one that the next request goes to.
+KEEP_ALIVE_S = 75
 
 
 class Server(uvicorn.Server):
@@ -45,6 +47,7 @@ def main() -> int:
         lifespan="on",
         access_log=False,  # Prometheus counts requests, and an address may hold a `?token=`
         log_config=None,
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=DRAIN_S,
     )
     server = Server(config, app)

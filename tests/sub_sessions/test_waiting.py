@@ -22,7 +22,7 @@ from tests.sub_sessions.support import (
     walk,
 )
 
-PARENTS = 30
+PARENTS = 15
 
 
 async def test_stop_while_waiting(product: Product) -> None:
