@@ -158,7 +158,7 @@ async def test_while_the_turn_closes(product: Product) -> None:
     await next_message_works(product, session)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize(("backend", "seed"), [("sqlite", 1), ("postgresql", 2)], indirect=["backend"])
 async def test_at_any_moment(product: Product, seed: int) -> None:
     """Twenty turns, each stopped at a random moment of its life, before its start and behind its end included."""
     chance = random.Random(seed)

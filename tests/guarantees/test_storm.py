@@ -15,7 +15,7 @@ from tests.harness.product import Backend, Product
 from tests.harness.wait import until
 
 # On the database that most begin with; PostgreSQL takes the same code through fewer, for the sake of the minutes.
-MESSAGES = {"sqlite": 1_000, "postgresql": 300}
+MESSAGES = {"sqlite": 1_000, "postgresql": 200}
 SESSIONS = 20
 TEXTS = ("hello", "2*3 and 4*5", "rounds 2", "7+8", "speak 30", "what time is it", "think: why")
 

@@ -4,10 +4,16 @@ import pytest
 
 from copilot.db import sessions
 from tests.harness.checks import check_rows, stored
-from tests.harness.product import Product
+from tests.harness.product import Backend, Product
 from tests.sub_sessions.support import GET, RUN, results, sub_of, subs, tree, use, walk
 
 MISSING = "00000000-0000-4000-8000-000000000000"
+
+
+@pytest.fixture
+def backend() -> Backend:
+    """One: what is refused here is refused by the same lines on any database."""
+    return "sqlite"
 
 
 async def foreign(product: Product) -> str:

@@ -61,6 +61,11 @@ class Call:
     def _kind(self) -> str:
         return self.fault.kind if self.fault else ""
 
+    @property
+    def _sent(self) -> str:
+        """What became of an answer that was sent to its end: nobody can read one with a broken chunk as whole."""
+        return "badchunk" if self._kind == "badchunk" else "completed"
+
     async def _break(self, outcome: str) -> None:
         self.record.outcome = outcome
         await break_connection(self.send, self.receive)
@@ -86,7 +91,7 @@ class Call:
             await self._break("cut")
             return
         await respond(self.send, 200, b"{oops" if self._kind == "badchunk" else body)
-        self.record.outcome = "completed"
+        self.record.outcome = self._sent
 
     async def _stream(self) -> None:
         """Send each chunk when it is due; chunks that are overdue go out together."""
@@ -120,7 +125,7 @@ class Call:
             waiting.append(event)
             size += len(event)
         await self._flush(waiting, more=False)
-        self.record.outcome = "completed"
+        self.record.outcome = self._sent
 
     async def _flush(self, waiting: list[bytes], more: bool = True) -> None:
         body = b"".join(waiting)
