@@ -18,6 +18,7 @@ import openai
 import pytest
 
 from tests.copilot.llm.offline.conftest import Model, after, user
+from tests.harness.wait import until
 
 
 def test_health_and_models(model: Model) -> None:
@@ -67,15 +68,16 @@ def test_wrong_bodies(model: Model, body: bytes) -> None:
     assert set(response.json()["error"]) == {"message", "type", "param", "code"}
 
 
-def test_stats_by_key(model: Model) -> None:
+async def test_stats_by_key(model: Model) -> None:
     model.ask("hello", key="t1:1")
     with pytest.raises(openai.RateLimitError):
         model.ask("hello [fault=status:429]", key="t1:2")
+    # A call is over a moment after its client has the answer.
+    await until(lambda: model.stats()["in_flight"] == 0, what="both calls are over")
     stats = model.stats()
     assert stats["calls"] == 2
     assert stats["by_key"] == {"t1:1": 1, "t1:2": 1}
     assert stats["completed_by_key"] == {"t1:1": 1}
-    assert stats["in_flight"] == 0
     assert [r["outcome"] for r in stats["recent"]] == ["completed", "status 429"]
 
 
