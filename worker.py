@@ -86,6 +86,7 @@ def build(client: Client, deps: Deps) -> Worker:
             model.call_model,
             tools.run_tool,
             tools.store_tool_result,
+            tools.quick_tool,
             subs.prepare_sub_session,
             subs.look_at_sub_session,
             subs.report_sub_session,

@@ -9,7 +9,7 @@ from temporalio.exceptions import ActivityError, FailureError, is_cancelled_exce
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
 
-    from activities.tools import ToolActivities
+    from activities.tools import ToolActivities, quick_tool_name
     from copilot.contracts import ModelAnswer, RunTool, StoreToolResult, ToolCall, ToolOutcome, ToolStatus
     from copilot.tools.flow import WORKFLOW_TOOLS, GetSubSessionResult, RunSubSession, WaitFor
     from copilot.tools.registry import allowed, describe
@@ -76,9 +76,14 @@ class ToolRunner:
         summary = f"tool · {call.name}"
         try:
             if call.quick:
-                return await workflow.execute_local_activity_method(
-                    ToolActivities.run_tool, given, summary=summary, **policies.running_quick_tool(limits)
+                outcome: ToolOutcome = await workflow.execute_local_activity(
+                    quick_tool_name(call.name),
+                    given,
+                    result_type=ToolOutcome,
+                    summary=summary,
+                    **policies.running_quick_tool(limits),
                 )
+                return outcome
             return await workflow.execute_activity_method(
                 ToolActivities.run_tool, given, summary=summary, **policies.running_tool(limits)
             )

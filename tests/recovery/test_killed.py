@@ -168,6 +168,24 @@ async def test_in_a_quick_tool(make_product: MakeProduct, backend: Backend, tmp_
     assert following.text()
 
 
+async def test_a_quick_tool_that_the_next_worker_lacks(make_product: MakeProduct, tmp_path: Path) -> None:
+    """Is a tool error for the model, and the turn goes on."""
+    gate = Gate(tmp_path)
+    product = await make_product(settings=gate.settings)
+    session = await product.api.create_session()
+    live = await product.api.open(session, 'show args: ponder {"expression": "6*7"}')
+    await until(lambda: gate.runs("ponder"), what="the tool runs")
+    product.kill(product.workers[0])
+    await product.start_worker({"LONGHAUL_TOOLS": ""})
+    log = check_stream(await live.done())
+    found = await check_rows(product.database)
+    [result] = found.of(session, "tool")
+    assert result.is_error
+    assert "ponder" in result.content
+    assert len(log.outputs()) == 1
+    assert found.turns[session][0].status == "completed"
+
+
 async def test_in_every_activity_at_once(make_product: MakeProduct, tmp_path: Path) -> None:
     """Six turns, each held by a locked row in the middle of another activity, when their worker is killed.
 
