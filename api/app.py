@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 
 from api import openapi, problems
@@ -48,7 +49,10 @@ def create_app(settings: Settings) -> FastAPI:
             await services.redis.aclose()
             await services.database.close()
 
-    app = FastAPI(title="Longhaul", version=__version__, description=DESCRIPTION, lifespan=lifespan, redoc_url=None)
+    # With the scripts of /docs on board: a machine that reaches nothing else shows the page as well.
+    app = FastAPIOffline(
+        title="Longhaul", version=__version__, description=DESCRIPTION, lifespan=lifespan, redoc_url=None
+    )
     app.include_router(health.router)
     for resource in (sessions, stream, turns, tree):
         app.include_router(resource.router)

@@ -17,7 +17,7 @@ from tests.harness.pool import Pool
 from tests.harness.product import Product
 
 SECRET = "a secret that only this test knows, long enough"
-OPEN = {"/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/docs/oauth2-redirect"}
+OPEN = {"/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/docs/oauth2-redirect", "/static-offline-docs"}
 BODIES: dict[str, dict[str, Any]] = {
     "stream": {"message": "hi"},
     "messages": {"message": "hi"},

@@ -1,5 +1,6 @@
 """The API as a process, and what it says when something is wrong with it."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -39,3 +40,15 @@ async def test_a_defect_is_a_500_that_tells_nothing() -> None:
     assert answer.status_code == answer.json()["status"] == 500
     assert answer.headers["content-type"] == "application/problem+json"
     assert "secret" not in answer.text
+
+
+async def test_the_documentation_needs_no_other_machine() -> None:
+    app = create_app(load_settings(auth="off"))
+    transport = httpx2.ASGITransport(app=app)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        page = (await client.get("/docs")).text
+        needed = re.findall(r'(?:src|href)="([^"]+)"', page)
+        assert len(needed) >= 2
+        for path in needed:
+            assert path.startswith("/"), f"{path} is somewhere else"
+            assert (await client.get(path)).status_code == 200
