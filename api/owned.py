@@ -24,7 +24,7 @@ REST_S = 10.0
 
 
 class SessionRecord(BaseModel):
-    """A session as its row has it, without its texts."""
+    """A session as its row has it, without its system context, which can be long and is for models only."""
 
     model_config = ConfigDict(frozen=True, from_attributes=True)
 
