@@ -26,7 +26,7 @@ check: setup ## Format, lint, types and the tests that need no servers. Under a 
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m mypy
-	$(PYTHON) -m pytest -q -m "not integration" $(ARGS)
+	$(PYTHON) -m pytest -q -n 2 --dist worksteal -m "not integration" $(ARGS)
 
 test: setup ## All tests, with PostgreSQL, Redis and Temporal as real servers. ARGS="-k name" picks some.
 	@scripts/test_setup
