@@ -38,8 +38,8 @@ class ToolState(BaseModel):
     result: ToolResult | None = None
 
 
-def quick_tool_name(name: str) -> str:
-    """What the local activity of a quick tool is called."""
+def tool_label(name: str) -> str:
+    """A tool's run in the Web UI: an activity's summary, and the very name of a quick tool's local activity."""
     return f"tool · {name}"
 
 

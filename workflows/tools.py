@@ -9,7 +9,7 @@ from temporalio.exceptions import ActivityError, FailureError, is_cancelled_exce
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
 
-    from activities.tools import ToolActivities, quick_tool_name
+    from activities.tools import ToolActivities, tool_label
     from copilot.contracts import ModelAnswer, RunTool, StoreToolResult, ToolCall, ToolOutcome, ToolStatus
     from copilot.tools.flow import WORKFLOW_TOOLS, GetSubSessionResult, RunSubSession, WaitFor
     from copilot.tools.registry import allowed, describe
@@ -73,19 +73,19 @@ class ToolRunner:
             scope=board.scope,
             max_tries=limits.tool_tries,
         )
-        summary = f"tool · {call.name}"
+        label = tool_label(call.name)
         try:
             if call.quick:
                 outcome: ToolOutcome = await workflow.execute_local_activity(
-                    quick_tool_name(call.name),
+                    label,
                     given,
                     result_type=ToolOutcome,
-                    summary=summary,
+                    summary=label,
                     **policies.running_quick_tool(limits),
                 )
                 return outcome
             return await workflow.execute_activity_method(
-                ToolActivities.run_tool, given, summary=summary, **policies.running_tool(limits)
+                ToolActivities.run_tool, given, summary=label, **policies.running_tool(limits)
             )
         except ActivityError as error:
             if is_cancelled_exception(error):

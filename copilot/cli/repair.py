@@ -108,7 +108,8 @@ class Repair:
         session_id = found.session.id
         async with self._services.database.write() as connection:
             await messages.lock_session(connection, session_id)
-            if (following := await _counter_behind(connection, session_id)) is not None:
+            stated = found.counter_behind is not None
+            if stated and (following := await _counter_behind(connection, session_id)) is not None:
                 counter = update(SessionRow).where(SessionRow.id == session_id)
                 await connection.execute(counter.values(next_sequence=following))
             known = {turn.turn_id for turn in found.dead_turns}
