@@ -20,5 +20,5 @@ WORKDIR /data
 USER longhaul
 VOLUME /data
 EXPOSE 8700
-ENTRYPOINT ["python", "-P", "-m", "copilot.cli"]
+ENTRYPOINT ["python", "-P", "-m", "cli"]
 CMD ["api"]

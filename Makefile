@@ -43,7 +43,7 @@ lock: ## Resolve the dependencies again (needs uv).
 	$(LOCK) --extra dev -o requirements-dev.lock
 
 settings-doc: setup ## Write docs/settings.md from the settings' own definition.
-	$(PYTHON) -m copilot.cli.settings_doc
+	$(PYTHON) -m cli.settings_doc
 
 clean: ## Remove .venv/ and tool caches; what the stack keeps in .longhaul/ stays.
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache

@@ -28,21 +28,20 @@ from activities.model import ModelActivities
 from activities.sub_sessions import SubSessionActivities
 from activities.tools import ToolActivities
 from activities.turns import TurnActivities
-from copilot import __version__, redis, temporal
-from copilot.db.database import Database
-from copilot.errors import UnavailableError
-from copilot.llm.client import ModelClient
-from copilot.settings import Settings, SettingsError, load_settings
-from copilot.stack.search_attributes import register
-from copilot.tools import Registry, default_tools
-from copilot.tools.loading import load_tools
+from longhaul import __version__, redis, temporal
+from longhaul.db.database import Database
+from longhaul.errors import SetupError, UnavailableError
+from longhaul.llm.client import ModelClient
+from longhaul.settings import Settings, SettingsError, load_settings
+from longhaul.tools import Registry, default_tools
+from longhaul.tools.loading import load_tools
 from workflows.sub_session import SubSessionWorkflow
 from workflows.turn import TurnWorkflow
 
 log = logging.getLogger("longhaul.worker")
 CONNECT_PATIENCE_S, CONNECT_PAUSE_S = 60.0, 1.0
 # Importing our modules anew for every replayed run would take time and find nothing.
-RESTRICTIONS = SandboxRestrictions.default.with_passthrough_modules("activities", "copilot", "pydantic", "workflows")
+RESTRICTIONS = SandboxRestrictions.default.with_passthrough_modules("activities", "longhaul", "pydantic", "workflows")
 
 # A bug in workflow code ends the run where people see it, instead of a task retried for ever. Left out on purpose is
 # `NondeterminismError`: code that does not fit a running turn must be taken back, and the turn then goes on.
@@ -138,7 +137,7 @@ async def _connected(settings: Settings, stop: asyncio.Event) -> Client | None:
         try:
             async with temporal.reachable(settings.temporal_rpc_timeout):
                 client = await temporal.connect(settings, runtime=runtime)
-                await register(client)
+                await temporal.register_search_attributes(client)
                 return client
         except UnavailableError:
             if time.monotonic() > patience:
@@ -168,6 +167,9 @@ def main() -> int:
     with contextlib.suppress(KeyboardInterrupt):
         try:
             uvloop.run(run(settings, tools))
+        except SetupError as error:
+            sys.stderr.write(f"{error}\n")
+            return 1
         except UnavailableError as error:
             sys.stderr.write(f"{error} (TEMPORAL_ADDRESS: {temporal.address(settings)})\n")
             return 1

@@ -6,8 +6,8 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from copilot.contracts import Budget, Scope
-from copilot.db import budgets
+from longhaul.contracts import Budget, Scope
+from longhaul.db import budgets
 
 
 async def budgets_of(connection: AsyncConnection, session: Any, scope: Scope, now: datetime) -> tuple[Budget, ...]:

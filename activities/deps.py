@@ -10,14 +10,14 @@ from temporalio import activity
 from temporalio.client import Client
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
-from copilot.contracts import TurnRef
-from copilot.db.database import Database
-from copilot.errors import HANDED_OVER, STORAGE_UNAVAILABLE, NotFoundError, UnavailableError
-from copilot.llm.client import ModelClient
-from copilot.settings import Settings
-from copilot.streams.news import ParentNews
-from copilot.streams.publisher import StreamPublisher, Writer
-from copilot.tools import Registry
+from longhaul.contracts import TurnRef
+from longhaul.db.database import Database
+from longhaul.errors import HANDED_OVER, STORAGE_UNAVAILABLE, NotFoundError, UnavailableError
+from longhaul.llm.client import ModelClient
+from longhaul.settings import Settings
+from longhaul.streams.parent_updates import ParentNews
+from longhaul.streams.publisher import StreamPublisher, Writer
+from longhaul.tools import Registry
 
 SESSION_GONE = "SessionGone"
 

@@ -16,17 +16,17 @@ from activities.deps import Deps, handed_over, stop_requested, storage_faults
 from activities.heartbeat import checkpoint
 from activities.rows import Stored, answer_from_row, partial_rows, store_answer
 from activities.title import TitleCall
-from copilot.contracts import CallModel, ModelAnswer
-from copilot.db import messages, sessions
-from copilot.errors import BUDGET_REACHED, MODEL_FAILED, MODEL_RETRY, STORAGE_UNAVAILABLE, StreamBrokenError
-from copilot.llm.completion import Assembler, Completion, Piece
-from copilot.llm.context import fit, openai_messages, system_message
-from copilot.llm.failures import backoff, classify
-from copilot.llm.pricing import priced
-from copilot.llm.request import request_body
-from copilot.streams.events import data_part
-from copilot.streams.parts import StepWriter, leftovers
-from copilot.streams.publisher import StreamPublisher
+from longhaul.contracts import CallModel, ModelAnswer
+from longhaul.db import messages, sessions
+from longhaul.errors import BUDGET_REACHED, MODEL_FAILED, MODEL_RETRY, STORAGE_UNAVAILABLE, StreamBrokenError
+from longhaul.llm.completion import Assembler, Completion, Piece
+from longhaul.llm.context import fit, openai_messages, system_message
+from longhaul.llm.failures import backoff, classify
+from longhaul.llm.pricing import priced
+from longhaul.llm.request import request_body
+from longhaul.streams.events import data_part
+from longhaul.streams.publisher import StreamPublisher
+from longhaul.streams.step_writer import StepWriter, leftovers
 
 STORE_AGAIN_S, STORE_AGAIN_MAX_S = 0.2, 5.0
 

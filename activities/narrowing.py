@@ -1,7 +1,7 @@
 """What a sub-session may do: never more than the session that delegates."""
 
-from copilot.contracts import Budget, Scope
-from copilot.tools.flow import RunSubSession
+from longhaul.contracts import Budget, Scope
+from longhaul.tools.workflow_tools import RunSubSession
 
 
 def narrowed(parent: Scope, given: RunSubSession, parent_id: str) -> Scope:

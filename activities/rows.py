@@ -4,12 +4,12 @@ from typing import Any, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from copilot.contracts import CallModel, ModelAnswer, ToolCall, Usage
-from copilot.db import messages, sessions
-from copilot.db.messages import row_id
-from copilot.db.models import utc_now
-from copilot.llm.completion import Completion
-from copilot.tools.flow import WORKFLOW_TOOLS
+from longhaul.contracts import CallModel, ModelAnswer, ToolCall, Usage
+from longhaul.db import messages, sessions
+from longhaul.db.messages import row_id
+from longhaul.db.models import utc_now
+from longhaul.llm.completion import Completion
+from longhaul.tools.workflow_tools import WORKFLOW_TOOLS
 
 
 class Stored(NamedTuple):

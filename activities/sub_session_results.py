@@ -4,8 +4,8 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from copilot.contracts import ReportSubSession, SubSessionState
-from copilot.db import messages, sessions
+from longhaul.contracts import ReportSubSession, SubSessionState
+from longhaul.db import messages, sessions
 
 RECENT_MESSAGES = 5
 RECENT_CHARS = 400

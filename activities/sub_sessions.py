@@ -12,7 +12,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from activities.deps import Deps, storage_faults
 from activities.narrowing import lasting, narrowed, rejoined, unheard
 from activities.sub_session_results import result_of
-from copilot.contracts import (
+from longhaul.contracts import (
     SUB_STATES,
     LookAtSubSession,
     PreparedSubSession,
@@ -26,12 +26,12 @@ from copilot.contracts import (
     TurnRef,
     TurnStatus,
 )
-from copilot.db import messages, sessions
-from copilot.db.messages import row_id
-from copilot.errors import InboxFullError, NotFoundError
-from copilot.streams.events import data_part, tool_output_part
-from copilot.streams.publisher import outputs_in
-from copilot.tools.flow import RunSubSession
+from longhaul.db import messages, sessions
+from longhaul.db.messages import row_id
+from longhaul.errors import InboxFullError, NotFoundError
+from longhaul.streams.events import data_part, tool_output_part
+from longhaul.streams.publisher import outputs_in
+from longhaul.tools.workflow_tools import RunSubSession
 
 TASK_CHARS = 80
 LOOKS = 3

@@ -9,15 +9,15 @@ from typing import Any
 from openai import OpenAIError
 
 from activities.deps import Deps
-from copilot.contracts import CallModel
-from copilot.db import sessions
-from copilot.db.messages import row_id
-from copilot.errors import StreamBrokenError, UnavailableError
-from copilot.llm import prompts
-from copilot.llm.completion import Assembler
-from copilot.llm.pricing import priced
-from copilot.streams.events import data_part
-from copilot.streams.publisher import StreamPublisher
+from longhaul.contracts import CallModel
+from longhaul.db import sessions
+from longhaul.db.messages import row_id
+from longhaul.errors import StreamBrokenError, UnavailableError
+from longhaul.llm import prompts
+from longhaul.llm.completion import Assembler
+from longhaul.llm.pricing import priced
+from longhaul.streams.events import data_part
+from longhaul.streams.publisher import StreamPublisher
 
 log = logging.getLogger(__name__)
 SHOWN_CHARS = 2_000

@@ -13,12 +13,12 @@ from temporalio.exceptions import ApplicationError
 
 from activities.deps import Deps, handed_over, stop_requested, storage_faults
 from activities.heartbeat import checkpoint
-from copilot.contracts import RunTool, StoreToolResult, ToolOutcome, ToolStatus, TurnRef
-from copilot.db import messages
-from copilot.llm import prompts
-from copilot.streams.events import tool_output_part
-from copilot.streams.publisher import StreamPublisher, outputs_in
-from copilot.tools import ToolContext, ToolError
+from longhaul.contracts import RunTool, StoreToolResult, ToolOutcome, ToolStatus, TurnRef
+from longhaul.db import messages
+from longhaul.llm import prompts
+from longhaul.streams.events import tool_output_part
+from longhaul.streams.publisher import StreamPublisher, outputs_in
+from longhaul.tools import ToolContext, ToolError
 
 log = logging.getLogger(__name__)
 

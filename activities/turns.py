@@ -6,7 +6,7 @@ from temporalio import activity
 
 from activities.budgets import budgets_of
 from activities.deps import Deps, storage_faults
-from copilot.contracts import (
+from longhaul.contracts import (
     ClosedTurn,
     CloseTurn,
     OpenedTurn,
@@ -15,12 +15,12 @@ from copilot.contracts import (
     TakenInbox,
     TurnStatus,
 )
-from copilot.db import messages, sessions
-from copilot.db.messages import row_id, tool_row
-from copilot.llm import prompts
-from copilot.streams.events import data_part
-from copilot.streams.parts import StepWriter, leftovers
-from copilot.streams.publisher import StreamPublisher
+from longhaul.db import messages, sessions
+from longhaul.db.messages import row_id, tool_row
+from longhaul.llm import prompts
+from longhaul.streams.events import data_part
+from longhaul.streams.publisher import StreamPublisher
+from longhaul.streams.step_writer import StepWriter, leftovers
 
 FINISHED_SHORT = {
     "length": "The answer was cut off at the model's length limit.",

@@ -8,7 +8,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from api.app import create_app
-from copilot.settings import SettingsError, load_settings
+from longhaul.settings import SettingsError, load_settings
 
 DRAIN_S = 3
 # Longer than proxies keep theirs (60 s as a rule): who closes first must not be the one that the next request goes to.

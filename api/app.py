@@ -9,16 +9,16 @@ from starlette.middleware.cors import CORSMiddleware
 
 from api import openapi, problems
 from api.context import Context
-from api.guard import LoopbackGuard
+from api.loopback_only import LoopbackGuard
 from api.metrics import Metrics
 from api.routes import health, sessions, stream, tree, turns
 from api.services import Services
-from copilot import __version__, temporal
-from copilot import redis as redis_client
-from copilot.auth import Authenticator
-from copilot.db.database import Database
-from copilot.settings import Settings
-from copilot.streams.reader import connect_for_reading
+from longhaul import __version__, temporal
+from longhaul import redis as redis_client
+from longhaul.auth import Authenticator
+from longhaul.db.database import Database
+from longhaul.settings import Settings
+from longhaul.streams.reader import connect_for_reading
 
 DESCRIPTION = """A backend for chat copilots whose work must not be lost: every turn is a durable Temporal workflow.
 

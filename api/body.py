@@ -9,7 +9,7 @@ import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from api.problems import ProblemError, invalid
-from copilot.db.messages import row_id
+from longhaul.db.messages import row_id
 
 MESSAGE_MAX = 32_000
 BODY_MAX = 32 * 1024 * 1024

@@ -3,9 +3,9 @@
 import asyncio
 
 from api.context import Context
-from copilot.contracts import SUB_STATES, Progress, SubSessionRecord, SubSessionState
-from copilot.db import sessions
-from copilot.errors import UnavailableError
+from longhaul.contracts import SUB_STATES, Progress, SubSessionRecord, SubSessionState
+from longhaul.db import sessions
+from longhaul.errors import UnavailableError
 
 
 async def with_live_children(context: Context, progress: Progress) -> Progress:

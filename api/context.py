@@ -5,11 +5,11 @@ from typing import Annotated
 from fastapi import Depends, Path
 from starlette.requests import HTTPConnection
 
-from api.admission import Admission
-from api.kernel import Kernel
-from api.live import Live
-from api.owned import OwnedSessions, SessionRecord
+from api.deliver import Kernel
+from api.ownership import OwnedSessions, SessionRecord
+from api.rate_limit import Admission
 from api.services import Services, User
+from api.status import Live
 
 
 class Context:

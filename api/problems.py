@@ -12,8 +12,8 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from copilot.auth import UnauthorizedError
-from copilot.errors import InboxFullError, LonghaulError, NotFoundError, UnavailableError
+from longhaul.auth import UnauthorizedError
+from longhaul.errors import InboxFullError, LonghaulError, NotFoundError, UnavailableError
 
 log = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.engine import Row
 
-from api.owned import SessionRecord
-from copilot.contracts import Scope, TurnStatus, Usage
+from api.ownership import SessionRecord
+from longhaul.contracts import Scope, TurnStatus, Usage
 
 ToolNames = Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=200)]
 A_SESSION = "7f0d6a52-5a3c-4c39-a1e7-6d4f6f0f3a11"

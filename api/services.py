@@ -8,9 +8,9 @@ from redis.asyncio import Redis
 from starlette.requests import HTTPConnection
 from temporalio.client import Client
 
-from copilot.auth import Authenticator
-from copilot.db.database import Database
-from copilot.settings import Settings
+from longhaul.auth import Authenticator
+from longhaul.db.database import Database
+from longhaul.settings import Settings
 
 
 @dataclass

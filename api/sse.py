@@ -10,14 +10,14 @@ from collections.abc import AsyncIterator, Iterable
 from starlette.responses import StreamingResponse
 
 from api import metrics
-from api.live import Live
 from api.services import Services
-from copilot.db import sessions
-from copilot.errors import UnavailableError
-from copilot.streams.events import data_part, encode
-from copilot.streams.fallback import parts_from_rows
-from copilot.streams.reader import BEGINNING, StreamLostError, StreamReader
-from copilot.streams.seen import Seen
+from api.status import Live
+from longhaul.db import sessions
+from longhaul.errors import UnavailableError
+from longhaul.streams.events import data_part, encode
+from longhaul.streams.from_rows import parts_from_rows
+from longhaul.streams.reader import BEGINNING, StreamLostError, StreamReader
+from longhaul.streams.viewer import Seen
 
 log = logging.getLogger(__name__)
 KEEP_ALIVE = b": keep-alive\n\n"

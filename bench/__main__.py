@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.turns import Figures, Plan, measure
-from tests.harness.pool import Pool
-from tests.harness.process import kill_all
+from testkit.pool import Pool
+from testkit.process import kill_all
 
 # The embedded stack's defaults, where the test harness has shorter ones.
 DEFAULTS = {"LONGHAUL_HEARTBEAT_TIMEOUT": "15", "LONGHAUL_HEARTBEAT_INTERVAL": "1", "LONGHAUL_SHUTDOWN_GRACE": "10"}

@@ -11,8 +11,8 @@ from typing import Any
 import psutil
 from openai import AsyncOpenAI
 
-from copilot.tools.calculator import CALCULATOR, calculate
-from tests.harness.product import Product
+from longhaul.tools.calculator import CALCULATOR, calculate
+from testkit.product import Product
 
 WARM_UP = 3
 Spread = tuple[float, float, float]
@@ -85,7 +85,7 @@ def spread(values: list[float]) -> Spread:
 
 
 async def plain_loop(product: Product, plan: Plan) -> float:
-    """What a copilot without any durability does: milliseconds from the question to the last token."""
+    """What a longhaul without any durability does: milliseconds from the question to the last token."""
     messages: list[dict[str, object]] = [{"role": "user", "content": plan.text}]
     tools = [CALCULATOR.schema]
     async with AsyncOpenAI(base_url=product.servers.model.base_url, api_key="offline", max_retries=0) as client:

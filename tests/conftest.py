@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from tests.harness.pool import MakeProduct, Pool
-from tests.harness.postgres import PostgresServer
-from tests.harness.process import kill_all
-from tests.harness.product import BACKENDS, Backend, Product
-from tests.harness.servers import ModelServer, RedisServer, TemporalServer
+from testkit.pool import MakeProduct, Pool
+from testkit.postgres import PostgresServer
+from testkit.process import kill_all
+from testkit.product import BACKENDS, Backend, Product
+from testkit.servers import ModelServer, RedisServer, TemporalServer
 
 PRODUCTS = pytest.StashKey[list[Product]]()
 

@@ -9,8 +9,8 @@ import orjson
 import pytest
 import yaml
 
-from copilot.cli.settings_doc import COMMAND_LINE
-from copilot.settings import Settings, load_settings, variable_of
+from cli.settings_doc import COMMAND_LINE
+from longhaul.settings import Settings, load_settings, variable_of
 
 ROOT = Path(__file__).parents[1]
 OURS = ("migrate", "api", "worker")
@@ -108,12 +108,12 @@ def test_image_holds_what_runs_and_runs_as_nobody_special() -> None:
     assert "--require-hashes -r requirements.lock" in dockerfile
     assert "\nUSER longhaul\n" in dockerfile
     kept = [line[1:] for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines() if line[:1] == "!"]
-    assert {"activities", "api", "copilot", "workflows", "worker.py", "requirements.lock"} <= set(kept)
+    assert {"activities", "api", "longhaul", "workflows", "worker.py", "requirements.lock"} <= set(kept)
 
 
 @pytest.mark.parametrize("service", OURS)
 def test_commands_exist(compose: dict[str, Any], service: str) -> None:
-    from copilot.cli.app import app
+    from cli.app import app
 
     names = {command.name for command in app.registered_commands}
     assert set(compose["services"][service]["command"]) <= names

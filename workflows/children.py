@@ -7,7 +7,7 @@ from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
     from activities.sub_sessions import SubSessionActivities
-    from copilot.contracts import (
+    from longhaul.contracts import (
         LookAtSubSession,
         PreparedSubSession,
         PrepareSubSession,
@@ -18,7 +18,7 @@ with workflow.unsafe.imports_passed_through():
         ToolCall,
         ToolOutcome,
     )
-    from copilot.tools.flow import GetSubSessionResult, RunSubSession
+    from longhaul.tools.workflow_tools import GetSubSessionResult, RunSubSession
     from workflows import policies
     from workflows.family import Family, until
     from workflows.state import TurnBoard

@@ -14,8 +14,8 @@ from temporalio.exceptions import FailureError, WorkflowAlreadyStartedError, is_
 from temporalio.workflow import ChildWorkflowCancellationType, ChildWorkflowHandle, ParentClosePolicy
 
 with workflow.unsafe.imports_passed_through():
-    from copilot import attributes
-    from copilot.contracts import (
+    from longhaul import temporal
+    from longhaul.contracts import (
         SUB_STATES,
         FollowUp,
         PreparedSubSession,
@@ -85,7 +85,7 @@ class Family:
                 parent_close_policy=ParentClosePolicy.ABANDON,
                 cancellation_type=ChildWorkflowCancellationType.ABANDON,
                 memo={"turn_id": request.turn_id},
-                search_attributes=attributes.running(request),
+                search_attributes=temporal.search_attributes_of(request),
                 static_summary=f"sub-session · {prepared.task}",
                 static_details=f"Session `{sub_id}`, delegated by session `{parent.session_id}`.",
             )

@@ -3,7 +3,7 @@
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
-    from copilot.contracts import Empty, FollowUp, Progress, SubSessionEnded
+    from longhaul.contracts import Empty, FollowUp, Progress, SubSessionEnded
     from workflows.loop import TurnLoop
 
 

@@ -18,8 +18,8 @@ from temporalio.exceptions import ApplicationError, FailureError, is_cancelled_e
 with workflow.unsafe.imports_passed_through():
     from activities.model import ModelActivities
     from activities.turns import TurnActivities
-    from copilot import attributes
-    from copilot.contracts import (
+    from longhaul import temporal
+    from longhaul.contracts import (
         NEXT_TURN,
         SUB_STATES,
         CallModel,
@@ -32,7 +32,7 @@ with workflow.unsafe.imports_passed_through():
         TurnResult,
         TurnStatus,
     )
-    from copilot.errors import BUDGET_REACHED, TURN_FAILED
+    from longhaul.errors import BUDGET_REACHED, TURN_FAILED
     from workflows import policies
     from workflows.failures import cause
     from workflows.state import TurnBoard
@@ -271,14 +271,14 @@ class TurnLoop:
         board = self.board
         board.closed = True
         self._show()
-        workflow.upsert_search_attributes([attributes.STATUS.value_set(board.status)])
+        workflow.upsert_search_attributes([temporal.STATUS_ATTRIBUTE.value_set(board.status)])
         if unseen := [f for f in board.inbox if f.message_id not in board.state.seen]:
             turn_id = self._next_turn_id or str(workflow.uuid4())
             following = board.request.model_copy(update={"turn_id": turn_id, "inbox": unseen, "state": None})
             workflow.continue_as_new(
                 following,
                 memo={"turn_id": turn_id},
-                search_attributes=attributes.running(following),
+                search_attributes=temporal.search_attributes_of(following),
             )
         if board.status is TurnStatus.FAILED:
             raise ApplicationError(board.error or "The turn failed.", type=TURN_FAILED, non_retryable=True)

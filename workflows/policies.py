@@ -6,7 +6,7 @@ from typing import Any
 from temporalio.common import RetryPolicy
 from temporalio.workflow import ActivityCancellationType
 
-from copilot.contracts import TurnLimits
+from longhaul.contracts import TurnLimits
 
 # Bugs: trying again cannot help, and the turn should fail visibly instead.
 BUGS = [

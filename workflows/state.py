@@ -4,7 +4,7 @@ from datetime import datetime
 
 from temporalio import workflow
 
-from copilot.contracts import (
+from longhaul.contracts import (
     Budget,
     FollowUp,
     Progress,

@@ -3,7 +3,7 @@
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
-    from copilot.contracts import TurnInput, TurnResult
+    from longhaul.contracts import TurnInput, TurnResult
     from workflows.handlers import TurnHandlers
     from workflows.loop import TurnLoop
 

@@ -10,9 +10,9 @@ with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
 
     from activities.tools import ToolActivities, tool_label
-    from copilot.contracts import ModelAnswer, RunTool, StoreToolResult, ToolCall, ToolOutcome, ToolStatus
-    from copilot.tools.flow import WORKFLOW_TOOLS, GetSubSessionResult, RunSubSession, WaitFor
-    from copilot.tools.registry import allowed, describe
+    from longhaul.contracts import ModelAnswer, RunTool, StoreToolResult, ToolCall, ToolOutcome, ToolStatus
+    from longhaul.tools.registry import allowed, describe
+    from longhaul.tools.workflow_tools import WORKFLOW_TOOLS, GetSubSessionResult, RunSubSession, WaitFor
     from workflows import policies
     from workflows.children import Children, ToolRefusalError
     from workflows.failures import cause

@@ -12,8 +12,8 @@ from temporalio.service import RPCError
 
 from api.context import Context, Ctx
 from api.schemas import Health, Readiness
-from copilot import temporal
-from copilot.errors import UnavailableError
+from longhaul import temporal
+from longhaul.errors import UnavailableError
 
 log = logging.getLogger(__name__)
 router = APIRouter(tags=["operations"])

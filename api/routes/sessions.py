@@ -12,7 +12,7 @@ from sqlalchemy.engine import Row
 from temporalio.service import RPCError, RPCStatusCode
 
 from api.context import Context, Ctx, OwnSession
-from api.owned import SessionRecord
+from api.ownership import SessionRecord
 from api.problems import RESPONSES, invalid
 from api.schemas import (
     ActiveTurn,
@@ -27,11 +27,11 @@ from api.schemas import (
     session_fields,
 )
 from api.services import User
-from copilot import temporal
-from copilot.contracts import Scope, TurnStatus
-from copilot.db import messages, pages, sessions
-from copilot.errors import UnavailableError
-from copilot.streams.reader import newest_id
+from longhaul import temporal
+from longhaul.contracts import Scope, TurnStatus
+from longhaul.db import messages, pages, sessions
+from longhaul.errors import UnavailableError
+from longhaul.streams.reader import newest_id
 
 log = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1", tags=["sessions"], responses=RESPONSES)

@@ -8,16 +8,16 @@ from starlette.responses import JSONResponse, Response
 from api import metrics
 from api.body import Message, parse, read_body
 from api.context import Context, Ctx, OwnSession, SessionId
-from api.kernel import Delivery
-from api.owned import SessionRecord
+from api.deliver import Delivery
+from api.ownership import SessionRecord
 from api.problems import RESPONSES, TOO_MANY
 from api.schemas import Queued, Taken
 from api.services import User
 from api.sse import TurnEvents
-from copilot.db import sessions
-from copilot.errors import InboxFullError, NotFoundError, UnavailableError
-from copilot.streams.reader import FINISH_ID, StreamLostError, StreamReader
-from copilot.streams.seen import Seen
+from longhaul.db import sessions
+from longhaul.errors import InboxFullError, NotFoundError, UnavailableError
+from longhaul.streams.reader import FINISH_ID, StreamLostError, StreamReader
+from longhaul.streams.viewer import Seen
 
 router = APIRouter(prefix="/v1", tags=["messages"], responses=RESPONSES)
 EVENT_ID = r"^\d{1,20}-\d{1,20}$"

@@ -7,13 +7,13 @@ from fastapi import APIRouter
 from sqlalchemy.engine import Row
 
 from api.context import Context, Ctx, OwnSession
-from api.live import from_row
-from api.owned import SessionRecord
+from api.ownership import SessionRecord
 from api.problems import RESPONSES
 from api.schemas import NodeProgress, TreeNode
-from copilot.contracts import Progress, Scope, TurnStatus, Usage
-from copilot.db import sessions
-from copilot.errors import UnavailableError
+from api.status import from_row
+from longhaul.contracts import Progress, Scope, TurnStatus, Usage
+from longhaul.db import sessions
+from longhaul.errors import UnavailableError
 
 router = APIRouter(prefix="/v1", tags=["sessions"], responses=RESPONSES)
 ASK_AT_ONCE = 20

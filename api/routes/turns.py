@@ -12,12 +12,12 @@ from starlette.responses import Response
 
 from api.children import with_live_children
 from api.context import Context, Ctx, OwnSession
-from api.live import from_row
 from api.problems import RESPONSES
 from api.schemas import Cancelled, Turn, Turns
-from copilot.contracts import Progress, SubSessionState, TurnStatus
-from copilot.db import sessions
-from copilot.errors import NotFoundError, UnavailableError
+from api.status import from_row
+from longhaul.contracts import Progress, SubSessionState, TurnStatus
+from longhaul.db import sessions
+from longhaul.errors import NotFoundError, UnavailableError
 
 router = APIRouter(prefix="/v1", tags=["turns"], responses=RESPONSES)
 WAIT_MAX_S = 60

@@ -14,8 +14,8 @@ from rich.table import Table
 
 from bench.chaos.race import long_turn, race
 from bench.chaos.run import SETTINGS, Outcome, chaos
-from tests.harness.pool import Pool
-from tests.harness.process import kill_all
+from testkit.pool import Pool
+from testkit.process import kill_all
 
 Database = Literal["postgresql", "sqlite"]
 SHOWN = 20

@@ -11,8 +11,8 @@ from redis.asyncio import Redis
 from temporalio.client import Client
 from temporalio.service import RPCError
 
-from tests.harness.process import Process
-from tests.harness.product import Product
+from testkit.process import Process
+from testkit.product import Product
 
 RECOVERY_LIMIT_S = 90.0
 

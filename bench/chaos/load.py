@@ -10,11 +10,11 @@ from uuid import UUID
 
 import httpx2
 
-from copilot.streams.reader import BEGINNING
-from tests.harness.client import ApiClient
-from tests.harness.grammar import grammar_problems
-from tests.harness.product import Product
-from tests.harness.streamlog import StreamLog
+from longhaul.streams.reader import BEGINNING
+from testkit.client import ApiClient
+from testkit.grammar import grammar_problems
+from testkit.product import Product
+from testkit.streamlog import StreamLog
 
 TEXTS = (
     "hello",

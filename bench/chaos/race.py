@@ -7,9 +7,9 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from tests.harness.checks import Stored, check_rows
-from tests.harness.grammar import check_stream
-from tests.harness.product import Product
+from testkit.checks import Stored, check_rows
+from testkit.grammar import check_stream
+from testkit.product import Product
 
 AIM_S = 0.04  # behind the end of the last text: there the turn looks into its inbox for the last time, and closes
 TEXTS = ("hello", "7+8", "speak 5")

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from bench.chaos.faults import Faults
 from bench.chaos.load import Load
 from bench.chaos.verdict import Verdict, judge, running, unrest
-from tests.harness.checks import stored
-from tests.harness.product import Product
+from testkit.checks import stored
+from testkit.product import Product
 
 #: No limit on messages that wait: here it would only turn faults into refusals.
 SETTINGS = {"LONGHAUL_MAX_PENDING_MESSAGES": "0", "LONGHAUL_SHUTDOWN_GRACE": "1", "LONGHAUL_MODEL_IDLE_TIMEOUT": "20"}

@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from copilot.contracts import TurnStatus
-from tests.harness import checks
-from tests.harness.checks import Stored
-from tests.harness.product import Product
-from tests.harness.streamlog import StreamLog
+from longhaul.contracts import TurnStatus
+from testkit import checks
+from testkit.checks import Stored
+from testkit.product import Product
+from testkit.streamlog import StreamLog
 
 
 @dataclass

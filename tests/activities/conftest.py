@@ -10,12 +10,12 @@ import pytest
 from temporalio.testing import ActivityEnvironment
 
 from activities.deps import Deps
-from copilot.contracts import TurnRef
-from copilot.db import sessions
-from copilot.db.database import Database
-from copilot.db.migrate import upgrade
-from copilot.settings import load_settings
-from copilot.tools import default_tools
+from longhaul.contracts import TurnRef
+from longhaul.db import sessions
+from longhaul.db.database import Database
+from longhaul.db.migrate import upgrade
+from longhaul.settings import load_settings
+from longhaul.tools import default_tools
 
 #: Not published: no activity then talks to Redis.
 TURN = TurnRef(session_id="s", turn_id="t", user_id="u", published=False)

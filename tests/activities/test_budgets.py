@@ -7,9 +7,9 @@ from sqlalchemy import insert
 
 from activities.budgets import budgets_of, reached
 from activities.deps import Deps
-from copilot.contracts import Budget, Scope
-from copilot.db import sessions
-from copilot.db.models import TurnRow
+from longhaul.contracts import Budget, Scope
+from longhaul.db import sessions
+from longhaul.db.models import TurnRow
 
 NOON = datetime(2026, 5, 5, 12, tzinfo=UTC)
 ROOT = Budget(session_id="root", max_cost_microdollars=100)

@@ -6,9 +6,9 @@ import pytest
 
 from activities.deps import Deps
 from activities.rows import answer_from_row, partial_rows, store_answer
-from copilot.contracts import CallModel, Usage
-from copilot.db import messages, sessions
-from copilot.llm.completion import CompletedCall, Completion
+from longhaul.contracts import CallModel, Usage
+from longhaul.db import messages, sessions
+from longhaul.llm.completion import CompletedCall, Completion
 from tests.activities.conftest import TURN
 
 CALL = CallModel(turn=TURN, round=2, model="asked-for")

@@ -11,10 +11,10 @@ from temporalio.testing import ActivityEnvironment
 from activities import heartbeat
 from activities.deps import Deps
 from activities.tools import ToolActivities, ToolResult, ToolState
-from copilot.contracts import RunTool, Scope, StoreToolResult, ToolOutcome, ToolStatus
-from copilot.db import messages
-from copilot.llm import prompts
-from copilot.tools import Registry, ToolContext, ToolError, default_tools, tool
+from longhaul.contracts import RunTool, Scope, StoreToolResult, ToolOutcome, ToolStatus
+from longhaul.db import messages
+from longhaul.llm import prompts
+from longhaul.tools import Registry, ToolContext, ToolError, default_tools, tool
 from tests.activities.conftest import TURN
 
 RUNS: list[str] = []

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.harness.product import Backend, Product
+from testkit.product import Backend, Product
 
 FOLDER = Path(__file__).parent
 LOCK = FOLDER / "package-lock.json"

@@ -10,10 +10,10 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from copilot import auth
-from copilot.auth import Authenticator, UnauthorizedError
-from copilot.errors import UnavailableError
-from copilot.settings import load_settings
+from longhaul import auth
+from longhaul.auth import Authenticator, UnauthorizedError
+from longhaul.errors import UnavailableError
+from longhaul.settings import load_settings
 
 Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
@@ -77,11 +77,11 @@ def authenticator(issuer: Issuer, **settings: Any) -> Authenticator:
 @pytest.mark.parametrize("algorithm", ["RS256", "ES256"])
 async def test_a_token_of_the_issuer(issuer: Issuer, algorithm: str) -> None:
     issuer.add("one", algorithm)
-    found = authenticator(issuer, jwt_issuer="https://issuer", jwt_audience="copilot")
+    found = authenticator(issuer, jwt_issuer="https://issuer", jwt_audience="longhaul")
     for _ in range(5):
-        assert await found.user(issuer.token("one", iss="https://issuer", aud=["copilot", "x"])) == "alice"
+        assert await found.user(issuer.token("one", iss="https://issuer", aud=["longhaul", "x"])) == "alice"
     assert issuer.asked == 1
-    for claims in ({"aud": "copilot"}, {"iss": "https://issuer"}, {"iss": "https://other", "aud": "copilot"}):
+    for claims in ({"aud": "longhaul"}, {"iss": "https://issuer"}, {"iss": "https://other", "aud": "longhaul"}):
         with pytest.raises(UnauthorizedError):
             await found.user(issuer.token("one", **claims))
 

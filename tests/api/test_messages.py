@@ -6,10 +6,10 @@ from uuid import uuid4
 
 import pytest
 
-from tests.harness.checks import check_rows
-from tests.harness.pool import MakeProduct
-from tests.harness.product import Product
-from tests.harness.wait import until
+from testkit.checks import check_rows
+from testkit.pool import MakeProduct
+from testkit.product import Product
+from testkit.wait import until
 
 
 def ui(text: str, message_id: str = "m1", **more: Any) -> dict[str, Any]:

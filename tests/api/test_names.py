@@ -6,8 +6,8 @@ from pathlib import Path
 
 from temporalio import workflow
 
-from api import kernel, live
-from copilot.contracts import Empty, FollowUp, Progress, TurnInput
+from api import deliver, status
+from longhaul.contracts import Empty, FollowUp, Progress, TurnInput
 from workflows.turn import TurnWorkflow
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -15,10 +15,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_names_and_types() -> None:
     definition = workflow._Definition.must_from_class(TurnWorkflow)
-    assert definition.name == kernel.TURN_WORKFLOW
+    assert definition.name == deliver.TURN_WORKFLOW
     assert definition.arg_types == [TurnInput]
-    assert definition.signals[kernel.FOLLOW_UP_SIGNAL].arg_types == [FollowUp]
-    progress = definition.queries[live.PROGRESS_QUERY]
+    assert definition.signals[deliver.FOLLOW_UP_SIGNAL].arg_types == [FollowUp]
+    progress = definition.queries[status.PROGRESS_QUERY]
     assert (progress.arg_types, progress.ret_type) == ([Empty], Progress)
 
 

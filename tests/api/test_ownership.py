@@ -11,10 +11,10 @@ import pytest
 from fastapi import FastAPI
 
 from api.app import create_app
-from copilot.settings import load_settings
-from tests.harness.client import ApiClient
-from tests.harness.pool import Pool
-from tests.harness.product import Product
+from longhaul.settings import load_settings
+from testkit.client import ApiClient
+from testkit.pool import Pool
+from testkit.product import Product
 
 SECRET = "a secret that only this test knows, long enough"
 OPEN = {"/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/docs/oauth2-redirect", "/static-offline-docs"}
@@ -26,7 +26,7 @@ BODIES: dict[str, dict[str, Any]] = {
 
 
 def token(user: str, **claims: Any) -> dict[str, str]:
-    return {"Authorization": f"Bearer {jwt.encode({'sub': user, 'aud': 'copilot', **claims}, SECRET, 'HS256')}"}
+    return {"Authorization": f"Bearer {jwt.encode({'sub': user, 'aud': 'longhaul', **claims}, SECRET, 'HS256')}"}
 
 
 def routes(app: FastAPI) -> Iterator[tuple[str, str]]:
@@ -66,7 +66,7 @@ async def status_and_text(client: ApiClient, method: str, path: str, headers: di
 @pytest.fixture(scope="module")
 async def guarded(server_pool: Pool) -> AsyncIterator[Product]:
     """A product that asks for tokens; one for all tests here."""
-    settings = {"LONGHAUL_AUTH": "jwt", "LONGHAUL_JWT_SECRET": SECRET, "LONGHAUL_JWT_AUDIENCE": "copilot"}
+    settings = {"LONGHAUL_AUTH": "jwt", "LONGHAUL_JWT_SECRET": SECRET, "LONGHAUL_JWT_AUDIENCE": "longhaul"}
     async with AsyncExitStack() as stack:
         yield await server_pool.make(stack, settings=settings)
 
@@ -109,8 +109,8 @@ async def test_tokens(guarded: Product) -> None:
     assert (await client.http.get("/v1/sessions", headers=good)).status_code == 200
     assert (await client.http.get("/v1/sessions", params={"token": value})).status_code == 200
     assert (await client.http.post("/v1/sessions", params={"token": value})).status_code == 401
-    other = jwt.encode({"sub": "alice", "aud": "copilot"}, "another secret, also long enough for it", "HS256")
-    unsigned = jwt.encode({"sub": "alice", "aud": "copilot"}, "", "none")
+    other = jwt.encode({"sub": "alice", "aud": "longhaul"}, "another secret, also long enough for it", "HS256")
+    unsigned = jwt.encode({"sub": "alice", "aud": "longhaul"}, "", "none")
     for bad in (
         token("alice", aud=""),
         token("alice", aud="other"),

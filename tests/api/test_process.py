@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from api.app import create_app
-from copilot.settings import load_settings
+from longhaul.settings import load_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -1,7 +1,7 @@
 """Sessions as a resource; errors as problems; what operators ask."""
 
-from tests.harness.pool import MakeProduct
-from tests.harness.product import Product
+from testkit.pool import MakeProduct
+from testkit.product import Product
 
 
 async def test_make_list_name_delete(make_product: MakeProduct) -> None:

@@ -5,11 +5,11 @@ from uuid import uuid4
 
 from redis.asyncio import Redis
 
-from tests.harness.client import ApiClient
-from tests.harness.grammar import check_stream
-from tests.harness.pool import MakeProduct
-from tests.harness.product import Product
-from tests.harness.streamlog import StreamLog
+from testkit.client import ApiClient
+from testkit.grammar import check_stream
+from testkit.pool import MakeProduct
+from testkit.product import Product
+from testkit.streamlog import StreamLog
 
 LONG = "speak 150 [delay=10]"
 

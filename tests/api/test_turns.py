@@ -4,9 +4,9 @@ import asyncio
 import time
 from uuid import uuid4
 
-from tests.harness.pool import MakeProduct
-from tests.harness.product import Product
-from tests.harness.wait import until
+from testkit.pool import MakeProduct
+from testkit.product import Product
+from testkit.wait import until
 
 
 async def running_tool(product: Product, text: str = "wait 30 s") -> tuple[str, str]:

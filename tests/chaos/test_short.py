@@ -3,7 +3,7 @@
 import pytest
 
 from bench.chaos.run import SETTINGS, chaos
-from tests.harness.pool import MakeProduct
+from testkit.pool import MakeProduct
 
 
 @pytest.mark.timeout(400)

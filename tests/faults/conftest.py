@@ -5,9 +5,9 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from testkit.pool import Pool
+from testkit.product import Product
 from tests.conftest import PRODUCTS
-from tests.harness.pool import Pool
-from tests.harness.product import Product
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,12 @@
 
 import psutil
 
-from tests.harness.checks import Stored, check_rows
-from tests.harness.client import ApiClient
-from tests.harness.grammar import check_stream
-from tests.harness.process import Process
-from tests.harness.product import Product
-from tests.harness.streamlog import StreamLog
+from testkit.checks import Stored, check_rows
+from testkit.client import ApiClient
+from testkit.grammar import check_stream
+from testkit.process import Process
+from testkit.product import Product
+from testkit.streamlog import StreamLog
 
 MIB = 1024 * 1024
 

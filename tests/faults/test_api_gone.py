@@ -4,10 +4,10 @@ import asyncio
 
 import httpx2
 
+from testkit.product import Product
+from testkit.streamlog import StreamLog
+from testkit.wait import until
 from tests.faults.support import api_raised_nothing, next_message_works, same_as_stored
-from tests.harness.product import Product
-from tests.harness.streamlog import StreamLog
-from tests.harness.wait import until
 
 PRODUCT = {"apis": 3}
 

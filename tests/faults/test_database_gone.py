@@ -9,13 +9,13 @@ import httpx2
 import pytest
 from temporalio.api.enums.v1 import EventType
 
-from copilot.temporal import workflow_id
+from longhaul.temporal import workflow_id
+from testkit.checks import check_rows
+from testkit.grammar import check_stream
+from testkit.postgres import PostgresServer
+from testkit.product import Product
+from testkit.wait import until
 from tests.faults.support import api_raised_nothing, next_message_works, same_as_stored
-from tests.harness.checks import check_rows
-from tests.harness.grammar import check_stream
-from tests.harness.postgres import PostgresServer
-from tests.harness.product import Product
-from tests.harness.wait import until
 
 PRODUCT = {"backend": "postgresql", "own_postgres": True, "settings": {"LONGHAUL_MODEL_SMALL": ""}}
 AWAY_S = 6.0

@@ -2,8 +2,8 @@
 
 import pytest
 
+from testkit.product import Product
 from tests.faults.support import next_message_works, same_as_stored
-from tests.harness.product import Product
 
 PRODUCT = {"backend": "postgresql", "settings": {"LONGHAUL_MODEL_SMALL": ""}}
 

@@ -5,10 +5,10 @@ from uuid import uuid4
 
 import pytest
 
+from testkit.checks import check_rows
+from testkit.grammar import check_stream
+from testkit.product import Product
 from tests.faults.support import next_message_works, same_as_stored
-from tests.harness.checks import check_rows
-from tests.harness.grammar import check_stream
-from tests.harness.product import Product
 
 TRIES = 3
 PRODUCT = {

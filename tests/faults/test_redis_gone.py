@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from copilot.streams.reader import BEGINNING
+from longhaul.streams.reader import BEGINNING
+from testkit.product import Product
+from testkit.streamlog import StreamLog
+from testkit.wait import until
 from tests.faults.support import api_raised_nothing, next_message_works, same_as_stored
-from tests.harness.product import Product
-from tests.harness.streamlog import StreamLog
-from tests.harness.wait import until
 
 PRODUCT = {"own_redis": True, "settings": {"LONGHAUL_REDIS_TIMEOUT": "0.5"}}
 QUICK = 8.0  # seconds; a machine that is busy needs some, a hang would take far longer

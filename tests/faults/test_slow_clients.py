@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from urllib.parse import urlsplit
 
+from testkit.product import Product
+from testkit.wait import until
 from tests.faults.support import MIB, next_message_works, rss, same_as_stored
-from tests.harness.product import Product
-from tests.harness.wait import until
 
 SIZE = 10_000_000
 SLOW = 12

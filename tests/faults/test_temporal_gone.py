@@ -4,12 +4,12 @@ import asyncio
 import time
 from uuid import uuid4
 
+from testkit.checks import check_rows
+from testkit.grammar import check_stream
+from testkit.product import Product
+from testkit.streamlog import StreamLog
+from testkit.wait import until
 from tests.faults.support import api_raised_nothing, next_message_works, same_as_stored
-from tests.harness.checks import check_rows
-from tests.harness.grammar import check_stream
-from tests.harness.product import Product
-from tests.harness.streamlog import StreamLog
-from tests.harness.wait import until
 
 HEARTBEAT_TIMEOUT = 10
 PRODUCT = {

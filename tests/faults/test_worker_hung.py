@@ -2,9 +2,9 @@
 
 import pytest
 
+from testkit.product import Product
 from tests.faults.support import next_message_works, same_as_stored
 from tests.guarantees.test_worker_killed import worker_of
-from tests.harness.product import Product
 
 PRODUCT = {"workers": 2, "settings": {"LONGHAUL_HEARTBEAT_TIMEOUT": "2", "LONGHAUL_MODEL_SMALL": ""}}
 

@@ -2,9 +2,9 @@
 
 from uuid import uuid4
 
-from tests.harness.checks import check_rows
-from tests.harness.grammar import check_stream
-from tests.harness.product import Product
+from testkit.checks import check_rows
+from testkit.grammar import check_stream
+from testkit.product import Product
 
 TURNS = 15
 #: The turn's row is final and its stream sealed some milliseconds before its run ends: aim there.

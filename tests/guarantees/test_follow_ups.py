@@ -3,9 +3,9 @@
 from typing import Any
 from uuid import uuid4
 
-from tests.harness.checks import Stored, check_rows
-from tests.harness.grammar import check_stream
-from tests.harness.product import Product
+from testkit.checks import Stored, check_rows
+from testkit.grammar import check_stream
+from testkit.product import Product
 
 
 def roles(found: Stored, session: str) -> list[str]:

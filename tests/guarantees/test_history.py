@@ -1,9 +1,9 @@
 """A turn's history stays as small as a turn, however long the conversation is."""
 
-from copilot.db import messages
-from copilot.temporal import workflow_id
-from tests.harness.checks import check_rows
-from tests.harness.product import Product
+from longhaul.db import messages
+from longhaul.temporal import workflow_id
+from testkit.checks import check_rows
+from testkit.product import Product
 
 EVENTS = 40
 BYTES = 20_000

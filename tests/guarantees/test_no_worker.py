@@ -2,9 +2,9 @@
 
 import time
 
-from tests.harness.checks import check_rows
-from tests.harness.pool import MakeProduct
-from tests.harness.product import Backend
+from testkit.checks import check_rows
+from testkit.pool import MakeProduct
+from testkit.product import Backend
 
 #: Seconds; a tenth of that on an idle machine, but tests share theirs.
 AT_ONCE = 4.0

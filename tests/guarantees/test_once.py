@@ -3,9 +3,9 @@
 import asyncio
 from uuid import uuid4
 
-from tests.harness.checks import check_rows
-from tests.harness.client import Answer, ApiClient
-from tests.harness.product import Product
+from testkit.checks import check_rows
+from testkit.client import Answer, ApiClient
+from testkit.product import Product
 
 TIMES = 5
 

@@ -10,13 +10,13 @@ from uuid import uuid4
 import pytest
 from temporalio.client import WorkflowHandle
 
-from copilot.db import messages
-from copilot.temporal import workflow_id
-from tests.harness.checks import Stored, check_rows
-from tests.harness.grammar import check_stream
-from tests.harness.pool import MakeProduct
-from tests.harness.product import Product
-from tests.harness.wait import until
+from longhaul.db import messages
+from longhaul.temporal import workflow_id
+from testkit.checks import Stored, check_rows
+from testkit.grammar import check_stream
+from testkit.pool import MakeProduct
+from testkit.product import Product
+from testkit.wait import until
 
 #: Seconds; a tenth of that on an idle machine, but tests share theirs.
 AT_ONCE = 4.0

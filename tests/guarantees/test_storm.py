@@ -7,12 +7,12 @@ from uuid import UUID
 import pytest
 from sqlalchemy import exists, select
 
-from copilot.db.models import MessageRow, TurnRow
-from tests.harness.checks import check_rows
-from tests.harness.client import Answer
-from tests.harness.pool import MakeProduct
-from tests.harness.product import Backend, Product
-from tests.harness.wait import until
+from longhaul.db.models import MessageRow, TurnRow
+from testkit.checks import check_rows
+from testkit.client import Answer
+from testkit.pool import MakeProduct
+from testkit.product import Backend, Product
+from testkit.wait import until
 
 # On the database that most begin with; PostgreSQL takes the same code through fewer, for the sake of the minutes.
 MESSAGES = {"sqlite": 1_000, "postgresql": 200}

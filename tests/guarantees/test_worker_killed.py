@@ -2,13 +2,13 @@
 
 from temporalio.api.enums.v1 import PendingActivityState
 
-from copilot.temporal import workflow_id
-from tests.harness.checks import check_rows
-from tests.harness.grammar import check_stream
-from tests.harness.pool import MakeProduct
-from tests.harness.process import Process
-from tests.harness.product import Backend, Product
-from tests.harness.wait import until
+from longhaul.temporal import workflow_id
+from testkit.checks import check_rows
+from testkit.grammar import check_stream
+from testkit.pool import MakeProduct
+from testkit.process import Process
+from testkit.product import Backend, Product
+from testkit.wait import until
 
 STARTED = PendingActivityState.PENDING_ACTIVITY_STATE_STARTED
 

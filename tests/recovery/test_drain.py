@@ -4,13 +4,13 @@ import asyncio
 import time
 from pathlib import Path
 
-from tests.harness.checks import check_rows
-from tests.harness.client import LiveStream
-from tests.harness.grammar import check_stream
-from tests.harness.pool import MakeProduct
-from tests.harness.process import Process
-from tests.harness.product import Product
-from tests.harness.wait import until
+from testkit.checks import check_rows
+from testkit.client import LiveStream
+from testkit.grammar import check_stream
+from testkit.pool import MakeProduct
+from testkit.process import Process
+from testkit.product import Product
+from testkit.wait import until
 from tests.recovery.tools import Gate
 from tests.recovery.watch import attempts, history, identities, working_on
 

@@ -5,16 +5,16 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from uuid import uuid4
 
-from copilot.db.messages import row_id
-from copilot.db.models import MessageRow, SessionRow, TurnRow
-from copilot.llm import prompts
-from copilot.temporal import workflow_id
-from tests.harness.checks import Stored, check_rows
-from tests.harness.client import LiveStream
-from tests.harness.grammar import check_stream
-from tests.harness.pool import MakeProduct
-from tests.harness.product import SETTINGS, Backend, Product
-from tests.harness.wait import until
+from longhaul.db.messages import row_id
+from longhaul.db.models import MessageRow, SessionRow, TurnRow
+from longhaul.llm import prompts
+from longhaul.temporal import workflow_id
+from testkit.checks import Stored, check_rows
+from testkit.client import LiveStream
+from testkit.grammar import check_stream
+from testkit.pool import MakeProduct
+from testkit.product import SETTINGS, Backend, Product
+from testkit.wait import until
 from tests.recovery.tools import Gate
 from tests.recovery.watch import has_answer, locked, until_blocked, working_on
 

@@ -8,17 +8,17 @@ from sqlalchemy import text
 
 from activities import rows
 from activities.deps import Deps
-from copilot import redis
-from copilot.contracts import ToolCall
-from copilot.db.database import Database
-from copilot.llm.client import ModelClient
-from copilot.settings import load_settings
-from copilot.temporal import workflow_id
-from copilot.tools import default_tools
-from tests.harness.checks import check_rows
-from tests.harness.grammar import check_stream
-from tests.harness.pool import MakeProduct
-from tests.harness.product import Product
+from longhaul import redis
+from longhaul.contracts import ToolCall
+from longhaul.db.database import Database
+from longhaul.llm.client import ModelClient
+from longhaul.settings import load_settings
+from longhaul.temporal import workflow_id
+from longhaul.tools import default_tools
+from testkit.checks import check_rows
+from testkit.grammar import check_stream
+from testkit.pool import MakeProduct
+from testkit.product import Product
 from worker import build
 from workflows.loop import TurnLoop
 

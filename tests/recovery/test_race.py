@@ -3,10 +3,10 @@
 import pytest
 
 from bench.chaos.race import long_turn, race
-from tests.harness.checks import check_rows
-from tests.harness.grammar import check_stream
-from tests.harness.pool import MakeProduct
-from tests.harness.product import Product
+from testkit.checks import check_rows
+from testkit.grammar import check_stream
+from testkit.pool import MakeProduct
+from testkit.product import Product
 
 # On the database that most begin with; PostgreSQL takes the same code through fewer, for the sake of the minutes.
 MESSAGES = {"sqlite": 300, "postgresql": 120}

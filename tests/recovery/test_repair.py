@@ -5,16 +5,16 @@ from uuid import uuid4
 
 from sqlalchemy import update
 
-from copilot.cli.repair import ERROR, connected
-from copilot.db import messages
-from copilot.db.models import SessionRow
-from copilot.llm import prompts
-from copilot.settings import load_settings
-from copilot.temporal import workflow_id
-from tests.harness.checks import check_rows
-from tests.harness.pool import MakeProduct
-from tests.harness.product import Backend, Product
-from tests.harness.wait import until
+from cli.repair import ERROR, connected
+from longhaul.db import messages
+from longhaul.db.models import SessionRow
+from longhaul.llm import prompts
+from longhaul.settings import load_settings
+from longhaul.temporal import workflow_id
+from testkit.checks import check_rows
+from testkit.pool import MakeProduct
+from testkit.product import Backend, Product
+from testkit.wait import until
 
 
 async def repair(product: Product, session: str, *options: str) -> str:

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from tests.harness.checks import check_rows
-from tests.harness.grammar import check_stream
-from tests.harness.pool import MakeProduct
-from tests.harness.wait import until
+from testkit.checks import check_rows
+from testkit.grammar import check_stream
+from testkit.pool import MakeProduct
+from testkit.wait import until
 from tests.recovery.tools import Gate
 
 #: Workers learn of a cancel with a heartbeat, so these never do.

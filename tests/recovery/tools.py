@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from copilot.tools import Registry, Tool, ToolContext, default_tools
+from longhaul.tools import Registry, Tool, ToolContext, default_tools
 
 FOLDER = "LONGHAUL_TEST_FOLDER"
 POLL_S = 0.02

@@ -9,10 +9,10 @@ from temporalio.api.enums.v1 import EventType, PendingActivityState
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.api.workflow.v1 import PendingActivityInfo
 
-from copilot.temporal import workflow_id
-from tests.harness.process import Process
-from tests.harness.product import Product
-from tests.harness.wait import until
+from longhaul.temporal import workflow_id
+from testkit.process import Process
+from testkit.product import Product
+from testkit.wait import until
 
 STARTED = PendingActivityState.PENDING_ACTIVITY_STATE_STARTED
 

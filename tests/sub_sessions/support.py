@@ -9,10 +9,10 @@ from uuid import uuid4
 from temporalio.client import WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
-from copilot.temporal import workflow_id
-from tests.harness.checks import stored
-from tests.harness.product import Product
-from tests.harness.wait import until
+from longhaul.temporal import workflow_id
+from testkit.checks import stored
+from testkit.product import Product
+from testkit.wait import until
 
 RUN, GET = "run_sub_session", "get_sub_session_result"
 Node = dict[str, Any]

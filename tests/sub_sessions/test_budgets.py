@@ -3,10 +3,10 @@
 from datetime import datetime, timedelta
 
 from activities.budgets import worked
-from copilot.db.models import utc_now
-from tests.harness.checks import check_rows, stored
-from tests.harness.grammar import check_stream
-from tests.harness.product import Product
+from longhaul.db.models import utc_now
+from testkit.checks import check_rows, stored
+from testkit.grammar import check_stream
+from testkit.product import Product
 from tests.sub_sessions.support import RUN, nothing_runs, results, say, stop_all, sub_of, tree, use, walk
 
 

@@ -1,10 +1,10 @@
 """What a sub-session may do only narrows on the way down, whatever its arguments say."""
 
 from activities.narrowing import narrowed, rejoined, unheard
-from copilot.contracts import Budget, Scope
-from copilot.db.models import utc_now
-from copilot.tools.flow import RunSubSession
-from tests.harness.product import Product
+from longhaul.contracts import Budget, Scope
+from longhaul.db.models import utc_now
+from longhaul.tools.workflow_tools import RunSubSession
+from testkit.product import Product
 from tests.sub_sessions.support import RUN, asking, results, say, sub_of, use
 
 PARENT = Scope(

@@ -2,9 +2,9 @@
 
 import pytest
 
-from copilot.db import sessions
-from tests.harness.checks import check_rows, stored
-from tests.harness.product import Backend, Product
+from longhaul.db import sessions
+from testkit.checks import check_rows, stored
+from testkit.product import Backend, Product
 from tests.sub_sessions.support import GET, RUN, results, sub_of, subs, tree, use, walk
 
 MISSING = "00000000-0000-4000-8000-000000000000"

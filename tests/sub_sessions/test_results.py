@@ -1,8 +1,8 @@
 """What the sub-session tools answer, status by status."""
 
-from tests.harness.checks import check_rows
-from tests.harness.pool import MakeProduct
-from tests.harness.product import Product
+from testkit.checks import check_rows
+from testkit.pool import MakeProduct
+from testkit.product import Product
 from tests.sub_sessions.support import (
     GET,
     RUN,

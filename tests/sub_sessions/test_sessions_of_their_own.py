@@ -3,11 +3,11 @@
 import asyncio
 import json
 
-from copilot.temporal import workflow_id
-from tests.harness.checks import check_rows
-from tests.harness.grammar import check_stream
-from tests.harness.pool import MakeProduct
-from tests.harness.product import Product
+from longhaul.temporal import workflow_id
+from testkit.checks import check_rows
+from testkit.grammar import check_stream
+from testkit.pool import MakeProduct
+from testkit.product import Product
 from tests.sub_sessions.support import (
     GET,
     RUN,

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from tests.harness.checks import check_rows
-from tests.harness.grammar import check_stream
-from tests.harness.pool import MakeProduct
-from tests.harness.product import Backend, Product
-from tests.harness.streamlog import StreamLog
-from tests.harness.wait import until
+from testkit.checks import check_rows
+from testkit.grammar import check_stream
+from testkit.pool import MakeProduct
+from testkit.product import Backend, Product
+from testkit.streamlog import StreamLog
+from testkit.wait import until
 from tests.sub_sessions.support import RUN, Node, nothing_runs, results, tree, walk
 
 LEAVES = ("11+31", "12+31", "13+31", "14+31", "15+31", "16+31", "17+31", "18+31")

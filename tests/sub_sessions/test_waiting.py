@@ -3,11 +3,11 @@
 import asyncio
 import time
 
-from tests.harness.checks import check_rows
-from tests.harness.grammar import check_stream
-from tests.harness.pool import MakeProduct
-from tests.harness.product import Product
-from tests.harness.wait import until
+from testkit.checks import check_rows
+from testkit.grammar import check_stream
+from testkit.pool import MakeProduct
+from testkit.product import Product
+from testkit.wait import until
 from tests.sub_sessions.support import (
     GET,
     RUN,

@@ -3,15 +3,15 @@
 import secrets
 from collections.abc import Mapping
 
-from copilot.cli.promote import set_current
-from copilot.settings import load_settings
-from copilot.stack.errors import StackError
-from copilot.temporal import workflow_id
-from tests.harness.checks import check_rows
-from tests.harness.grammar import check_stream
-from tests.harness.pool import MakeProduct
-from tests.harness.product import Product
-from tests.harness.wait import until
+from cli.promote import set_current
+from cli.stack.errors import StackError
+from longhaul.settings import load_settings
+from longhaul.temporal import workflow_id
+from testkit.checks import check_rows
+from testkit.grammar import check_stream
+from testkit.pool import MakeProduct
+from testkit.product import Product
+from testkit.wait import until
 from tests.recovery.watch import history, identities
 
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from temporalio.api.enums.v1 import EventType
 
-from tests.harness.client import ApiClient
-from tests.harness.wait import until
+from testkit.client import ApiClient
+from testkit.wait import until
 
 COMPLETED = EventType.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED
 FAILED = EventType.EVENT_TYPE_WORKFLOW_EXECUTION_FAILED

@@ -15,11 +15,11 @@ from typing import Any
 
 from temporalio.client import Client, WorkflowExecutionDescription, WorkflowExecutionStatus
 
-from copilot.temporal import workflow_id
-from tests.harness.client import ApiClient
-from tests.harness.pool import Pool
-from tests.harness.product import Product
-from tests.harness.wait import until
+from longhaul.temporal import workflow_id
+from testkit.client import ApiClient
+from testkit.pool import Pool
+from testkit.product import Product
+from testkit.wait import until
 from tests.workflows.kinds import KINDS, Kind
 
 FOLDER = Path(__file__).with_name("histories")

@@ -1,0 +1,180 @@
+"""Delivering a message: one signal-with-start, which Temporal decides atomically.
+
+No turn runs: one starts with this message. One runs: the message joins it. There is no lock, no look before and no
+queue of ours; the row that `accept` stores is the message's text, waiting under its id for the turn that takes it.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy.engine import Row
+from temporalio.api.enums.v1 import PendingWorkflowTaskState
+from temporalio.client import WorkflowHandle
+from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+
+from api.body import Message
+from api.services import Services
+from api.status import Live
+from longhaul import temporal
+from longhaul.contracts import NEXT_TURN, FollowUp, Scope, TurnInput, TurnLimits
+from longhaul.db import messages, sessions
+from longhaul.db.messages import Accepted
+from longhaul.db.models import utc_now
+from longhaul.errors import InboxFullError
+from longhaul.settings import Settings
+
+# By name: the definition would bring the worker's world with it, the model client included, and half as much again to
+# the start of this process. A test holds the names to the definition.
+TURN_WORKFLOW = "TurnWorkflow"
+FOLLOW_UP_SIGNAL = "follow_up"
+# A workflow task takes some milliseconds; one that takes longer (an absent database) is not waited for.
+TASK_LOOKS, TASK_LOOK_S = 25, 0.01
+
+
+def limits(settings: Settings) -> TurnLimits:
+    """What workflow code decides by, as it stands when a turn starts."""
+    same = {name: getattr(settings, name) for name in TurnLimits.model_fields if name != "max_pending"}
+    return TurnLimits.model_validate({**same, "max_pending": settings.max_pending_messages})
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """Where a message went. `started`: it is the one that the turn started with."""
+
+    turn_id: str
+    started: bool
+    waiting: int
+
+
+class Kernel:
+    """Hands messages to turns."""
+
+    def __init__(self, services: Services, live: Live) -> None:
+        self._services = services
+        self._live = live
+        self._settings = services.settings
+
+    async def deliver(self, user_id: str, session: Row[Any], message: Message) -> Delivery:
+        """Accept a message and see to it that a turn takes it; the same message again changes nothing.
+
+        Raises:
+            NotFoundError: the session has gone.
+            InboxFullError: too many wait already.
+            UnavailableError: try again with the same message id; what was done by then is not done twice.
+        """
+        accepted = await self._accept(user_id, session.id, message)
+        if accepted.placed_in is not None:
+            return await self._placed(session.id, message.id, accepted.placed_in, accepted.waiting)
+        turn_id = str(uuid4())
+        async with temporal.reachable(self._settings.temporal_rpc_timeout):
+            handle = await self._signal_with_start(user_id, session, message, turn_id)
+            # Private, but the one exact word on it: server 1.31 leaves `first_execution_run_id` out when a signal
+            # joins a run, newer ones fill it in, so it tells nothing.
+            response: Any = handle._start_workflow_response
+            if not response.started:
+                return await self._joined(handle, accepted, message.id)
+        if not accepted.is_new:
+            # A repeated POST may come between the end of the turn that took the message and ours, which has nothing
+            # to do then. That turn's placing of the message was stored before it ended, so this look is exact.
+            async with self._services.database.read() as connection:
+                row = await messages.get(connection, accepted.row_id)
+            if row is not None and row.turn_id not in (None, turn_id):
+                return await self._placed(session.id, message.id, row.turn_id, accepted.waiting)
+        return Delivery(turn_id, started=True, waiting=accepted.waiting)
+
+    async def _accept(self, user_id: str, session_id: str, message: Message) -> Accepted:
+        try:
+            return await self._store(user_id, session_id, message, self._settings.max_pending_messages)
+        except InboxFullError:
+            # Rows that wait while nothing runs are those of posts that never reached Temporal: they fill no inbox.
+            if await self._live.running(session_id) is not None:
+                raise
+        return await self._store(user_id, session_id, message, 0)
+
+    async def _store(self, user_id: str, session_id: str, message: Message, limit: int) -> Accepted:
+        async with self._services.database.write() as connection:
+            return await messages.accept(
+                connection,
+                session_id=session_id,
+                user_id=user_id,
+                message_id=message.id,
+                content=message.text,
+                context=message.context,
+                limit=limit,
+            )
+
+    async def _placed(self, session_id: str, message_id: str, turn_id: str, waiting: int) -> Delivery:
+        async with self._services.database.read() as connection:
+            turn = await sessions.get_turn(connection, session_id, turn_id)
+        return Delivery(turn_id, turn is not None and turn.trigger_message_id == message_id, waiting)
+
+    async def _joined(self, handle: WorkflowHandle[Any, Any], accepted: Accepted, message_id: str) -> Delivery:
+        # The very run that was signalled: by now another turn of this session may run under the same workflow id.
+        run = self._services.temporal.get_workflow_handle(handle.id, run_id=handle.result_run_id)
+        memo = await self._memo_behind(run)
+        if NEXT_TURN not in memo:
+            return Delivery(memo["turn_id"], memo.get("message_id") == message_id, accepted.waiting)
+        # The turn is closing: it took the message before that (then its row says so), or the next one begins with it.
+        async with self._services.database.read() as connection:
+            row = await messages.get(connection, accepted.row_id)
+        if row is not None and row.turn_id is not None:
+            return await self._placed(row.session_id, message_id, row.turn_id, accepted.waiting)
+        return Delivery(memo[NEXT_TURN], started=True, waiting=accepted.waiting)
+
+    async def _memo_behind(self, run: WorkflowHandle[Any, Any]) -> Mapping[str, Any]:
+        """The memo as it is when the workflow task is over that may have run while the signal came.
+
+        That very task may have decided to close the turn, and only its end says so.
+        """
+        described = await run.describe(rpc_timeout=self._rpc_timeout)
+        in_flight = described.raw_description.pending_workflow_task
+        if in_flight.state == PendingWorkflowTaskState.PENDING_WORKFLOW_TASK_STATE_STARTED:
+            for _ in range(TASK_LOOKS):
+                await asyncio.sleep(TASK_LOOK_S)
+                described = await run.describe(rpc_timeout=self._rpc_timeout)
+                if described.raw_description.pending_workflow_task.started_time != in_flight.started_time:
+                    break
+        return await described.memo()
+
+    async def _signal_with_start(
+        self, user_id: str, session: Row[Any], message: Message, turn_id: str
+    ) -> WorkflowHandle[Any, Any]:
+        settings = self._settings
+        model = settings.model_advanced if message.tier == "advanced" else settings.model_standard
+        scope = Scope.model_validate(session.scope or {})
+        turn = TurnInput(
+            session_id=session.id,
+            user_id=user_id,
+            turn_id=turn_id,
+            model=model,
+            mode=message.mode,
+            tier=message.tier,
+            limits=limits(settings),
+            scope=scope.model_copy(update={"root_session_id": session.root_session_id or session.id}),
+        )
+        return await self._services.temporal.start_workflow(
+            TURN_WORKFLOW,
+            turn,
+            id=temporal.workflow_id(session.id),
+            task_queue=settings.task_queue,
+            start_signal=FOLLOW_UP_SIGNAL,
+            start_signal_args=[FollowUp(message_id=message.id, received_at=utc_now())],
+            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            memo={"turn_id": turn_id, "message_id": message.id},
+            search_attributes=temporal.search_attributes_of(turn),
+            static_summary=f"turn · {model} · session {session.id[:8]}",
+            static_details=(
+                f"Turn `{turn_id}` of session `{session.id}`, user `{user_id}`, started by message `{message.id}`.\n\n"
+                f"Tier {message.tier}, mode {message.mode}. What is said is in the database, not here."
+            ),
+            rpc_timeout=self._rpc_timeout,
+        )
+
+    @property
+    def _rpc_timeout(self) -> timedelta:
+        return timedelta(seconds=self._settings.temporal_rpc_timeout)

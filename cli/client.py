@@ -1,0 +1,137 @@
+"""A small client of our own API: one message in, its turn's events out, whatever the connection does in between."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+from uuid import uuid4
+
+import httpx2
+import orjson
+
+from cli.stack.errors import StackError
+
+_TIMEOUT = httpx2.Timeout(10.0, read=60.0)  # the server sends a keep-alive every 15 s
+PATIENCE = 60.0
+_PAUSE, _LONGEST_PAUSE = 0.3, 5.0
+
+Event = Mapping[str, Any]
+
+
+class ApiClient:
+    """Speaks to one API as one user."""
+
+    def __init__(self, url: str, token: str = "", transport: httpx2.BaseTransport | None = None) -> None:
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        self._http = httpx2.Client(base_url=url.rstrip("/"), headers=headers, timeout=_TIMEOUT, transport=transport)
+        self._url = url
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def create_session(self) -> str:
+        """A new session's id."""
+        return str(self._json(self._patiently(lambda: self._http.post("/v1/sessions", json={})))["id"])
+
+    def send(self, session: str, message: str, on_note: Callable[[str], None]) -> Iterator[Event]:
+        """Post a message and follow the turn that takes it to its end.
+
+        A connection that drops is taken up again behind the last event that was seen; a POST without an answer is
+        sent again with the same message id, which is one message to the server.
+        """
+        body = {"message": message, "message_id": str(uuid4())}
+        path = f"/v1/sessions/{session}/stream"
+        follow = _Following(on_note)
+        while True:
+            try:
+                if follow.posted:
+                    request = self._http.stream("GET", path, headers=follow.headers())
+                else:
+                    request = self._http.stream("POST", path, json=body)
+                with request as answer:
+                    if answer.status_code == 204:
+                        return
+                    if answer.status_code >= 500 and follow.posted:
+                        follow.wait(f"the server answers {answer.status_code}")
+                        continue
+                    if answer.status_code not in (200, 202):
+                        answer.read()
+                        raise refused(answer)
+                    follow.posted = True
+                    if answer.status_code == 202:
+                        answer.read()
+                        on_note("the message joins the turn that is running")
+                        continue
+                    yield from follow.events(answer)
+                    if follow.ended:
+                        return
+                    follow.wait("the stream ended early")
+            except httpx2.TransportError as error:
+                follow.wait(f"{type(error).__name__} {error}".strip())
+
+    def last_answer(self, session: str) -> str:
+        """The newest stored text of the assistant."""
+        page = self._json(self._patiently(lambda: self._http.get(f"/v1/sessions/{session}", params={"limit": 20})))
+        texts = [row["content"] for row in page["messages"] if row["role"] == "assistant" and row.get("content")]
+        return str(texts[-1]) if texts else ""
+
+    def _patiently(self, call: Callable[[], httpx2.Response]) -> httpx2.Response:
+        try:
+            return call()
+        except httpx2.TransportError as error:
+            raise StackError(f"{self._url} cannot be reached: {error}; is it running? (`longhaul up`)") from error
+
+    @staticmethod
+    def _json(answer: httpx2.Response) -> dict[str, Any]:
+        if answer.is_error:
+            raise refused(answer)
+        found: dict[str, Any] = orjson.loads(answer.content)
+        return found
+
+
+class _Following:
+    """Where we are in one turn's stream, over several connections."""
+
+    def __init__(self, on_note: Callable[[str], None]) -> None:
+        self.posted = False
+        self.ended = False
+        self._on_note = on_note
+        self._last_id = ""
+        self._pause = _PAUSE
+        self._alive = time.monotonic()
+
+    def headers(self) -> dict[str, str]:
+        return {"last-event-id": self._last_id} if self._last_id else {}
+
+    def events(self, answer: httpx2.Response) -> Iterator[Event]:
+        for event in httpx2.EventSource(answer, max_event_size=None):
+            self._alive, self._pause = time.monotonic(), _PAUSE
+            if event.data == "[DONE]":
+                self.ended = True
+                return
+            if event.data:
+                yield orjson.loads(event.data)
+            self._last_id = event.id or self._last_id
+
+    def wait(self, why: str) -> None:
+        """Pause before the next connection, longer each time, but not for ever."""
+        if time.monotonic() - self._alive > PATIENCE:
+            raise StackError(f"the connection is lost ({why}) and did not come back within {PATIENCE:.0f} s")
+        self._on_note(f"({why}; connecting again)")
+        time.sleep(self._pause)
+        self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+
+
+def refused(answer: httpx2.Response) -> StackError:
+    """A problem+json answer in one line."""
+    try:
+        problem = orjson.loads(answer.content)
+    except orjson.JSONDecodeError:
+        problem = {}
+    if not isinstance(problem, dict):
+        problem = {}
+    texts = [str(problem[key]) for key in ("title", "detail") if problem.get(key)]
+    return StackError(f"{answer.status_code}: {' – '.join(texts) or answer.text[:300] or answer.reason_phrase}")
+
+
+__all__ = ["ApiClient", "refused"]

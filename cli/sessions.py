@@ -1,0 +1,54 @@
+"""`longhaul sessions …`: commands on stored sessions. A command put on `app` shows up by itself."""
+
+import asyncio
+import os
+from typing import Annotated
+
+import typer
+
+from cli.processes import joined_environment
+from cli.stack.errors import StackError
+from longhaul.errors import NotFoundError, UnavailableError
+from longhaul.settings import Settings, load_settings
+
+app = typer.Typer(help="Look after stored sessions.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Look after stored sessions."""
+
+
+@app.command()
+def repair(
+    session_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the session.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only explain, change nothing.")] = False,
+) -> None:
+    """Say why a session is stuck, and mend it. A turn that Temporal runs is left alone; doing it twice does no harm."""
+    os.environ.update(joined_environment(load_settings()))
+    try:
+        asyncio.run(_repair(load_settings(), session_id, dry_run=dry_run))
+    except (NotFoundError, UnavailableError) as error:
+        raise StackError(str(error)) from error
+
+
+async def _repair(settings: Settings, session_id: str, *, dry_run: bool) -> None:
+    from cli.repair import connected  # the API's code is slow to import
+
+    async with connected(settings) as repairing:
+        found = await repairing.examine(session_id)
+        if found.live is not None:
+            typer.echo(f"Temporal runs turn {found.live.turn_id}; it is left alone (Stop ends it)")
+        problems = found.explain()
+        for problem in problems:
+            typer.echo(f"- {problem}")
+        if not problems:
+            typer.echo("nothing is wrong with this session")
+        elif dry_run:
+            typer.echo("nothing was changed (--dry-run)")
+        else:
+            await repairing.mend(found)
+            typer.echo(f"mended: {len(problems)}")
+
+
+__all__ = ["app"]

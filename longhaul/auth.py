@@ -1,0 +1,117 @@
+"""Who is calling: nobody in particular (`LONGHAUL_AUTH=off`) or the `sub` of a signed token (`jwt`)."""
+
+import asyncio
+import time
+
+import jwt
+
+from longhaul.errors import LonghaulError, UnavailableError
+from longhaul.settings import Settings
+
+LOCAL_USER = "local"
+USER_MAX = 255
+KEY_LIFETIME_S = 300.0
+REFRESH_PAUSE_S = 10.0
+FETCH_TIMEOUT_S = 5.0
+PUBLIC_KEY_ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"]
+
+
+class UnauthorizedError(LonghaulError):
+    """No token, or one that does not hold. The text says which defect and quotes nothing of the token."""
+
+
+class Authenticator:
+    """Turns a token into a user id."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._off = settings.auth == "off"
+        self._secret = settings.jwt_secret.get_secret_value()
+        self._audience = settings.jwt_audience or None
+        self._issuer = settings.jwt_issuer or None
+        self._keys = IssuerKeys(settings.jwt_jwks_url) if settings.jwt_jwks_url else None
+
+    async def user(self, token: str | None) -> str:
+        """The user of a token.
+
+        Raises:
+            UnauthorizedError: there is none, or it is not valid.
+            UnavailableError: the issuer's keys cannot be had now.
+        """
+        if self._off:
+            return LOCAL_USER
+        if not token:
+            raise UnauthorizedError("A bearer token is needed.")
+        try:
+            claims = await self._claims(token)
+        except jwt.InvalidTokenError as error:
+            raise UnauthorizedError(f"The token is not valid: {error}.") from error
+        subject = claims.get("sub")
+        if not isinstance(subject, str) or not 0 < len(subject) <= USER_MAX:
+            raise UnauthorizedError(f"The token's `sub` is not a text of 1 to {USER_MAX} characters.")
+        return subject
+
+    async def _claims(self, token: str) -> dict[str, object]:
+        # The algorithm is ours to choose, never the token's: a public key must not pass as an HMAC secret.
+        key: str | jwt.PyJWK = self._secret
+        algorithms = ["HS256"]
+        if self._keys is not None:
+            key = await self._keys.key_of(token)
+            algorithms = PUBLIC_KEY_ALGORITHMS
+        claims: dict[str, object] = jwt.decode(
+            token,
+            key,
+            algorithms=algorithms,
+            audience=self._audience,
+            issuer=self._issuer,
+            options={"require": ["sub"], "verify_aud": self._audience is not None},
+        )
+        return claims
+
+
+class IssuerKeys:
+    """The keys of a JWKS URL, fetched off the event loop and kept for a while.
+
+    A token that names an unknown key makes us look again (keys get rotated), but not more often than every few
+    seconds: otherwise made-up tokens would let anybody drive requests at the issuer.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._client = jwt.PyJWKClient(url, cache_keys=False, cache_jwk_set=False, timeout=FETCH_TIMEOUT_S)
+        self._keys: dict[str, jwt.PyJWK] = {}
+        self._fetched_at = float("-inf")
+        self._tried_at = float("-inf")
+        self._lock = asyncio.Lock()
+
+    async def key_of(self, token: str) -> jwt.PyJWK:
+        """The key that a token says it was signed with.
+
+        Raises:
+            jwt.InvalidTokenError: it names none, or none of the issuer's.
+            UnavailableError: the issuer does not answer and the key is not known.
+        """
+        name = jwt.get_unverified_header(token).get("kid")
+        if not isinstance(name, str):
+            raise jwt.InvalidTokenError("it names no key (`kid`)")
+        if name not in self._keys or time.monotonic() - self._fetched_at > KEY_LIFETIME_S:
+            await self._refresh(name)
+        if name not in self._keys:
+            raise jwt.InvalidTokenError("it names a key that the issuer does not have")
+        return self._keys[name]
+
+    async def _refresh(self, wanted: str) -> None:
+        async with self._lock:
+            now = time.monotonic()
+            fresh = now - self._fetched_at <= KEY_LIFETIME_S
+            if now - self._tried_at < REFRESH_PAUSE_S or (fresh and wanted in self._keys):
+                if not self._keys:
+                    raise UnavailableError("The token issuer's key set")
+                return
+            self._tried_at = now
+            try:
+                found = await asyncio.to_thread(self._client.get_signing_keys, refresh=True)
+            except jwt.PyJWKClientError as error:
+                if wanted in self._keys:  # an issuer that is down does not lock out those it has signed for
+                    return
+                raise UnavailableError("The token issuer's key set") from error
+            self._keys = {key.key_id: key for key in found if key.key_id}
+            self._fetched_at = now

@@ -1,0 +1,48 @@
+"""Exceptions and failure types that cross a Temporal boundary; needs only the standard library.
+
+The sandbox imports what workflows import once per run, so this module must stay cheap.
+"""
+
+
+class LonghaulError(Exception):
+    """Base of our own errors."""
+
+
+class NotFoundError(LonghaulError):
+    """There is no such thing, or it belongs to somebody else: the same answer for both."""
+
+
+class InboxFullError(LonghaulError):
+    """As many follow-ups wait as may wait."""
+
+    def __init__(self, waiting: int, limit: int) -> None:
+        super().__init__(f"{waiting} messages wait for the running turn already; the limit is {limit}.")
+        self.waiting = waiting
+        self.limit = limit
+
+
+class UnavailableError(LonghaulError):
+    """A part that is needed cannot be reached now; trying again later is right."""
+
+    def __init__(self, part: str, retry_after: int = 5) -> None:
+        super().__init__(f"{part} cannot be reached right now; nothing was lost, try again in {retry_after} s.")
+        self.part = part
+        self.retry_after = retry_after
+
+
+class SetupError(LonghaulError):
+    """This installation lacks something that a person has to provide; the text says what, and how."""
+
+
+class StreamBrokenError(LonghaulError):
+    """A model's stream ended before its end."""
+
+
+# Types of `ApplicationError`, as the Web UI shows them.
+MODEL_FAILED = "ModelFailed"
+BUDGET_REACHED = "BudgetReached"
+MODEL_RETRY = "ModelTryFailed"
+STORAGE_UNAVAILABLE = "StorageUnavailable"
+HANDED_OVER = "HandedOver"
+TOOL_RETRY = "ToolWorkerLost"
+TURN_FAILED = "TurnFailed"

@@ -1,0 +1,96 @@
+"""What a failed model call means: try again, when, and what to tell the person."""
+
+import math
+import random
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+import orjson
+from openai import APIConnectionError, APIStatusError, APITimeoutError, OpenAIError
+
+from longhaul.errors import StreamBrokenError
+from longhaul.settings import Settings
+
+RETRIED_STATUSES = frozenset({408, 409, 429})
+DETAIL_MAX = 300
+
+
+@dataclass(frozen=True)
+class ModelFailure:
+    """A failed try. `retry_after`: seconds that the endpoint asked for; `text` names no conversation content."""
+
+    retryable: bool
+    text: str
+    retry_after: float | None = None
+
+
+def classify(error: OpenAIError | StreamBrokenError) -> ModelFailure:
+    """What an exception of a model call means."""
+    if isinstance(error, APITimeoutError):
+        return ModelFailure(retryable=True, text="The model did not answer in time.")
+    if isinstance(error, StreamBrokenError):
+        return ModelFailure(retryable=True, text=str(error))
+    if isinstance(error, APIConnectionError):
+        return ModelFailure(retryable=True, text="The model endpoint cannot be reached.")
+    if isinstance(error, APIStatusError):
+        headers = {name.lower(): value for name, value in error.response.headers.items()}
+        status = error.status_code
+        retry = headers.get("x-should-retry", "")
+        retryable = status in RETRIED_STATUSES or status >= 500 if retry not in ("true", "false") else retry == "true"
+        return ModelFailure(
+            retryable,
+            f"The model endpoint answered {status}: {_detail(error)}",
+            _retry_after(headers, datetime.now(UTC)),
+        )
+    return ModelFailure(retryable=False, text=f"The model client refused the call: {type(error).__name__}.")
+
+
+def _detail(error: APIStatusError) -> str:
+    body = error.body
+    message = body.get("message") if isinstance(body, dict) else None
+    return (str(message) if message else error.response.reason_phrase or "no reason given")[:DETAIL_MAX]
+
+
+def _retry_after(headers: dict[str, str], now: datetime) -> float | None:
+    """Seconds from `retry-after-ms`, or from `retry-after` as seconds or HTTP date; None if neither makes sense."""
+    for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        value = headers.get(name, "").strip()
+        if not value:
+            continue
+        try:
+            seconds = float(value) * scale
+        except ValueError:
+            seconds = _seconds_until(value, now) if name == "retry-after" else math.nan
+        if math.isfinite(seconds) and seconds >= 0:
+            return seconds
+    return None
+
+
+def _seconds_until(http_date: str, now: datetime) -> float:
+    try:
+        at = parsedate_to_datetime(http_date)
+    except ValueError:
+        return math.nan
+    return max(0.0, ((at if at.tzinfo else at.replace(tzinfo=UTC)) - now).total_seconds())
+
+
+def backoff(settings: Settings, tries: int, retry_after: float | None) -> float:
+    """Seconds before the next try after `tries` failed ones, never more than `model_backoff_max`."""
+    if retry_after is not None:
+        return min(retry_after, settings.model_backoff_max)
+    try:
+        grown = settings.model_backoff_base * settings.model_backoff_factor ** (tries - 1)
+    except OverflowError:
+        grown = math.inf
+    jittered = min(grown, settings.model_backoff_max) * random.uniform(0.75, 1.25)  # noqa: S311  # no secret
+    return min(jittered, settings.model_backoff_max)
+
+
+def defect_of_arguments(arguments: str) -> str | None:
+    """Why a tool call's argument string is not a JSON object; None when it is. No arguments at all are an empty one."""
+    try:
+        found = orjson.loads(arguments.strip() or "{}")
+    except orjson.JSONDecodeError as error:
+        return f"the arguments are not valid JSON: {error}"
+    return None if isinstance(found, dict) else "the arguments must be a JSON object"

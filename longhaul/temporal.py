@@ -1,0 +1,160 @@
+"""The Temporal client that API, worker and CLI share, and one name for "Temporal cannot be reached"."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
+from temporalio.client import Client, Interceptor, Plugin
+from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.envconfig import ClientConfig, ClientConnectConfig
+from temporalio.runtime import Runtime
+from temporalio.service import RPCError, RPCStatusCode
+
+from longhaul.contracts import TurnInput, TurnStatus
+from longhaul.errors import SetupError, UnavailableError
+from longhaul.settings import Settings
+
+DEFAULT_ADDRESS = "localhost:7233"
+
+# Search attributes: how turns are found in the Web UI.
+USER_ATTRIBUTE = SearchAttributeKey.for_keyword("LonghaulUser")
+SESSION_ATTRIBUTE = SearchAttributeKey.for_keyword("LonghaulSession")
+STATUS_ATTRIBUTE = SearchAttributeKey.for_keyword("LonghaulStatus")
+MODEL_ATTRIBUTE = SearchAttributeKey.for_keyword("LonghaulModel")
+SEARCH_ATTRIBUTES = (USER_ATTRIBUTE.name, SESSION_ATTRIBUTE.name, STATUS_ATTRIBUTE.name, MODEL_ATTRIBUTE.name)
+
+# What gRPC calls "not now"; everything else is an answer.
+NOT_NOW = frozenset(
+    {
+        RPCStatusCode.UNAVAILABLE,
+        RPCStatusCode.DEADLINE_EXCEEDED,
+        RPCStatusCode.CANCELLED,
+        RPCStatusCode.RESOURCE_EXHAUSTED,
+        RPCStatusCode.ABORTED,
+        RPCStatusCode.INTERNAL,
+        RPCStatusCode.UNKNOWN,
+    }
+)
+
+
+def workflow_id(session_id: str) -> str:
+    """The one workflow id of a session's turns: two of them cannot run at once because Temporal does not let them."""
+    return f"turn:{session_id}"
+
+
+def search_attributes_of(request: TurnInput) -> TypedSearchAttributes:
+    """The search attributes that a turn starts with."""
+    return TypedSearchAttributes(
+        [
+            SearchAttributePair(USER_ATTRIBUTE, request.user_id),
+            SearchAttributePair(SESSION_ATTRIBUTE, request.session_id),
+            SearchAttributePair(STATUS_ATTRIBUTE, TurnStatus.RUNNING),
+            SearchAttributePair(MODEL_ATTRIBUTE, request.model),
+        ]
+    )
+
+
+def _config(settings: Settings) -> ClientConnectConfig:
+    """What Temporal's own tools are told, our settings first."""
+    config = ClientConfig.load_client_connect_config()
+    if settings.temporal_address or "target_host" not in config:
+        config["target_host"] = settings.temporal_address or DEFAULT_ADDRESS
+    if "temporal_namespace" in settings.model_fields_set or "namespace" not in config:
+        config["namespace"] = settings.temporal_namespace
+    return config
+
+
+def address(settings: Settings) -> str:
+    """Where Temporal is."""
+    return _config(settings)["target_host"]
+
+
+async def connect(
+    settings: Settings,
+    *,
+    lazy: bool = False,
+    interceptors: Sequence[Interceptor] = (),
+    plugins: Sequence[Plugin] = (),
+    runtime: Runtime | None = None,
+    identity: str | None = None,
+) -> Client:
+    """Connect the way every Temporal tool does (`TEMPORAL_*`, profiles of `temporal.toml`), our settings first.
+
+    `lazy`: connect with the first call, so a process can start before Temporal does.
+    """
+    return await Client.connect(
+        **_config(settings),
+        data_converter=pydantic_data_converter,
+        interceptors=interceptors,
+        plugins=plugins,
+        runtime=runtime,
+        identity=identity,
+        lazy=lazy,
+    )
+
+
+@asynccontextmanager
+async def reachable(seconds: float) -> AsyncIterator[None]:
+    """Bound calls to Temporal, the SDK's own retries included; answers such as NOT_FOUND pass through.
+
+    Raises:
+        UnavailableError: no answer in time.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as error:
+        raise UnavailableError("Temporal") from error
+    except RPCError as error:
+        if error.status in NOT_NOW:
+            raise UnavailableError("Temporal") from error
+        raise
+    except RuntimeError as error:
+        # What the first call of a lazy client raises when it finds no server; only its text tells it from a bug.
+        if "client connect" in str(error):
+            raise UnavailableError("Temporal") from error
+        raise
+
+
+async def register_search_attributes(client: Client) -> None:
+    """Make sure that all search attributes exist in the client's namespace; calling it again changes nothing.
+
+    The embedded stack's server gets them by flags at its start; this is for a Temporal that somebody else runs.
+
+    Raises:
+        SetupError: one exists with another type, or this client may not add them.
+        RPCError: Temporal cannot be reached now.
+    """
+    try:
+        present = await client.operator_service.list_search_attributes(
+            ListSearchAttributesRequest(namespace=client.namespace)
+        )
+        keyword = IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD
+        known = present.custom_attributes
+        wrong = [name for name in SEARCH_ATTRIBUTES if name in known and known[name] != keyword]
+        if wrong:
+            raise SetupError(
+                f"search attributes {', '.join(wrong)} of namespace {client.namespace!r} are not of type Keyword; "
+                "remove or rename them, or set TEMPORAL_NAMESPACE to another namespace"
+            )
+        missing = [name for name in SEARCH_ATTRIBUTES if name not in known]
+        if missing:
+            await client.operator_service.add_search_attributes(
+                AddSearchAttributesRequest(
+                    namespace=client.namespace, search_attributes=dict.fromkeys(missing, keyword)
+                )
+            )
+    except RPCError as error:
+        if error.status == RPCStatusCode.ALREADY_EXISTS:  # another worker was faster
+            return
+        if error.status in NOT_NOW:  # `reachable` gives that its name
+            raise
+        flags = " ".join(f"--name {name} --type Keyword" for name in SEARCH_ATTRIBUTES)
+        raise SetupError(
+            f"cannot register search attributes in Temporal namespace {client.namespace!r} ({error.status.name}: "
+            f"{error.message}). Let somebody who may create them do it: "
+            f"temporal operator search-attribute create --namespace {client.namespace} {flags}"
+        ) from error

@@ -1,0 +1,50 @@
+"""Tools that the workflow performs itself, because they are timers and child workflows: no activity waits for them.
+
+Only their arguments travel through workflow history.
+"""
+
+from pydantic import BaseModel, Field
+
+from longhaul.tools.registry import Tool
+
+
+class WaitFor(BaseModel):
+    seconds: float = Field(gt=0, description="How long to wait")
+
+
+class RunSubSession(BaseModel):
+    prompt: str = Field(
+        max_length=32_000, description="The task, complete in itself: the sub-session sees nothing else"
+    )
+    system_context: str = Field("", max_length=32_000, description="Background for the whole sub-session")
+    sub_session_id: str = Field("", max_length=64, description="Go on in this sub-session instead of a new one")
+    agent: str = Field("", max_length=100, description="Agent profile to run as")
+    wait_for_result: float = Field(60, description="Seconds to wait for the result, 0 to 300; 0 returns a handle")
+    detached: bool = Field(default=False, description="Whether it goes on when this turn is stopped")
+    allow_tools: list[str] | None = Field(None, description="Tools it may use, of those this session may use")
+    dry_run: bool = Field(default=False, description="Whether it must change nothing")
+    max_cost_microdollars: int | None = Field(None, ge=1, description="Its budget in millionths of a US dollar")
+    max_seconds: int | None = Field(None, ge=1, description="Its time in seconds")
+
+
+class GetSubSessionResult(BaseModel):
+    sub_session_id: str = Field(max_length=64, description="As run_sub_session returned it")
+    wait_if_running: float = Field(60, description="Seconds to wait if it still runs, 0 to 300")
+    cancel: bool = Field(default=False, description="Stop it and all below it")
+    include_progress: bool = Field(default=False, description="Also the number of its messages and the last five")
+
+
+WAIT = Tool("wait", "Wait for a while, then go on. Survives restarts.", WaitFor, None)
+RUN_SUB_SESSION = Tool(
+    "run_sub_session",
+    "Hand a task to a sub-longhaul that works beside you, and wait for its answer or get a handle to poll.",
+    RunSubSession,
+    None,
+)
+GET_SUB_SESSION_RESULT = Tool(
+    "get_sub_session_result",
+    "The status and answer of a sub-session, waiting for it if it still runs; or stop it.",
+    GetSubSessionResult,
+    None,
+)
+WORKFLOW_TOOLS = frozenset({"wait", "run_sub_session", "get_sub_session_result"})

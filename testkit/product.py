@@ -1,0 +1,260 @@
+"""One isolated Longhaul: its own task queue, rows and Redis database, as many workers and APIs as a test likes."""
+
+import asyncio
+import itertools
+import os
+import secrets
+import signal
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import httpx2
+from temporalio.client import Client
+
+from cli.stack.health import http_ok, local_client
+from longhaul.db.database import Database
+from longhaul.db.migrate import upgrade
+from testkit.client import ApiClient
+from testkit.postgres import PostgresServer
+from testkit.process import ModuleProcess, Process
+from testkit.servers import HOST, ROOT, ModelServer, RedisServer, Server, TemporalServer, free_port
+from testkit.wait import until
+
+Backend = Literal["sqlite", "postgresql"]
+BACKENDS: tuple[Backend, ...] = ("sqlite", "postgresql")
+_OURS = ("LONGHAUL_", "TEMPORAL_", "OPENAI_", "DATABASE_URL", "REDIS_URL")
+#: Short where waiting costs the test time, off where a limit would get in its way.
+SETTINGS: Mapping[str, str] = {
+    "LONGHAUL_HEARTBEAT_TIMEOUT": "3",
+    "LONGHAUL_HEARTBEAT_INTERVAL": "0.3",
+    "LONGHAUL_MODEL_BACKOFF_BASE": "0.05",
+    "LONGHAUL_SHUTDOWN_GRACE": "2",
+    "LONGHAUL_FOLLOW_UP_RATE_LIMIT": "0",
+    "LONGHAUL_MODEL_STANDARD": "offline-standard",
+    "LONGHAUL_MODEL_ADVANCED": "offline-advanced",
+    "LONGHAUL_MODEL_SMALL": "offline-small",
+}
+
+
+@dataclass(frozen=True)
+class Servers:
+    """What a product runs on; PostgreSQL only where rows go there."""
+
+    temporal: TemporalServer
+    redis: RedisServer
+    model: ModelServer
+    postgres: PostgresServer | None = None
+
+
+@dataclass
+class Product:
+    """Use `start` (or the fixtures), then `api`, `database` and `servers`."""
+
+    folder: Path
+    servers: Servers
+    backend: Backend = "sqlite"
+    settings: Mapping[str, str] = field(default_factory=dict)
+    redis_database: int = 0
+    own: tuple[Server, ...] = ()
+    workers: list[Process] = field(default_factory=list)
+    apis: list[Process] = field(default_factory=list)
+    task_queue: str = field(default_factory=lambda: f"test-{secrets.token_hex(6)}")
+    database_url: str = ""
+    _database: Database | None = None
+    _urls: dict[Process, str] = field(default_factory=dict)
+    _ready: dict[Process, Path] = field(default_factory=dict)
+    _clients: list[ApiClient] = field(default_factory=list)
+    _killed: set[Process] = field(default_factory=set)
+    _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
+
+    async def prepare(self) -> None:
+        """Make and migrate its database."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.backend == "postgresql":
+            if self.servers.postgres is None:
+                raise RuntimeError("this product needs a PostgreSQL server")
+            self.database_url = await self.servers.postgres.new_database()
+        else:
+            self.database_url = f"sqlite+inline:///{self.folder / 'longhaul.db'}"
+            await asyncio.to_thread(upgrade, self.database_url)
+        self._database = Database(self.database_url, pool_size=5)
+
+    @property
+    def database(self) -> Database:
+        """Its rows, for checks and for rows that a test puts there."""
+        if self._database is None:
+            raise RuntimeError("the product has not been prepared")
+        return self._database
+
+    def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
+        """What its processes are started with; nothing of the caller's own Longhaul gets in."""
+        base = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
+        return {
+            **base,
+            "PYTHONPATH": str(ROOT),
+            "PYTHONUNBUFFERED": "1",
+            "LONGHAUL_HOME": str(self.folder / "home"),
+            "DATABASE_URL": self.database_url,
+            "REDIS_URL": self.servers.redis.url(self.redis_database),
+            "TEMPORAL_ADDRESS": self.servers.temporal.address,
+            "OPENAI_BASE_URL": self.servers.model.base_url,
+            "OPENAI_API_KEY": "offline",
+            "LONGHAUL_TASK_QUEUE": self.task_queue,
+            **SETTINGS,
+            **self.settings,
+            **(more or {}),
+        }
+
+    async def start_worker(self, settings: Mapping[str, str] | None = None, *, ready: bool = True) -> Process:
+        """Start one more worker; `ready`: and wait until it polls."""
+        name = f"worker-{len(self.workers) + 1}"
+        sign = self.folder / f"{name}.ready"
+        environment = self.environment({"LONGHAUL_READY_FILE": str(sign), **(settings or {})})
+        worker = self._process(name, "worker", environment)
+        self._ready[worker] = sign
+        self.workers.append(worker)
+        worker.start()
+        if ready:
+            await self.until_ready(worker)
+        return worker
+
+    async def start_api(self, settings: Mapping[str, str] | None = None, *, ready: bool = True) -> Process:
+        """Start one more API on a port of its own."""
+        port = free_port()
+        environment = self.environment({"LONGHAUL_API_HOST": HOST, "LONGHAUL_API_PORT": str(port), **(settings or {})})
+        api = self._process(f"api-{len(self.apis) + 1}", "api.__main__", environment)
+        self._urls[api] = f"http://{HOST}:{port}"
+        self.apis.append(api)
+        api.start()
+        if ready:
+            await self.until_ready(api)
+        return api
+
+    async def until_ready(self, process: Process, limit: float = 40.0) -> None:
+        """Wait until a worker polls or an API answers."""
+
+        async def good() -> bool:
+            if not process.running:
+                raise AssertionError(f"{process.name} ended with {process.code} at its start:\n{process.tail(30)}")
+            if process in self._ready:
+                return self._ready[process].exists()
+            return await http_ok(f"{self._urls[process]}/healthz")() is None
+
+        await until(good, limit=limit, what=f"{process.name} is ready")
+
+    async def revive(self) -> None:
+        """Start again whatever has died."""
+        for process in (*self.workers, *self.apis):
+            if not process.running:
+                await self.start_again(process)
+
+    async def start_again(self, process: Process) -> None:
+        """Start a worker or an API that has ended, as it was, and wait until it is ready."""
+        if sign := self._ready.get(process):
+            sign.unlink(missing_ok=True)
+        process.start()
+        await self.until_ready(process)
+
+    def _process(self, name: str, module: str, environment: Mapping[str, str]) -> Process:
+        return ModuleProcess(name, module, self.folder / f"{name}.log", environment, self.folder)
+
+    async def command(self, *arguments: str, limit: float = 60.0) -> tuple[int, str]:
+        """Run `longhaul ARGUMENTS` against it, and wait; the exit code, and what it said."""
+        name = f"longhaul-{next(self._numbers)}"
+        log = self.folder / f"{name}.log"
+        process = ModuleProcess(name, "cli", log, self.environment(), self.folder, arguments)
+        process.start()
+        try:
+            await until(lambda: not process.running, limit=limit, what=f"longhaul {' '.join(arguments)} ends")
+        finally:
+            process.kill()
+        return process.code or 0, log.read_text()
+
+    def kill(self, process: Process) -> None:
+        """`kill -9`; its exit code is not held against it."""
+        self._killed.add(process)
+        process.kill()
+
+    async def terminate(self, process: Process, limit: float = 20.0) -> int:
+        """SIGTERM, and wait; the exit code, which must be clean."""
+        code = await process.terminate(limit)
+        assert not self._dirty(process), f"{process.name} ended with {code}:\n{process.tail(30)}"
+        return code
+
+    def _dirty(self, process: Process) -> bool:
+        # uvicorn ends by the signal that it was stopped with, as programs on Unix should; a worker returns.
+        fine = (0, -signal.SIGTERM) if process in self.apis else (0,)
+        return process not in self._killed and process.code not in fine
+
+    def url(self, api: Process | None = None) -> str:
+        """Where an API (the first, if none is named) listens."""
+        return self._urls[api or self.apis[0]]
+
+    def client(self, api: Process | None = None, headers: Mapping[str, str] | None = None) -> ApiClient:
+        """A client of that API; it is closed with the product."""
+        http = local_client(
+            base_url=f"{self.url(api)}",
+            headers=dict(headers or {}),
+            timeout=httpx2.Timeout(90, connect=5, pool=60),
+            # Shorter than the server keeps a connection, so that none is reused while it is being closed.
+            limits=httpx2.Limits(max_connections=200, keepalive_expiry=2),
+        )
+        self._clients.append(ApiClient(http))
+        return self._clients[-1]
+
+    @property
+    def api(self) -> ApiClient:
+        """The client of the first API."""
+        return self._clients[0] if self._clients else self.client()
+
+    async def temporal(self) -> Client:
+        return await self.servers.temporal.client()
+
+    @property
+    def processes(self) -> list[Process]:
+        """Everything whose log may explain a failure, most telling first."""
+        servers = (self.servers.temporal, self.servers.redis, self.servers.model, self.servers.postgres)
+        return [*self.workers, *self.apis, *(one.process for one in servers if one is not None and one.process)]
+
+    async def close(self) -> None:
+        """Stop everything in order.
+
+        Raises:
+            AssertionError: a process did not end, or not with a clean exit code.
+        """
+        for client in self._clients:
+            await client.close()
+        for server in self.own:
+            server.resume()
+        running = [process for process in (*self.apis, *self.workers) if process.running]
+        results = await asyncio.gather(*(process.terminate() for process in running), return_exceptions=True)
+        problems = [str(result) for result in results if isinstance(result, BaseException)]
+        dirty = [process for process in running if self._dirty(process)]
+        problems += [f"{process.name} ended with {process.code}:\n{process.tail(30)}" for process in dirty]
+        if self._database is not None:
+            await self._database.close()
+        for server in self.own:
+            await server.stop()
+            server.remove()
+        assert not problems, "\n".join(problems)
+
+
+@asynccontextmanager
+async def running(product: Product, workers: int = 1, apis: int = 1) -> AsyncIterator[Product]:
+    """The product with its processes, stopped at the end whatever happens."""
+    try:
+        for server in product.own:
+            await server.start()
+        await product.prepare()
+        started = [await product.start_worker(ready=False) for _ in range(workers)]
+        started += [await product.start_api(ready=False) for _ in range(apis)]
+        await asyncio.gather(*(product.until_ready(process) for process in started))
+        yield product
+    finally:
+        await product.close()
+
+
+__all__ = ["BACKENDS", "SETTINGS", "Backend", "Product", "Servers", "running"]

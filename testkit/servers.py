@@ -1,0 +1,215 @@
+"""The real servers: each on a port that it keeps over a restart, each to be stopped, killed, paused and resumed."""
+
+import abc
+import asyncio
+import os
+import random
+import shutil
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.service import RPCError
+
+from cli.stack.health import http_ok, local_client, redis_pong
+from cli.stack.parts import temporal_command
+from cli.stack.ports import PortClaims
+from cli.stack.progress import Progress
+from cli.stack.redis_binary import acquire_redis
+from cli.stack.temporal_binary import acquire
+from testkit.process import Process
+from testkit.wait import until
+
+ROOT = Path(__file__).resolve().parents[2]
+HOST = "127.0.0.1"
+_claims = PortClaims()
+
+
+def free_port() -> int:
+    """A port for us alone: below those that the kernel gives to outgoing connections, so nobody takes it meanwhile."""
+    return _claims.take(random.randrange(15_000, 31_000))
+
+
+class Server(abc.ABC):
+    """One server process with its data in a folder."""
+
+    name = "server"
+    stop_signal = signal.SIGTERM
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.process: Process | None = None
+
+    @abc.abstractmethod
+    async def argv(self) -> list[str]:
+        """The command, when everything that it needs has been prepared."""
+
+    @abc.abstractmethod
+    async def healthy(self) -> str | None:
+        """None when it answers, else what is wrong."""
+
+    def environment(self) -> dict[str, str] | None:
+        return None
+
+    @property
+    def running(self) -> bool:
+        return self.process is not None and self.process.running
+
+    async def start(self, limit: float = 40.0) -> None:
+        """Start it (again, with its data) and wait until it answers."""
+        if self.process is None:
+            log = self.folder / f"{self.name}.log"
+            self.process = Process(self.name, await self.argv(), log, self.environment(), cwd=self.folder)
+        self.process.start()
+        await self.until_healthy(limit)
+
+    async def until_healthy(self, limit: float = 40.0) -> None:
+        problem: list[str | None] = ["not asked yet"]
+
+        async def good() -> bool:
+            if not self.running:
+                raise AssertionError(f"{self.name} ended: {self._process.tail(15)}")
+            problem[0] = await self.healthy()
+            return problem[0] is None
+
+        try:
+            await until(good, limit=limit, what=f"{self.name} answers")
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {problem[0]}\n{self._process.tail(15)}") from None
+
+    @property
+    def _process(self) -> Process:
+        if self.process is None:
+            raise RuntimeError(f"{self.name} has not been started")
+        return self.process
+
+    async def stop(self) -> None:
+        """Stop it in order; its data stay."""
+        if self.running:
+            await self._process.terminate(number=self.stop_signal)
+
+    def remove(self) -> None:  # noqa: B027  # most keep their data in the folder, which pytest removes
+        """Delete data that lie elsewhere; it has been stopped."""
+
+    async def restart(self) -> None:
+        await self.stop()
+        await self.start()
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def pause(self) -> None:
+        self._process.pause()
+
+    def resume(self) -> None:
+        if self.process is not None:
+            self.process.resume()
+
+
+class TemporalServer(Server):
+    """The official dev server as the stack starts it, without its Web UI."""
+
+    name = "temporal"
+
+    @property
+    def address(self) -> str:
+        return f"{HOST}:{self.port}"
+
+    async def argv(self) -> list[str]:
+        binary = await acquire(Progress(log=self.folder / "acquire.log"))
+        return list(temporal_command(binary.path, self.folder / "temporal.db", self.port, None, "default"))
+
+    async def client(self) -> Client:
+        return await Client.connect(self.address, data_converter=pydantic_data_converter)
+
+    async def healthy(self) -> str | None:
+        try:
+            async with asyncio.timeout(5):
+                client = await self.client()
+                async for _ in client.list_workflows(page_size=1):  # the namespace is there and can be searched
+                    break
+        except (RPCError, RuntimeError, TimeoutError) as error:
+            return f"{type(error).__name__}: {error}"[:200]
+        return None
+
+
+class RedisServer(Server):
+    """A Redis with enough databases that each product gets its own."""
+
+    name = "redis"
+    databases = 500
+
+    def url(self, database: int = 0) -> str:
+        return f"redis://{HOST}:{self.port}/{database}"
+
+    async def argv(self) -> list[str]:
+        binary = await acquire_redis()
+        where = ["--port", str(self.port), "--bind", HOST, "--dir", str(self.folder)]
+        return [str(binary.path), *where, "--databases", str(self.databases), "--save", "", "--appendonly", "no"]
+
+    async def healthy(self) -> str | None:
+        return await redis_pong(HOST, self.port)()
+
+
+class ModelServer(Server):
+    """The offline model, hurried."""
+
+    name = "model"
+
+    @property
+    def base_url(self) -> str:
+        return f"http://{HOST}:{self.port}/v1"
+
+    async def argv(self) -> list[str]:
+        pace = ["--ttft-ms", "5", "--token-delay-ms", "1"]
+        return [sys.executable, "-m", "offline_model", "--host", HOST, "--port", str(self.port), *pace]
+
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    async def healthy(self) -> str | None:
+        return await http_ok(f"http://{HOST}:{self.port}/healthz")()
+
+    async def stats(self) -> dict[str, Any]:
+        """Calls in all, finished ones, and both by the key of the call."""
+        async with self._client() as client:
+            found: dict[str, Any] = (await client.get("/stats")).json()
+            return found
+
+    async def reset(self) -> None:
+        """Forget counts and faults."""
+        async with self._client() as client:
+            await client.post("/stats/reset")
+            await client.delete("/faults")
+
+    async def fault(self, fault: str, *, match: str = "", times: int = 1) -> None:
+        """Break the next `times` calls whose newest user text contains `match`, see `offline_model/faults.py`."""
+        async with self._client() as client:
+            answer = await client.post("/faults", json={"fault": fault, "match": match, "times": times})
+            answer.raise_for_status()
+
+    def _client(self) -> httpx2.AsyncClient:
+        return local_client(base_url=f"http://{HOST}:{self.port}", timeout=10)
+
+
+def postgres_folder() -> Path:
+    """Where PostgreSQL's programs are: PATH, else the newest of Debian's.
+
+    Raises:
+        RuntimeError: there is no PostgreSQL on this machine.
+    """
+    if found := shutil.which("initdb"):
+        return Path(found).resolve().parent
+    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
+    if not versions:
+        raise RuntimeError("PostgreSQL is needed by the tests: install `postgresql` 15 or newer")
+    return versions[-1].parent
+
+
+__all__ = ["HOST", "ROOT", "ModelServer", "RedisServer", "Server", "TemporalServer", "free_port", "postgres_folder"]

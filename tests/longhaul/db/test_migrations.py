@@ -1,0 +1,69 @@
+"""The migrations make the tables of the models, on both databases."""
+
+import asyncio
+import sqlite3
+import sys
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.script import ScriptDirectory
+
+from cli.stack.commands import run_command
+from longhaul.db import sessions
+from longhaul.db.database import Database
+from longhaul.db.migrate import config, upgrade
+from longhaul.db.models import Base
+from longhaul.errors import UnavailableError
+from testkit.servers import ROOT
+from tests.longhaul.db.conftest import SESSION, USER
+
+
+async def test_the_tables_are_those_of_the_models(url: str) -> None:
+    """`alembic check` compares what the migrations made with the models, and raises on any difference."""
+    await asyncio.to_thread(command.check, config(url))
+
+
+@pytest.mark.integration
+async def test_processes_that_migrate_at_once_do_it_once(url: str) -> None:
+    await asyncio.to_thread(command.downgrade, config(url), "base")
+    migrate = [sys.executable, "-c", f"from longhaul.db.migrate import upgrade; upgrade({url!r})"]
+    outputs = await asyncio.gather(*(run_command(migrate, seconds=60, cwd=ROOT) for _ in range(2)))
+    assert [output.code for output in outputs] == [0, 0], outputs
+    await asyncio.to_thread(command.check, config(url))
+
+
+async def test_migrating_again_does_nothing(url: str, database: Database) -> None:
+    await asyncio.to_thread(upgrade, url)
+    async with database.read() as connection:
+        assert (await sessions.get(connection, SESSION)).user_id == USER
+
+
+async def test_down_and_up_again(url: str) -> None:
+    await asyncio.to_thread(command.downgrade, config(url), "base")
+    await asyncio.to_thread(upgrade, url)
+    await asyncio.to_thread(command.check, config(url))
+
+
+def test_there_is_one_newest_migration() -> None:
+    assert len(ScriptDirectory.from_config(config("sqlite://")).get_heads()) == 1
+
+
+def test_the_folder_is_made(tmp_path: Path) -> None:
+    file = tmp_path / "deep" / "er" / "longhaul.db"
+    upgrade(f"sqlite+inline:///{file}")
+    with sqlite3.connect(file) as connection:
+        names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    assert names >= set(Base.metadata.tables)
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql+asyncpg://u@127.0.0.1:1/x", "sqlite+inline:////nowhere/at/all/longhaul.db"]
+)
+async def test_a_database_that_is_away_is_named_so(url: str) -> None:
+    database = Database(url)
+    for transaction in (database.read, database.write):
+        with pytest.raises(UnavailableError, match="The database cannot be reached"):
+            async with transaction():
+                raise AssertionError("it was reached")
+    await database.close()

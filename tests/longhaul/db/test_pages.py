@@ -1,0 +1,135 @@
+"""Pages of a conversation, against the rules written down as plainly as possible."""
+
+import random
+from typing import Any
+
+import pytest
+
+from longhaul.db import messages, pages, sessions
+from longhaul.db.database import Database
+from tests.longhaul.db.conftest import SESSION, USER
+
+PERSON = ("user", "assistant")
+
+
+def expected(rows: list[Any], limit: int, before: int | None) -> tuple[list[int], bool]:
+    """Section 3: the newest `limit`, back to the owner of the oldest tool row, and on by up to 200 to a person."""
+    end = len(rows) if before is None else before
+    start = max(0, end - limit)
+    if start < end and rows[start]["role"] == "tool":
+        key = (rows[start]["turn_id"], rows[start]["tool_call_id"])
+        owners = [
+            place
+            for place in range(start)
+            if rows[place]["role"] == "assistant"
+            for call in rows[place]["tool_calls"] or ()
+            if (rows[place]["turn_id"], call["id"]) == key
+        ]
+        start = max(owners, default=start)
+    if start < end and not any(row["role"] in PERSON for row in rows[start:end]):
+        people = [place for place in range(max(0, start - 200), start) if rows[place]["role"] in PERSON]
+        start = max(people, default=max(0, start - 200))
+    return list(range(start, end)), start > 0
+
+
+def conversation(rng: random.Random, size: int) -> list[dict[str, Any]]:
+    """Rows with many calls in a round, results far from their calls and out of order, ids that come again."""
+    rows: list[dict[str, Any]] = []
+    turn, waiting = 0, list[tuple[str, str]]()
+    while len(rows) < size:
+        role = rng.choice(["user", "assistant", "assistant", "tool", "tool", "tool", "reasoning", "system"])
+        if role == "user":
+            turn += 1
+        row: dict[str, Any] = {"id": f"{len(rows)}", "role": role, "turn_id": f"t{turn}", "tool_calls": None}
+        row["tool_call_id"] = None
+        if role == "assistant" and rng.random() < 0.7:
+            ids = [f"c{number}" for number in range(rng.randrange(1, 5))]
+            row["tool_calls"] = [{"id": id_, "function": {"name": "n", "arguments": ""}} for id_ in ids]
+            waiting += [(row["turn_id"], id_) for id_ in ids]
+        if role == "tool":
+            if not waiting:
+                continue
+            row["turn_id"], row["tool_call_id"] = waiting.pop(rng.randrange(len(waiting)))
+        rows.append(row)
+    return rows
+
+
+async def store(database: Database, rows: list[dict[str, Any]]) -> None:
+    async with database.write() as connection:
+        await messages.append(connection, SESSION, rows)
+
+
+async def page(database: Database, limit: int, before: int | None = None, user: str = USER) -> tuple[list[int], bool]:
+    async with database.read() as connection:
+        rows, more = await pages.page(connection, SESSION, user, limit, before)
+    return [row.sequence for row in rows], more
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_all_pages_of_random_conversations(database: Database, seed: int) -> None:
+    rng = random.Random(seed)
+    rows = conversation(rng, 40)
+    await store(database, rows)
+    for limit in (1, 2, 3, 7, 40, 200):
+        for before in (None, 0, 1, 2, *rng.sample(range(3, 41), 6)):
+            assert await page(database, limit, before) == expected(rows, limit, before), (limit, before)
+
+
+async def test_paging_back_shows_every_row_once(database: Database) -> None:
+    rows = conversation(random.Random(9), 60)
+    await store(database, rows)
+    seen: list[int] = []
+    before: int | None = None
+    while True:
+        found, more = await page(database, 5, before)
+        seen = found + seen
+        if not more:
+            break
+        before = found[0]
+    assert seen == list(range(60))
+
+
+def results(count: int, turn: str = "t") -> list[dict[str, Any]]:
+    """A call of many tools, and all their results."""
+    calls = [{"id": f"c{number}", "function": {"name": "n", "arguments": ""}} for number in range(count)]
+    owner = {"id": "owner", "role": "assistant", "turn_id": turn, "tool_calls": calls}
+    return [owner, *({"id": f"r{n}", "role": "tool", "turn_id": turn, "tool_call_id": f"c{n}"} for n in range(count))]
+
+
+async def test_the_owner_is_found_however_far_it_is(database: Database) -> None:
+    user = {"id": "u", "role": "user", "turn_id": "t"}
+    await store(database, [user, *results(260)])
+    assert await page(database, 5) == (list(range(1, 262)), True)
+
+
+async def test_a_tool_row_without_an_owner_stays_alone_with_a_person(database: Database) -> None:
+    orphan = {"id": "x", "role": "tool", "turn_id": "t", "tool_call_id": "nobody"}
+    await store(database, [{"id": "u", "role": "user"}, {"id": "s", "role": "system"}, orphan])
+    assert await page(database, 1) == ([0, 1, 2], False)
+
+
+@pytest.mark.parametrize(("silent", "shown"), [(199, 201), (200, 201), (201, 201), (210, 201)])
+async def test_widening_ends_after_two_hundred_rows(database: Database, silent: int, shown: int) -> None:
+    rows = [{"id": "0", "role": "user"}, *({"id": f"{n}", "role": "reasoning"} for n in range(1, silent + 1))]
+    await store(database, rows)
+    found, more = await page(database, 1)
+    assert found == list(range(max(0, silent + 1 - shown), silent + 1))
+    assert more is (silent >= 201)
+
+
+async def test_waiting_messages_and_other_peoples_sessions_are_in_no_page(database: Database) -> None:
+    await store(database, [{"id": "a", "role": "user"}, *results(3)])
+    async with database.write() as connection:
+        await sessions.create(connection, {"id": "other", "user_id": "somebody"})
+        await messages.append(connection, "other", [{"id": "theirs", "role": "user"}])
+        await messages.accept(
+            connection, session_id=SESSION, user_id=USER, message_id="m", content="x", context=None, limit=0
+        )
+    assert await page(database, 50) == ([0, 1, 2, 3, 4], False)
+    for limit in (1, 50):  # 1: the oldest row is a tool row, which is looked up again
+        assert await page(database, limit, user="somebody") == ([], False)
+
+
+async def test_an_empty_conversation(database: Database) -> None:
+    assert await page(database, 50) == ([], False)
+    assert await page(database, 1, before=0) == ([], False)

@@ -1,0 +1,237 @@
+"""The messages of a model call: built from rows, and cut to fit."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import orjson
+import pytest
+
+from longhaul.llm import prompts
+from longhaul.llm.context import NEWEST_KEPT, fit, follow_up_message, openai_messages
+
+Message = dict[str, Any]
+
+
+def row(role: str, content: str = "", **more: Any) -> Any:
+    base = {"kind": "message", "turn_id": "t", "tool_calls": None, "tool_call_id": None, "context": None}
+    return SimpleNamespace(role=role, content=content, **{**base, **more})
+
+
+def call(id_: str, arguments: str = "{}") -> Message:
+    return {"id": id_, "type": "function", "function": {"name": "n", "arguments": arguments}}
+
+
+def calling(*ids: str, text: str = "", turn_id: str = "t") -> Any:
+    return row("assistant", text, tool_calls=[call(id_) for id_ in ids], turn_id=turn_id)
+
+
+def result(id_: str, content: str, turn_id: str = "t") -> Any:
+    return row("tool", content, tool_call_id=id_, turn_id=turn_id)
+
+
+def built(*rows: Any, most: int = 0) -> list[Message]:
+    for sequence, one in enumerate(rows):
+        one.sequence = sequence
+    return openai_messages(rows, tool_result_max=most)
+
+
+def short(messages: list[Message]) -> list[Any]:
+    """Role and content; of results with the call they answer, of callers with the calls."""
+    found = []
+    for one in messages:
+        more = one.get("tool_call_id") or [made["id"] for made in one.get("tool_calls", ())]
+        found.append((one["role"], one["content"], more) if more else (one["role"], one["content"]))
+    return found
+
+
+def test_results_go_behind_their_call_wherever_their_rows_are() -> None:
+    messages = built(
+        row("user", "u"), calling("a", "b"), calling("c"), result("c", "C"), result("b", "B"), result("a", "A")
+    )
+    assert short(messages) == [
+        ("user", "u"),
+        ("assistant", None, ["a", "b"]),
+        ("tool", "A", "a"),
+        ("tool", "B", "b"),
+        ("assistant", None, ["c"]),
+        ("tool", "C", "c"),
+    ]
+
+
+def test_the_same_id_in_two_turns_is_two_calls() -> None:
+    one, two = {"turn_id": "1"}, {"turn_id": "2"}
+    messages = built(
+        calling("a", **one), row("user", "u"), calling("a", **two), result("a", "2", **two), result("a", "1", **one)
+    )
+    assert [content for role, content, *_ in short(messages) if role == "tool"] == ["1", "2"]
+
+
+def test_a_missing_result_is_a_lost_one() -> None:
+    assert short(built(calling("a", "b"), result("b", "B"))) == [
+        ("assistant", None, ["a", "b"]),
+        ("tool", prompts.LOST_CALL, "a"),
+        ("tool", "B", "b"),
+    ]
+
+
+def test_a_result_without_a_call_is_not_sent() -> None:
+    assert short(built(row("user", "u"), result("a", "A"))) == [("user", "u")]
+
+
+def test_reasoning_and_error_notices_are_not_sent() -> None:
+    rows = [
+        row("user", "u"),
+        row("reasoning", "secret"),
+        row("assistant", "a"),
+        row("assistant", "failed", kind="error"),
+    ]
+    assert short(built(*rows)) == [("user", "u"), ("assistant", "a")]
+
+
+def test_neighbours_of_the_assistant_are_merged() -> None:
+    rows = [row("assistant", "a"), row("assistant", "b", kind="notice"), calling("x", text="c"), result("x", "X")]
+    assert short(built(*rows, row("assistant", "d"))) == [
+        ("assistant", "a\n\nb\n\nc", ["x"]),
+        ("tool", "X", "x"),
+        ("assistant", "d"),
+    ]
+
+
+def test_an_assistant_row_that_says_nothing_is_left_out() -> None:
+    assert short(built(row("user", "u"), row("assistant"), row("user", "v"))) == [("user", "u"), ("user", "v")]
+
+
+def test_calls_never_cross_a_user_row() -> None:
+    assert short(built(row("assistant", "a"), row("user", "u"), calling("x"), result("x", "X"))) == [
+        ("assistant", "a"),
+        ("user", "u"),
+        ("assistant", None, ["x"]),
+        ("tool", "X", "x"),
+    ]
+
+
+def test_a_stop_is_told() -> None:
+    rows = [row("user", "u"), row("assistant", "a", kind="partial"), row("system", "…", kind="stop"), row("user", "v")]
+    assert short(built(*rows))[2] == ("system", prompts.STOPPED)
+    assert [one[0] for one in short(built(*rows, row("system", "other", kind="message")))][-1] == "user"
+
+
+@pytest.mark.parametrize(
+    ("written", "sent"),
+    [
+        ('{"a": 1}', '{"a": 1}'),
+        ("", "{}"),
+        (" ", "{}"),
+        ('{"a": ', '{"malformed":"{\\"a\\": "}'),
+        ("[1]", '{"malformed":"[1]"}'),
+        ('{"a": NaN}', '{"malformed":"{\\"a\\": NaN}"}'),
+    ],
+)
+def test_arguments_are_sent_as_an_object_whatever_the_model_wrote(written: str, sent: str) -> None:
+    stored = call("a", written)
+    message = built(row("assistant", "", tool_calls=[stored]))[0]
+    assert message["tool_calls"] == [call("a", sent)]
+    assert isinstance(orjson.loads(sent), dict)
+    assert stored["function"]["arguments"] == written, "the row's value must stay"
+
+
+@pytest.mark.parametrize(("most", "cut"), [(0, False), (10, False), (9, True), (1, True)])
+def test_a_long_result_is_cut_and_says_so(most: int, cut: bool) -> None:
+    content = built(calling("a"), result("a", "0123456789"), most=most)[1]["content"]
+    note = prompts.CUT_RESULT.format(shown=most, total=10)
+    assert content == ("0123456789"[:most] + note if cut else "0123456789")
+
+
+def test_the_page_goes_with_the_newest_message_of_a_person() -> None:
+    page = {"url": "https://x/y", "content": "words"}
+    old, new = row("user", "a", context=page), row("user", "b", context=page)
+    assert short(built(old, row("assistant", "ok"), new)) == [
+        ("user", "a"),
+        ("assistant", "ok"),
+        ("user", "b\n\n<user_context>\nhttps://x/y\nwords\n</user_context>"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("context", "page"), [({"url": "U"}, "U"), ({"content": "C"}, "C"), ({"url": "", "content": ""}, None)]
+)
+def test_parts_of_a_page(context: dict[str, str], page: str | None) -> None:
+    expected = f"a\n\n<user_context>\n{page}\n</user_context>" if page else "a"
+    assert built(row("user", "a", context=context))[0]["content"] == expected
+
+
+def test_a_follow_up_does_not_take_the_page_away() -> None:
+    rows = [row("user", "a", context={"url": "U"}), calling("x"), result("x", "X"), row("user", "b", kind="follow_up")]
+    assert "U" in built(*rows)[0]["content"]
+
+
+def test_follow_ups_come_as_one_block_behind_the_results() -> None:
+    one, two = row("user", "first", kind="follow_up"), row("user", "second", kind="follow_up", context={"url": "U"})
+    rows = [row("user", "u"), calling("x"), one, result("x", "X"), two, row("assistant", "done"), row("user", "v")]
+    assert short(built(*rows)) == [
+        ("user", "u"),
+        ("assistant", None, ["x"]),
+        ("tool", "X", "x"),
+        ("user", "<user_follow_up>\n1. first\n2. second\n   page: U\n</user_follow_up>"),
+        ("assistant", "done"),
+        ("user", "v"),
+    ]
+    stopped = [row("user", "f", kind="follow_up"), row("system", kind="stop")]
+    assert [role for role, *_ in short(built(*stopped))] == ["user", "system"]
+
+
+def follow_ups(*texts: str) -> list[str]:
+    return str(follow_up_message([row("user", text, kind="follow_up") for text in texts])["content"]).split("\n")[1:-1]
+
+
+def test_follow_ups_are_capped_each_and_in_all() -> None:
+    assert follow_ups("x" * 2000) == ["1. " + "x" * 2000]
+    assert follow_ups("x" * 2001) == ["1. " + "x" * 2000 + " [cut: 1 more characters]"]
+    found = follow_ups("a" * 2500, "b" * 2000, "c" * 1500, "d" * 700, "e")
+    assert found == [
+        "1. " + "a" * 2000 + " [cut: 500 more characters]",
+        "2. " + "b" * 2000,
+        "3. " + "c" * 1500,
+        "4. " + "d" * 500 + " [cut: 200 more characters]",
+        "5.  [cut: 1 more characters]",
+    ]
+
+
+def test_files_of_a_follow_up_are_named() -> None:
+    message = follow_up_message([row("user", "a", context={"url": "U", "file_ids": ["f1", "f2"]})])
+    assert message["content"] == "<user_follow_up>\n1. a\n   page: U\n   files: f1, f2\n</user_follow_up>"
+
+
+def rounds(count: int, results: int, size: int = 400) -> list[Message]:
+    """A conversation: system, a person, and rounds of a call with results each."""
+    messages: list[Message] = [{"role": "system", "content": "s"}, {"role": "user", "content": "first"}]
+    for number in range(count):
+        ids = [f"{number}-{place}" for place in range(results)]
+        messages.append({"role": "assistant", "content": "x" * size, "tool_calls": [call(id_) for id_ in ids]})
+        messages += [{"role": "tool", "tool_call_id": id_, "content": "y" * size} for id_ in ids]
+    return messages
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5, 30])
+@pytest.mark.parametrize("results", [0, 1, 3, 19, 20, 21, 40])
+@pytest.mark.parametrize("window", [1, 300, 1000, 3000, 10**6])
+def test_fitting_keeps_what_it_must(count: int, results: int, window: int) -> None:
+    messages = rounds(count, results)
+    found = fit(messages, window)
+    assert found[:2] == messages[:2]
+    assert found[2:] == messages[len(messages) - len(found) + 2 :], "what is left is the newest, in one piece"
+    assert len(found) > 2 or count == 0
+    called = [made["id"] for one in found for made in one.get("tool_calls", ())]
+    assert called == [one["tool_call_id"] for one in found if one["role"] == "tool"]
+    size = sum(len(one["content"]) for one in messages)
+    if size < window * 3:  # far below four characters for each token
+        assert found is messages
+    if size > window * 4 and len(messages) > NEWEST_KEPT + 2 + results:
+        assert len(found) < len(messages)
+
+
+def test_no_more_is_dropped_than_needed() -> None:
+    messages = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
+    messages += [{"role": "user", "content": f"{number:04}" * 10} for number in range(100)]
+    assert len(fit(messages, 900)) == 2 + 89  # 4,002 characters; eleven of forty must go to come below 3,600
+    assert len(fit(messages, 1)) == 2 + NEWEST_KEPT

@@ -1,0 +1,156 @@
+"""What a failed model call means: whether it is tried again, and when."""
+
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import httpx2
+import openai
+import pytest
+
+from longhaul.errors import StreamBrokenError
+from longhaul.llm.failures import _retry_after, backoff, classify, defect_of_arguments
+from longhaul.settings import Settings, load_settings
+
+NOON = datetime(2026, 5, 5, 12, tzinfo=UTC)
+REQUEST = httpx2.Request("POST", "http://model/v1/chat/completions")
+
+
+def status_error(
+    status: int,
+    headers: dict[str, str] | None = None,
+    body: object = None,
+    kind: type[openai.APIStatusError] | None = None,
+) -> openai.APIStatusError:
+    response = httpx2.Response(status, headers=headers, request=REQUEST)
+    return (kind or openai.APIStatusError)("failed", response=response, body=body)
+
+
+@pytest.mark.parametrize("status", range(400, 600))
+def test_every_status(status: int) -> None:
+    assert classify(status_error(status)).retryable == (status in (408, 409, 429) or status >= 500)
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 408, 429, 500, 503])
+@pytest.mark.parametrize(("header", "retryable"), [("true", True), ("false", False)])
+def test_the_endpoint_has_the_last_word(status: int, header: str, retryable: bool) -> None:
+    assert classify(status_error(status, {"X-Should-Retry": header})).retryable is retryable
+
+
+@pytest.mark.parametrize("odd", ["", "maybe", "0"])
+def test_other_words_change_nothing(odd: str) -> None:
+    assert classify(status_error(429, {"x-should-retry": odd})).retryable
+    assert not classify(status_error(400, {"x-should-retry": odd})).retryable
+
+
+@pytest.mark.parametrize(
+    ("error", "retryable"),
+    [
+        (openai.APITimeoutError(request=REQUEST), True),
+        (openai.APIConnectionError(request=REQUEST), True),
+        (StreamBrokenError("The stream ended."), True),
+        (openai.APIResponseValidationError(httpx2.Response(200, request=REQUEST), None), False),
+        (openai.OpenAIError("no key"), False),
+    ],
+)
+def test_faults_without_a_status(error: openai.OpenAIError | StreamBrokenError, retryable: bool) -> None:
+    failure = classify(error)
+    assert (failure.retryable, failure.retry_after) == (retryable, None)
+    assert failure.text
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({"message": "Slow down."}, "Slow down."),
+        ({"message": ""}, "Too Many Requests"),
+        ("x", "Too Many Requests"),
+        (None, "Too Many Requests"),
+        ({"message": "x" * 999}, "x" * 300),
+    ],
+)
+def test_the_text_says_status_and_reason(body: object, expected: str) -> None:
+    assert classify(status_error(429, body=body)).text == f"The model endpoint answered 429: {expected}"
+
+
+def http_date(seconds: float) -> str:
+    return format_datetime(NOON + timedelta(seconds=seconds), usegmt=True)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"retry-after": "7"}, 7),
+        ({"retry-after": " 1.5 "}, 1.5),
+        ({"retry-after": "0"}, 0),
+        ({"retry-after-ms": "250"}, 0.25),
+        ({"retry-after-ms": "250", "retry-after": "7"}, 0.25),
+        ({"retry-after-ms": "soon", "retry-after": "7"}, 7),
+        ({"retry-after-ms": "-1", "retry-after": "7"}, 7),
+        ({"retry-after": http_date(20)}, 20),
+        ({"retry-after": http_date(-20)}, 0),
+        ({"retry-after": "Tue, 05 May 2026 14:00:09 +0200"}, 9),
+        ({"retry-after": "Tue, 05 May 2026 12:00:09 -0000"}, 9),
+        ({"retry-after": "Tue, 05 May 2026 12:00:09 +9999"}, None),
+        ({"retry-after": "Tue, 05 May 99999 12:00:09 GMT"}, None),
+        ({"retry-after": "tomorrow"}, None),
+        ({"retry-after": "-5"}, None),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "inf"}, None),
+        ({"retry-after": ""}, None),
+        ({"retry-after": "\x00"}, None),
+    ],
+)
+def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
+    assert (
+        _retry_after(headers, NOON) == pytest.approx(seconds)
+        if seconds is not None
+        else _retry_after(headers, NOON) is None
+    )
+
+
+def test_retry_after_is_read_from_the_answer() -> None:
+    assert classify(status_error(503, {"Retry-After": "3"})).retry_after == 3
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return load_settings(model_backoff_base=0.5, model_backoff_factor=2, model_backoff_max=30)
+
+
+@pytest.mark.parametrize(("tries", "grown"), [(1, 0.5), (2, 1), (3, 2), (4, 4), (6, 16), (7, 30), (5000, 30)])
+def test_backoff_doubles_with_jitter_up_to_the_cap(settings: Settings, tries: int, grown: float) -> None:
+    found = [backoff(settings, tries, None) for _ in range(200)]
+    assert min(found) >= grown * 0.75
+    assert max(found) <= min(grown * 1.25, 30)
+    assert len(set(found)) > 20
+
+
+@pytest.mark.parametrize(("asked", "seconds"), [(0.0, 0.0), (7.0, 7.0), (30.0, 30.0), (3600.0, 30.0)])
+def test_the_endpoints_wish_counts_up_to_the_cap(settings: Settings, asked: float, seconds: float) -> None:
+    assert {backoff(settings, tries, asked) for tries in (1, 5)} == {seconds}
+
+
+@pytest.mark.parametrize("good", ["", " ", "{}", '{"a": 1}', ' {"a": [1, {}]} '])
+def test_good_arguments(good: str) -> None:
+    assert defect_of_arguments(good) is None
+
+
+@pytest.mark.parametrize(
+    ("bad", "named"),
+    [
+        ("{", "valid JSON"),
+        ('{"a": 1', "valid JSON"),
+        ("{'a': 1}", "valid JSON"),
+        ("[" * 100_000, "valid JSON"),
+        ('{"a": NaN}', "valid JSON"),
+        ("[1]", "JSON object"),
+        ('"x"', "JSON object"),
+        ("null", "JSON object"),
+    ],
+)
+def test_defects_are_named_in_one_line(bad: str, named: str) -> None:
+    found = defect_of_arguments(bad)
+    assert found is not None
+    assert named in found
+    assert "\n" not in found

@@ -1,0 +1,257 @@
+"""The writing end of a stream, on a real Redis."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import orjson
+import pytest
+from redis.asyncio import Redis
+
+from longhaul.redis import connect
+from longhaul.settings import load_settings
+from longhaul.streams.events import FIELD, FINISH_ID, OUTCOME_ID, START_ID, UNSEALED_TTL_S, start_part, stream_key
+from longhaul.streams.publisher import BATCH, StreamPublisher, Writer, begin_stream, outputs_in
+from testkit.servers import RedisServer, free_port
+from testkit.wait import until
+
+Part = dict[str, Any]
+ABORT: Part = {"type": "abort"}
+
+
+@pytest.fixture
+async def redis(redis_server: RedisServer) -> AsyncIterator["Redis"]:
+    client = connect(load_settings(redis_url=redis_server.url(0)))
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+def turn_id() -> str:
+    return str(uuid4())
+
+
+def delta(text: str, part_id: str = "1", kind: str = "text") -> Part:
+    return {"type": f"{kind}-delta", "id": part_id, "delta": text}
+
+
+async def entries(redis: "Redis", turn_id: str) -> list[tuple[str, Part]]:
+    found: list[Any] = await redis.xrange(stream_key(turn_id)) or []
+    return [(key.decode(), orjson.loads(fields[FIELD])) for key, fields in found]
+
+
+async def parts(redis: "Redis", turn_id: str) -> list[Part]:
+    return [part for _, part in await entries(redis, turn_id)]
+
+
+async def test_a_stream_from_its_start_to_its_end(redis: "Redis", turn_id: str) -> None:
+    async with StreamPublisher(redis, turn_id, flush_s=0) as publisher:
+        await publisher.begin()
+        publisher.put({"type": "start-step"})
+        publisher.put({"type": "finish-step"})
+        assert 0 < await redis.ttl(stream_key(turn_id)) <= UNSEALED_TTL_S
+        await publisher.seal(ABORT, 60)
+    found = await entries(redis, turn_id)
+    assert [part for _, part in found] == [
+        start_part(turn_id),
+        {"type": "start-step"},
+        {"type": "finish-step"},
+        ABORT,
+        {"type": "finish"},
+    ]
+    assert (found[0][0], found[-2][0], found[-1][0]) == (START_ID, OUTCOME_ID, FINISH_ID)
+    assert 0 < await redis.ttl(stream_key(turn_id)) <= 60
+    assert not publisher.broken
+
+
+async def test_beginning_and_sealing_again_change_nothing(redis: "Redis", turn_id: str) -> None:
+    for outcome in (ABORT, ABORT, {"type": "error", "errorText": "late"}, None):
+        async with StreamPublisher(redis, turn_id, flush_s=0) as publisher:
+            await publisher.begin()
+            await publisher.seal(outcome, 60)
+            assert not publisher.broken
+    assert await parts(redis, turn_id) == [start_part(turn_id), ABORT, {"type": "finish"}]
+
+
+async def test_six_who_seal_at_once_seal_once(redis: "Redis", turn_id: str) -> None:
+    await begin_stream(redis, turn_id)
+    publishers = [StreamPublisher(redis, turn_id, flush_s=0) for _ in range(6)]
+    await asyncio.gather(*(publisher.seal(ABORT, 60) for publisher in publishers))
+    assert await parts(redis, turn_id) == [start_part(turn_id), ABORT, {"type": "finish"}]
+
+
+async def test_nothing_follows_the_end(redis: "Redis", turn_id: str) -> None:
+    async with StreamPublisher(redis, turn_id, flush_s=0) as publisher:
+        await publisher.begin()
+        await publisher.seal(None, 60)
+        publisher.put({"type": "start-step"})
+        await publisher.seal(ABORT, 60)
+        assert not publisher.broken, "a close_turn that is retried finds the stream whole and leaves it so"
+    assert await parts(redis, turn_id) == [start_part(turn_id), {"type": "finish"}]
+
+
+async def test_deltas_that_come_fast_are_joined(redis: "Redis", turn_id: str) -> None:
+    given = [
+        delta("a"),
+        delta("b"),
+        delta("x", "2"),
+        delta("c"),
+        delta("r", "1", "reasoning"),
+        {"type": "text-end", "id": "1"},
+    ]
+    async with StreamPublisher(redis, turn_id, flush_s=0) as publisher:
+        await publisher.begin()
+        for part in [*given, delta("d"), delta("e")]:
+            publisher.put(part)
+    assert (await parts(redis, turn_id))[1:] == [delta("ab"), *given[2:], delta("de")]
+    assert given[0] == delta("a"), "what was handed in is not changed"
+
+
+async def test_the_first_delta_is_prompt_and_the_rest_are_gathered(redis: "Redis", turn_id: str) -> None:
+    """The first waits for nobody; what follows within `flush_s` is one entry."""
+    pieces = [str(number % 10) for number in range(200)]
+    async with StreamPublisher(redis, turn_id, flush_s=60) as publisher:
+        await publisher.begin()
+        publisher.put(delta("first"))
+
+        async def written() -> bool:
+            return len(await parts(redis, turn_id)) == 2
+
+        await until(written, limit=30, what="the first delta is written")
+        for piece in pieces:
+            publisher.put(delta(piece))
+            await asyncio.sleep(0)
+    found = (await parts(redis, turn_id))[1:]
+    assert [part["delta"] for part in found] == ["first", "".join(pieces)]
+
+
+async def test_order_is_kept_over_many_batches(redis: "Redis", turn_id: str) -> None:
+    given = [{"type": "data-x", "data": {"n": number}} for number in range(BATCH * 2 + 7)]
+    async with StreamPublisher(redis, turn_id, flush_s=0) as publisher:
+        await publisher.begin()
+        for part in given:
+            publisher.put(part)
+    assert (await parts(redis, turn_id))[1:] == given
+
+
+async def test_without_a_stream_nothing_is_made(redis: "Redis", turn_id: str) -> None:
+    """A flushed Redis must not get a stream that begins in the middle."""
+    async with StreamPublisher(redis, turn_id, flush_s=0) as publisher:
+        await publisher.begin()
+        publisher.put({"type": "start-step"})
+        await publisher.drain()
+        await redis.delete(stream_key(turn_id))
+        publisher.put(delta("a"))
+        await publisher.drain()
+        assert publisher.broken
+        publisher.put(delta("b"))
+        await publisher.seal(None, 60)
+    assert not await redis.exists(stream_key(turn_id))
+
+
+async def test_sealing_a_lost_stream_makes_none(redis: "Redis", turn_id: str) -> None:
+    async with StreamPublisher(redis, turn_id, flush_s=0) as publisher:
+        await publisher.seal(ABORT, 60)
+    assert not await redis.exists(stream_key(turn_id))
+
+
+async def test_a_broken_stream_is_removed_when_it_is_sealed(redis: "Redis", turn_id: str) -> None:
+    await begin_stream(redis, turn_id)
+    async with StreamPublisher(redis, turn_id, flush_s=0, published=False) as publisher:
+        assert publisher.broken
+        publisher.put(delta("a"))
+        await publisher.seal(None, 60)
+    assert not await redis.exists(stream_key(turn_id))
+
+
+@pytest.mark.parametrize("bad", [{"type": "data-x", "data": {"n": 2**70}}, delta("\ud800")])
+async def test_a_part_that_is_no_json_breaks_the_stream_and_holds_nobody_up(
+    redis: "Redis", turn_id: str, bad: Part
+) -> None:
+    async with StreamPublisher(redis, turn_id, flush_s=0) as publisher:
+        await publisher.begin()
+        publisher.put(bad)
+        await asyncio.wait_for(publisher.drain(), 5)
+        assert publisher.broken
+
+
+async def test_a_key_of_another_kind_breaks_the_stream(redis: "Redis", turn_id: str) -> None:
+    await redis.set(stream_key(turn_id), "x")
+    async with StreamPublisher(redis, turn_id, flush_s=0) as publisher:
+        publisher.put(delta("a"))
+        await publisher.drain()
+        assert publisher.broken
+
+
+async def test_without_redis_everything_returns_at_once(turn_id: str) -> None:
+    client = connect(load_settings(redis_url=f"redis://127.0.0.1:{free_port()}/0", redis_timeout=0.5))
+    async with asyncio.timeout(10):
+        async with StreamPublisher(client, turn_id, flush_s=0) as publisher:
+            await publisher.begin()
+            publisher.put(delta("a"))
+            await publisher.drain()
+            assert publisher.broken
+            assert await publisher.since_step() == []
+            await publisher.seal(ABORT, 60)
+    await client.aclose()
+
+
+async def test_a_silent_redis_breaks_the_stream_within_its_timeout(turn_id: str) -> None:
+    async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(swallow, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    client = connect(load_settings(redis_url=f"redis://127.0.0.1:{port}/0", redis_timeout=0.2))
+    async with StreamPublisher(client, turn_id, flush_s=0) as publisher:
+        publisher.put(delta("a"))
+        await until(lambda: publisher.broken, what="the stream is broken", limit=5)
+    await client.aclose()
+    server.close()
+
+
+@pytest.mark.parametrize("more", [0, 3, BATCH, BATCH + 1])
+async def test_since_step_reaches_back_to_the_newest_step(redis: "Redis", turn_id: str, more: int) -> None:
+    step: Part = {"type": "start-step"}
+    rest = [{"type": "data-x", "data": {"n": number}} for number in range(more)]
+    async with StreamPublisher(redis, turn_id, flush_s=0) as publisher:
+        assert await publisher.since_step() == []
+        await publisher.begin()
+        assert await publisher.since_step() == [start_part(turn_id)]
+        for part in [step, delta("old"), step, *rest]:
+            publisher.put(part)
+        await publisher.drain()
+        assert await publisher.since_step() == [step, *rest]
+
+
+def test_outputs_in_parts() -> None:
+    given = [
+        delta("a"),
+        {"type": "tool-output-error", "toolCallId": "a"},
+        {"type": "tool-input-start", "toolCallId": "c"},
+    ]
+    assert outputs_in([*given, {"type": "tool-output-available", "toolCallId": "b"}]) == {"a", "b"}
+
+
+async def test_a_try_that_was_replaced_writes_nothing_more(redis: "Redis", turn_id: str) -> None:
+    """Whatever order they wake up in: the latest try that has looked at the stream is the only one that writes."""
+    first, second, third = (StreamPublisher(redis, turn_id, flush_s=0, writer=Writer("run:2", n)) for n in (1, 2, 3))
+    async with first, second, third:
+        await first.begin()
+        first.put(delta("one"))
+        await first.drain()
+        assert await third.since_step() == [start_part(turn_id), delta("one")]
+        assert await second.since_step() == []
+        for publisher in (first, second, third):
+            publisher.put(delta(str(publisher.broken)))
+            await publisher.drain()
+        assert [first.broken, second.broken, third.broken] == [True, True, False]
+        await third.seal(None, 60)
+        await first.seal(ABORT, 60)
+        await second.seal(ABORT, 60)
+    assert await parts(redis, turn_id) == [start_part(turn_id), delta("one"), delta("False"), {"type": "finish"}]
+    other = StreamPublisher(redis, turn_id, flush_s=0, writer=Writer("another run:2", 1))
+    async with other:
+        assert await other.since_step() != [], "activities of a continued turn are numbered anew"

@@ -1,0 +1,196 @@
+"""The grammar of what one model call writes, whatever its deltas are and wherever it dies."""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from longhaul.streams.events import start_part, tool_output_part
+from longhaul.streams.step_writer import RETRIED_CALL, StepWriter, leftovers
+from testkit.grammar import grammar_problems
+from testkit.streamlog import StreamEvent, StreamLog
+
+Part = dict[str, Any]
+ROUND = 3
+HEADERS = {"content-type": "text/event-stream", "x-vercel-ai-ui-message-stream": "v1"}
+
+
+class Sink:
+    """Keeps parts."""
+
+    def __init__(self) -> None:
+        self.parts: list[Part] = []
+
+    def put(self, part: Part) -> None:
+        self.parts.append(part)
+
+
+def log_of(parts: list[Part]) -> StreamLog:
+    """A stream that begins, holds these parts, and ends."""
+    whole: list[Part | None] = [start_part("t"), *parts, {"type": "finish"}, None]
+    events = [StreamEvent(f"{number}-0" if part else None, part, 0.0) for number, part in enumerate(whole, 1)]
+    return StreamLog(200, headers=HEADERS, events=events)
+
+
+def check(parts: list[Part]) -> StreamLog:
+    log = log_of(parts)
+    assert list(grammar_problems(log)) == [], [part["type"] for part in parts]
+    return log
+
+
+def names(parts: list[Part]) -> list[str]:
+    return [part["type"] for part in parts]
+
+
+def written(*steps: Callable[[StepWriter], None], keep_open: bool = False, attempt: int = 1) -> list[Part]:
+    sink = Sink()
+    writer = StepWriter(sink, ROUND, attempt)
+    writer.begin()
+    for step in steps:
+        step(writer)
+    writer.end(keep_open=keep_open)
+    return sink.parts
+
+
+def test_reasoning_and_text_take_turns() -> None:
+    parts = written(
+        lambda w: w.reasoning("a"), lambda w: w.reasoning("b"), lambda w: w.text("c"), lambda w: w.reasoning("d")
+    )
+    assert [(part["type"], part.get("id"), part.get("delta")) for part in parts if "data" not in part] == [
+        ("start-step", None, None),
+        ("reasoning-start", "3.1.0", None),
+        ("reasoning-delta", "3.1.0", "a"),
+        ("reasoning-delta", "3.1.0", "b"),
+        ("reasoning-end", "3.1.0", None),
+        ("text-start", "3.1.1", None),
+        ("text-delta", "3.1.1", "c"),
+        ("text-end", "3.1.1", None),
+        ("reasoning-start", "3.1.2", None),
+        ("reasoning-delta", "3.1.2", "d"),
+        ("reasoning-end", "3.1.2", None),
+        ("finish-step", None, None),
+    ]
+    check(parts)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [('{"a": 1}', {"a": 1}), ("", {}), (" ", {}), ("[1]", [1]), ('{"a": ', '{"a": '), ('"x"', '"x"'), ("5", "5")],
+)
+def test_the_input_of_a_call_is_json_where_it_is_json(arguments: str, shown: Any) -> None:
+    parts = written(lambda w: w.tool_available("c", "n", arguments), keep_open=True)
+    assert parts[-1] == {"type": "tool-input-available", "toolCallId": "c", "toolName": "n", "input": shown}
+
+
+def test_a_call_is_announced_once_and_its_block_closed_before() -> None:
+    parts = written(
+        lambda w: w.text("x"),
+        lambda w: w.tool_start("c", "n"),
+        lambda w: w.tool_start("c", "name"),
+        lambda w: w.tool_delta("c", "{"),
+        lambda w: w.tool_delta("c", ""),
+        lambda w: w.tool_delta("unknown", "{"),
+        lambda w: w.text("y"),
+        lambda w: w.tool_delta("c", "}"),
+        lambda w: w.text("z"),
+        lambda w: w.tool_available("c", "name", "{}"),
+        keep_open=True,
+    )
+    assert names(parts).count("tool-input-start") == 1
+    assert names(parts).count("tool-input-delta") == 2
+    assert parts[-1]["toolName"] == "name"
+    check([*parts, tool_output_part("c", "out", is_error=False), {"type": "finish-step"}])
+
+
+def test_a_failed_call_takes_back_what_it_showed() -> None:
+    sink = Sink()
+    writer = StepWriter(sink, ROUND, 1)
+    writer.begin()
+    writer.text("wrong")
+    writer.tool_start("b", "n")
+    writer.tool_start("a", "n")
+    writer.abandon()
+    assert [part["toolCallId"] for part in sink.parts if part["type"] == "tool-output-error"] == ["a", "b"]
+    voided = {"type": "data-voided", "data": {"ids": ["3.1.0"], "round": ROUND}}
+    assert sink.parts[-2:] == [voided, {"type": "finish-step"}]
+    assert check(sink.parts).text() == ""
+    before = list(sink.parts)
+    writer.end(keep_open=False)
+    assert sink.parts == before, "a step is ended once"
+
+
+def test_leftovers_of_nothing() -> None:
+    assert leftovers([], ROUND) == []
+    assert leftovers([start_part("t")], ROUND) == []
+    assert leftovers(written(lambda w: w.text("x")), ROUND + 1) == [], "a whole step of another round"
+
+
+def test_leftovers_of_a_step_that_waits_for_outputs() -> None:
+    parts = written(
+        lambda w: w.tool_available("c", "n", "{}"), lambda w: w.tool_available("d", "n", "{}"), keep_open=True
+    )
+    parts.append(tool_output_part("c", "out", is_error=False))
+    assert leftovers(parts, ROUND + 1, unanswered="Stopped.") == [
+        {"type": "tool-output-error", "toolCallId": "d", "errorText": "Stopped."},
+        {"type": "finish-step"},
+    ]
+
+
+def play(rng: random.Random, writer: StepWriter) -> tuple[str, str, set[str]]:
+    """Random deltas; the text and reasoning they add up to, and the calls."""
+    text = reasoning = ""
+    calls: set[str] = set()
+    for _ in range(rng.randrange(12)):
+        delta, call = rng.choice("abc "), f"call-{rng.randrange(3)}"
+        match rng.choice(["text", "reasoning", "start", "delta", "available"]):
+            case "text":
+                writer.text(delta)
+                text += delta
+            case "reasoning":
+                writer.reasoning(delta)
+                reasoning += delta
+            case "start":
+                writer.tool_start(call, "n")
+                calls.add(call)
+            case "delta":
+                writer.tool_delta(call, delta)
+            case "available":
+                writer.tool_available(call, "n", "{}")
+                calls.add(call)
+    return text, reasoning, calls
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_any_call_that_dies_anywhere_and_is_made_again_is_well_formed(seed: int) -> None:
+    rng = random.Random(seed)
+    for _ in range(40):
+        sink = Sink()
+        attempts = rng.randrange(4)
+        for attempt in range(1, attempts + 1):  # those that fail, in one of two ways
+            mine = Sink()
+            writer = StepWriter(mine, ROUND, attempt)
+            writer.begin()
+            play(rng, writer)
+            if rng.random() < 0.5:
+                writer.abandon()
+                sink.parts += mine.parts
+            else:  # the worker dies: a part of what it wrote is there, and nobody ended it
+                sink.parts += mine.parts[: rng.randrange(1, len(mine.parts) + 1)]
+            since = max(place for place, part in enumerate(sink.parts) if part["type"] == "start-step")
+            sink.parts += leftovers(sink.parts[since:], ROUND)
+        writer = StepWriter(sink, ROUND, attempts + 1)
+        writer.begin()
+        text, reasoning, calls = play(rng, writer)
+        for call in sorted(calls):
+            writer.tool_available(call, "n", "{}")
+        writer.end(keep_open=bool(calls))
+        for call in sorted(calls):
+            sink.put(tool_output_part(call, "out", is_error=False))
+        if calls:
+            sink.put({"type": "finish-step"})
+        log = check(sink.parts)
+        assert (log.text(), log.reasoning()) == (text, reasoning), "only the call that came to its end counts"
+        assert {call: log.outputs()[call]["type"] for call in calls} == dict.fromkeys(calls, "tool-output-available")
+        others = [part for call, part in log.outputs().items() if call not in calls]
+        assert all(part["errorText"] == RETRIED_CALL for part in others)

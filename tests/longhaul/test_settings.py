@@ -1,0 +1,151 @@
+"""Settings: read from the environment, refused in one readable line, written down in docs/settings.md."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from cli import settings_doc
+from longhaul.settings import Settings, SettingsError, load_settings, variable_of
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing of the caller's own settings."""
+    for name in [*os.environ]:
+        if name.startswith(("LONGHAUL_", "OPENAI_", "TEMPORAL_")) or name in ("DATABASE_URL", "REDIS_URL"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("LONGHAUL_API_PORT", "0", "greater than or equal to 1"),
+        ("LONGHAUL_API_PORT", "65536", "less than or equal to 65535"),
+        ("LONGHAUL_API_PORT", "many", "valid integer"),
+        ("LONGHAUL_AUTH", "basic", "'off' or 'jwt'"),
+        ("LONGHAUL_LOG_LEVEL", "loud", "'DEBUG', 'INFO', 'WARNING' or 'ERROR'"),
+        ("LONGHAUL_PROMPT_CACHE_TTL", "2h", "'5m' or '1h'"),
+        ("LONGHAUL_MODEL_TRIES", "0", "greater than or equal to 1"),
+        ("LONGHAUL_MAX_PENDING_MESSAGES", "-1", "greater than or equal to 0"),
+        ("LONGHAUL_HEARTBEAT_TIMEOUT", "0", "greater than 0"),
+        ("LONGHAUL_CONTEXT_SHARE", "1.5", "less than or equal to 1"),
+        ("LONGHAUL_MODEL_USAGE_COST", "perhaps", "valid boolean"),
+        ("DATABASE_URL", "mysql://x/y", "a sqlite:// or postgresql:// URL"),
+        ("REDIS_URL", "localhost:6379", "a redis://, rediss:// or unix:// URL"),
+    ],
+)
+def test_a_wrong_value_is_named_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError) as raised:
+        load_settings()
+    text = str(raised.value)
+    assert text.startswith(f"{variable}='{value}' is not allowed: ")
+    assert said in text
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("variable", "field", "value"),
+    [
+        ("DATABASE_URL", "database_url", "postgresql://h/d"),
+        ("REDIS_URL", "redis_url", "rediss://h"),
+        ("OPENAI_BASE_URL", "openai_base_url", "http://h/v1"),
+        ("TEMPORAL_ADDRESS", "temporal_address", "h:7233"),
+        ("TEMPORAL_NAMESPACE", "temporal_namespace", "n"),
+        ("LONGHAUL_TASK_QUEUE", "task_queue", "q"),
+    ],
+)
+def test_variables(monkeypatch: pytest.MonkeyPatch, variable: str, field: str, value: str) -> None:
+    assert variable_of(field) == variable
+    monkeypatch.setenv(variable, value)
+    assert getattr(load_settings(), field) == value
+    assert getattr(load_settings(**{field: f"{value}x"}), field) == f"{value}x", "arguments win"
+
+
+def test_every_variable_has_one_name() -> None:
+    names = [variable_of(field) for field in Settings.model_fields]
+    assert len(set(names)) == len(names)
+    standard = {
+        "DATABASE_URL",
+        "REDIS_URL",
+        "OPENAI_BASE_URL",
+        "OPENAI_API_KEY",
+        "TEMPORAL_ADDRESS",
+        "TEMPORAL_NAMESPACE",
+    }
+    assert {name for name in names if not name.startswith("LONGHAUL_")} == standard
+
+
+def test_the_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(".env").write_text("LONGHAUL_API_PORT=9001\nLONGHAUL_MAX_DEPTH=7\nDATABASE_URL=sqlite:///x.db\nOTHER=1\n")
+    monkeypatch.setenv("LONGHAUL_API_PORT", "9002")
+    found = load_settings()
+    assert (found.api_port, found.max_depth, found.database_url) == (9002, 7, "sqlite:///x.db")
+
+
+def test_secrets_are_not_shown() -> None:
+    found = load_settings(openai_api_key="sk-secret", jwt_secret="hush")
+    assert "sk-secret" not in repr(found)
+    assert "hush" not in repr(found)
+    assert found.openai_api_key.get_secret_value() == "sk-secret"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+def test_without_auth_loopback_is_fine(host: str) -> None:
+    assert load_settings(auth="off", api_host=host).api_host == host
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.com", "127.0.0.1.example.com", ""])  # noqa: S104
+def test_without_auth_nothing_else_is(host: str) -> None:
+    with pytest.raises(SettingsError, match="LONGHAUL_AUTH=off listens on loopback only; set LONGHAUL_AUTH=jwt"):
+        load_settings(auth="off", api_host=host)
+    assert load_settings(auth="jwt", jwt_secret="x", api_host=host).api_host == host
+
+
+def test_jwt_needs_a_secret_or_keys() -> None:
+    with pytest.raises(SettingsError, match="LONGHAUL_AUTH=jwt needs LONGHAUL_JWT_SECRET or LONGHAUL_JWT_JWKS_URL"):
+        load_settings(auth="jwt")
+    assert load_settings(auth="jwt", jwt_jwks_url="https://issuer/keys").auth == "jwt"
+
+
+@pytest.mark.parametrize(
+    ("written", "used"),
+    [
+        ("postgresql://u:p@h/d", "postgresql+asyncpg://u:p@h/d"),
+        ("postgres://u@h/d", "postgresql+asyncpg://u@h/d"),
+        ("postgresql+psycopg://h/d?x=1", "postgresql+asyncpg://h/d?x=1"),
+        ("sqlite:///a.db", "sqlite+inline:///a.db"),
+        ("sqlite+pysqlite:////a/b.db", "sqlite+inline:////a/b.db"),
+    ],
+)
+def test_the_driver_is_ours(written: str, used: str) -> None:
+    assert load_settings(database_url=written).sqlalchemy_url == used
+
+
+def test_without_a_database_it_is_sqlite_in_the_home(tmp_path: Path) -> None:
+    assert load_settings(home=tmp_path).sqlalchemy_url == f"sqlite+inline:///{tmp_path}/longhaul.db"
+    assert load_settings().sqlalchemy_url == f"sqlite+inline:///{Path.cwd()}/.longhaul/longhaul.db"
+
+
+@pytest.mark.parametrize(
+    ("written", "origins"),
+    [("", []), ("https://a", ["https://a"]), (" https://a , ,https://b", ["https://a", "https://b"])],
+)
+def test_lists_are_written_with_commas(monkeypatch: pytest.MonkeyPatch, written: str, origins: list[str]) -> None:
+    monkeypatch.setenv("LONGHAUL_CORS_ORIGINS", written)
+    assert load_settings().cors_origins == origins
+
+
+def test_the_documentation_is_up_to_date() -> None:
+    assert settings_doc.PATH.read_text(encoding="utf-8") == settings_doc.text(), "run make settings-doc"
+
+
+def test_every_setting_is_documented() -> None:
+    text = settings_doc.text()
+    for field, info in Settings.model_fields.items():
+        assert f"| `{variable_of(field)}` |" in text
+        assert info.description, field

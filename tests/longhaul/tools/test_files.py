@@ -1,0 +1,147 @@
+"""Files of a workspace, and no others."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from longhaul.tools import Tool, ToolContext, ToolError
+from longhaul.tools import files as module
+from longhaul.tools.files import LIST_FILES, READ_FILE, WRITE_FILE
+
+OUTSIDE = [
+    "..",
+    "../",
+    "../other",
+    "../../secret.txt",
+    "/etc/passwd",
+    "a/../../../secret.txt",
+    "link",
+    "link/secret.txt",
+]
+
+
+async def run(tool: Tool, context: ToolContext, **arguments: Any) -> str:
+    assert tool.run is not None
+    return await tool.run(tool.parse(orjson.dumps(arguments).decode()), context)
+
+
+async def listed(context: ToolContext, path: str = ".") -> list[str]:
+    return [found["path"] for found in orjson.loads(await run(LIST_FILES, context, path=path))["files"]]
+
+
+@pytest.fixture
+def linked(context: ToolContext) -> ToolContext:
+    """A workspace with links: out of it, to a file of its own, to nothing, to itself."""
+    context.workspace.mkdir(parents=True)
+    (context.workspace / "link").symlink_to(context.workspace.parent.parent)
+    (context.workspace / "absolute").symlink_to("/etc/passwd")
+    (context.workspace / "own").symlink_to(context.workspace / "mine.txt")
+    (context.workspace / "broken").symlink_to(context.workspace / "nothing")
+    (context.workspace / "circle").symlink_to(context.workspace / "circle")
+    (context.workspace / "mine.txt").write_text("mine")
+    return context
+
+
+@pytest.mark.parametrize("path", [*OUTSIDE, "absolute"])
+async def test_no_way_out(linked: ToolContext, path: str) -> None:
+    before = sorted(str(found) for found in linked.workspace.parent.parent.rglob("*"))
+    for tool, more in ((READ_FILE, {}), (WRITE_FILE, {"content": "x"}), (LIST_FILES, {})):
+        with pytest.raises(ToolError, match="leads out of the workspace"):
+            await run(tool, linked, path=path, **more)
+    assert sorted(str(found) for found in linked.workspace.parent.parent.rglob("*")) == before
+    assert (linked.workspace.parent.parent / "secret.txt").read_text() == "secret"
+
+
+@pytest.mark.parametrize("path", ["a\x00b", "\x00", "circle", "circle/x", "n" * 400, "mine.txt/x"])
+async def test_paths_that_are_none(linked: ToolContext, path: str) -> None:
+    for tool, more in ((READ_FILE, {}), (WRITE_FILE, {"content": "x"}), (LIST_FILES, {})):
+        with pytest.raises(ToolError):
+            await run(tool, linked, path=path, **more)
+    assert not list(linked.workspace.glob(".longhaul-*"))
+
+
+async def test_links_inside_work(linked: ToolContext) -> None:
+    assert await run(READ_FILE, linked, path="own") == "mine"
+    assert await listed(linked) == ["absolute", "broken", "circle", "link/", "mine.txt", "own"]
+
+
+@pytest.mark.parametrize("content", ["", "plain", "a\r\nb\rc\n", "ü日本🙂\ufeff", "\x00\x01", "x" * 49_000])
+async def test_what_is_written_is_read(context: ToolContext, content: str) -> None:
+    answer = await run(WRITE_FILE, context, path="deep/er/file.txt", content=content)
+    assert orjson.loads(answer) == {"path": "deep/er/file.txt", "characters": len(content)}
+    assert await run(READ_FILE, context, path="./deep/../deep/er/file.txt") == content
+    assert await listed(context) == ["deep/"]
+    assert await listed(context, "deep/er") == ["file.txt"]
+
+
+async def test_a_new_session_has_no_files(context: ToolContext) -> None:
+    assert await listed(context) == []
+    with pytest.raises(ToolError, match="There is no folder 'x'"):
+        await listed(context, "x")
+    with pytest.raises(ToolError, match="'x' cannot be read: No such file"):
+        await run(READ_FILE, context, path="x")
+
+
+@pytest.mark.parametrize("path", [".", "", "./", "folder"])
+async def test_a_folder_is_not_written(context: ToolContext, path: str) -> None:
+    if path == "folder":
+        (context.workspace / "folder").mkdir(parents=True)
+    with pytest.raises(ToolError, match="is a folder"):
+        await run(WRITE_FILE, context, path=path, content="x")
+    assert not context.workspace.is_file()
+    assert not list(context.workspace.parent.rglob(".longhaul-*"))
+
+
+async def test_reading_goes_on_with_an_offset(context: ToolContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "READ_MAX_CHARS", 10)
+    await run(WRITE_FILE, context, path="f", content="0123456789ü🙂cd")
+    assert await run(READ_FILE, context, path="f") == "0123456789\n[4 more characters; go on with offset 10]"
+    assert await run(READ_FILE, context, path="f", offset=10) == "ü🙂cd"
+    assert await run(READ_FILE, context, path="f", offset=14) == ""
+    assert await run(READ_FILE, context, path="f", offset=99) == ""
+    with pytest.raises(ToolError, match="offset"):
+        await run(READ_FILE, context, path="f", offset=-1)
+
+
+async def test_sizes_are_limited_in_bytes(context: ToolContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FILE_MAX_BYTES", 10)
+    with pytest.raises(ToolError, match="at most 10 bytes"):
+        await run(WRITE_FILE, context, path="f", content="üüüüüü")
+    await run(WRITE_FILE, context, path="f", content="üüüüü")
+    (context.workspace / "large").write_bytes(b"x" * 11)
+    with pytest.raises(ToolError, match="larger than 10 bytes"):
+        await run(READ_FILE, context, path="large")
+
+
+async def test_what_is_no_text_says_so(context: ToolContext) -> None:
+    context.workspace.mkdir(parents=True)
+    (context.workspace / "image").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ToolError, match="'image' is no text file"):
+        await run(READ_FILE, context, path="image")
+    with pytest.raises(ToolError, match=r"'\.' cannot be read: Is a directory"):
+        await run(READ_FILE, context, path=".")
+
+
+async def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
+    context: ToolContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await run(WRITE_FILE, context, path="f", content="old")
+
+    def full(self: Path, target: Path) -> Path:
+        assert self.read_text() == "new", "all of it is there before it takes the old one's place"
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(ToolError, match="cannot be written: No space left"):
+        await run(WRITE_FILE, context, path="f", content="new")
+    assert [found.name for found in context.workspace.iterdir()] == ["f"]
+    assert await run(READ_FILE, context, path="f") == "old"
+
+
+async def test_half_written_files_are_not_listed(context: ToolContext) -> None:
+    await run(WRITE_FILE, context, path="f", content="x")
+    (context.workspace / ".longhaul-abc").write_text("half")
+    assert await listed(context) == ["f"]
