@@ -24,7 +24,7 @@ from cli.stack.temporal_binary import acquire
 from testkit.process import Process
 from testkit.wait import until
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 HOST = "127.0.0.1"
 _claims = PortClaims()
 

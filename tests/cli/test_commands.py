@@ -54,7 +54,7 @@ def test_wrong_setting_is_one_line_and_exit_code_2(monkeypatch: pytest.MonkeyPat
 def _env() -> dict[str, str]:
     import os
 
-    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
 
 
 def test_every_command_has_help() -> None:
