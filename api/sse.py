@@ -125,6 +125,3 @@ class TurnEvents:
 def _events(entries: Iterable[tuple[bytes, bytes]]) -> Iterable[bytes]:
     for entry_id, part in entries:
         yield b"id: %b\ndata: %b\n\n" % (entry_id, part)
-
-
-__all__ = ["DONE", "HEADERS", "KEEP_ALIVE", "TurnEvents"]

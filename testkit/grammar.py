@@ -128,6 +128,3 @@ def check_stream(log: StreamLog) -> StreamLog:
     problems = list(grammar_problems(log))
     assert not problems, "\n".join([*problems[:20], " ".join(log.types)[:3000]])
     return log
-
-
-__all__ = ["check_stream", "grammar_problems"]

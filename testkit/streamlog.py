@@ -98,6 +98,3 @@ class StreamLog:
 
     def __iter__(self) -> Iterator[StreamEvent]:
         return iter(self.events)
-
-
-__all__ = ["DONE", "StreamEvent", "StreamLog"]

@@ -22,7 +22,7 @@ ARROWS = {
     "longhaul": set(),
     "offline_model": set(),
     "testkit": OURS - {"tests", "bench"},
-    "tests": OURS,
+    "tests": OURS - {"bench"},
     "bench": OURS - {"tests"},
     "scripts": OURS - {"tests"},
 }

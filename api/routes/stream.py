@@ -16,7 +16,8 @@ from api.services import User
 from api.sse import TurnEvents
 from longhaul.db import sessions
 from longhaul.errors import InboxFullError, NotFoundError, UnavailableError
-from longhaul.streams.reader import FINISH_ID, StreamLostError, StreamReader
+from longhaul.streams.events import FINISH_ID
+from longhaul.streams.reader import StreamLostError, StreamReader
 from longhaul.streams.viewer import Seen
 
 router = APIRouter(prefix="/v1", tags=["messages"], responses=RESPONSES)

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 
 from longhaul.errors import LonghaulError
 from longhaul.settings import Settings
-from longhaul.streams.events import FIELD, FINISH_ID, stream_key
+from longhaul.streams.events import FIELD, stream_key
 from longhaul.streams.viewer import Seen
 
 ENTRY_ID = re.compile(r"\d{1,20}-\d{1,20}")
@@ -130,6 +130,3 @@ async def newest_id(redis: "Redis", turn_id: str) -> str | None:
     except (RedisError, OSError, TimeoutError):
         return None  # whoever asks can do without it: a resume without an id starts from the beginning
     return str(found[0][0], "ascii") if found else None
-
-
-__all__ = ["BEGINNING", "ENTRY_ID", "FINISH_ID", "StreamLostError", "StreamReader", "connect_for_reading", "newest_id"]

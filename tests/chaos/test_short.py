@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.chaos.run import SETTINGS, chaos
+from testkit.chaos.run import SETTINGS, chaos
 from testkit.pool import MakeProduct
 
 

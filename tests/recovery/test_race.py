@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.chaos.race import long_turn, race
+from testkit.chaos.race import long_turn, race
 from testkit.checks import check_rows
 from testkit.grammar import check_stream
 from testkit.pool import MakeProduct

@@ -96,6 +96,3 @@ async def long_turn(product: Product, rounds: int) -> dict[str, float]:
     client = await product.temporal()
     runs = [one.run_id async for one in client.list_workflows(f"WorkflowId='turn:{session}'")]
     return {"rounds": len(answers), "runs": len(runs), "first half": half, "second half": whole - half}
-
-
-__all__ = ["Race", "long_turn", "race"]

@@ -88,6 +88,3 @@ def shown(log: StreamLog) -> str:
         (event.type, (event.part or {}).get("id", "")) for event in log.events if not event.type.endswith("-delta")
     ]
     return " ".join(f"{kind}:{id_}" if id_ else kind for kind, id_ in parts)[-1500:]
-
-
-__all__ = ["Verdict", "judge", "running", "unrest"]

@@ -170,6 +170,3 @@ class Faults:
             postgres.pause()
             await asyncio.sleep(self._chance.uniform(0.5, 3))
             postgres.resume()
-
-
-__all__ = ["Faults"]

@@ -141,6 +141,3 @@ class Load:
                 return
             await asyncio.sleep(0.3)
         self.problems.append(f"{session}: turn {turn} did not end for {PATIENCE_S:g} s")
-
-
-__all__ = ["Load"]

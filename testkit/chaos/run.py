@@ -6,9 +6,9 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 
-from bench.chaos.faults import Faults
-from bench.chaos.load import Load
-from bench.chaos.verdict import Verdict, judge, running, unrest
+from testkit.chaos.faults import Faults
+from testkit.chaos.load import Load
+from testkit.chaos.verdict import Verdict, judge, running, unrest
 from testkit.checks import stored
 from testkit.product import Product
 
@@ -63,6 +63,3 @@ async def until_at_rest(product: Product) -> None:
         if not unrest(await stored(product.database)) and not await running(product):
             return
         await asyncio.sleep(0.5)
-
-
-__all__ = ["SETTINGS", "Outcome", "chaos"]

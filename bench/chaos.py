@@ -12,8 +12,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench.chaos.race import long_turn, race
-from bench.chaos.run import SETTINGS, Outcome, chaos
+from testkit.chaos.race import long_turn, race
+from testkit.chaos.run import SETTINGS, Outcome, chaos
 from testkit.pool import Pool
 from testkit.process import kill_all
 
