@@ -34,11 +34,13 @@ class Admission:
         key = f"longhaul:follow-ups:{user_id}"
         try:
             async with asyncio.timeout(self._services.settings.redis_timeout):
-                pipeline = self._services.redis.pipeline(transaction=False)
+                # In a transaction, so that the window cannot end between SET and INCR: INCR would then make a key that
+                # never expires. `EXPIRE ... NX` needs Redis 7, and the bundled Redis is 6.2.
+                pipeline = self._services.redis.pipeline(transaction=True)
+                pipeline.set(key, 0, ex=WINDOW_S, nx=True)
                 pipeline.incr(key)
-                pipeline.expire(key, WINDOW_S, nx=True)
                 pipeline.ttl(key)
-                count, _, left = await pipeline.execute()
+                _, count, left = await pipeline.execute()
         except (RedisError, OSError, TimeoutError) as error:
             # Not asked again for a moment: a Redis that hangs would cost every post its time-out.
             self._redis_back_at = time.monotonic() + PAUSE_S

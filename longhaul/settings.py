@@ -26,7 +26,7 @@ class Settings(BaseSettings):
     database_url: str = Field(
         "", alias="DATABASE_URL", description="SQLite or PostgreSQL 15+. Empty: SQLite in the home folder."
     )
-    redis_url: str = Field("", alias="REDIS_URL", description="Redis 7+. Empty: the embedded stack starts one.")
+    redis_url: str = Field("", alias="REDIS_URL", description="Redis 6.2+. Empty: the embedded stack starts one.")
     temporal_address: str = Field(
         "", alias="TEMPORAL_ADDRESS", description="Temporal frontend. Empty: the embedded stack starts a dev server."
     )
