@@ -35,8 +35,7 @@ from longhaul.llm.client import ModelClient
 from longhaul.settings import Settings, SettingsError, load_settings
 from longhaul.tools import Registry, default_tools
 from longhaul.tools.loading import load_tools
-from workflows.sub_session import SubSessionWorkflow
-from workflows.turn import TurnWorkflow
+from workflows.turn import SubSessionWorkflow, TurnWorkflow
 
 log = logging.getLogger("longhaul.worker")
 CONNECT_PATIENCE_S, CONNECT_PAUSE_S = 60.0, 1.0

@@ -31,6 +31,7 @@ from longhaul.db.messages import row_id
 from longhaul.errors import InboxFullError, NotFoundError
 from longhaul.streams.events import data_part, tool_output_part
 from longhaul.streams.publisher import outputs_in
+from longhaul.temporal import TURN_ID_MEMO, workflow_id
 from longhaul.tools.workflow_tools import RunSubSession
 
 TASK_CHARS = 80
@@ -156,18 +157,18 @@ class SubSessionActivities:
 
     async def _running_turn(self, session_id: str) -> str | None:
         try:
-            found = await self._deps.temporal.get_workflow_handle(f"turn:{session_id}").describe()
+            found = await self._deps.temporal.get_workflow_handle(workflow_id(session_id)).describe()
         except RPCError as error:
             if error.status is RPCStatusCode.NOT_FOUND:
                 return None
             raise
         if found.status is not WorkflowExecutionStatus.RUNNING:
             return None
-        return str((await found.memo()).get("turn_id", ""))
+        return str((await found.memo()).get(TURN_ID_MEMO, ""))
 
     async def _cancel(self, session_id: str) -> None:
         try:
-            await self._deps.temporal.get_workflow_handle(f"turn:{session_id}").cancel()
+            await self._deps.temporal.get_workflow_handle(workflow_id(session_id)).cancel()
         except RPCError as error:
             if error.status is not RPCStatusCode.NOT_FOUND:
                 raise

@@ -20,17 +20,13 @@ from api.body import Message
 from api.services import Services
 from api.status import Live
 from longhaul import temporal
-from longhaul.contracts import NEXT_TURN, FollowUp, Scope, TurnInput, TurnLimits
+from longhaul.contracts import FollowUp, Scope, TurnInput, TurnLimits
 from longhaul.db import messages, sessions
 from longhaul.db.messages import Accepted
 from longhaul.db.models import utc_now
 from longhaul.errors import InboxFullError
 from longhaul.settings import Settings
 
-# By name: the definition would bring the worker's world with it, the model client included, and half as much again to
-# the start of this process. A test holds the names to the definition.
-TURN_WORKFLOW = "TurnWorkflow"
-FOLLOW_UP_SIGNAL = "follow_up"
 # A workflow task takes some milliseconds; one that takes longer (an absent database) is not waited for.
 TASK_LOOKS, TASK_LOOK_S = 25, 0.01
 
@@ -116,14 +112,16 @@ class Kernel:
         # The very run that was signalled: by now another turn of this session may run under the same workflow id.
         run = self._services.temporal.get_workflow_handle(handle.id, run_id=handle.result_run_id)
         memo = await self._memo_behind(run)
-        if NEXT_TURN not in memo:
-            return Delivery(memo["turn_id"], memo.get("message_id") == message_id, accepted.waiting)
+        if temporal.NEXT_TURN_ID_MEMO not in memo:
+            return Delivery(
+                memo[temporal.TURN_ID_MEMO], memo.get(temporal.MESSAGE_ID_MEMO) == message_id, accepted.waiting
+            )
         # The turn is closing: it took the message before that (then its row says so), or the next one begins with it.
         async with self._services.database.read() as connection:
             row = await messages.get(connection, accepted.row_id)
         if row is not None and row.turn_id is not None:
             return await self._placed(row.session_id, message_id, row.turn_id, accepted.waiting)
-        return Delivery(memo[NEXT_TURN], started=True, waiting=accepted.waiting)
+        return Delivery(memo[temporal.NEXT_TURN_ID_MEMO], started=True, waiting=accepted.waiting)
 
     async def _memo_behind(self, run: WorkflowHandle[Any, Any]) -> Mapping[str, Any]:
         """The memo as it is when the workflow task is over that may have run while the signal came.
@@ -157,15 +155,15 @@ class Kernel:
             scope=scope.model_copy(update={"root_session_id": session.root_session_id or session.id}),
         )
         return await self._services.temporal.start_workflow(
-            TURN_WORKFLOW,
+            temporal.TURN_WORKFLOW,
             turn,
             id=temporal.workflow_id(session.id),
             task_queue=settings.task_queue,
-            start_signal=FOLLOW_UP_SIGNAL,
+            start_signal=temporal.FOLLOW_UP_SIGNAL,
             start_signal_args=[FollowUp(message_id=message.id, received_at=utc_now())],
             id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-            memo={"turn_id": turn_id, "message_id": message.id},
+            memo={temporal.TURN_ID_MEMO: turn_id, temporal.MESSAGE_ID_MEMO: message.id},
             search_attributes=temporal.search_attributes_of(turn),
             static_summary=f"turn · {model} · session {session.id[:8]}",
             static_details=(

@@ -26,7 +26,6 @@ from longhaul.db import sessions
 from longhaul.errors import UnavailableError
 
 log = logging.getLogger(__name__)
-PROGRESS_QUERY = "progress"
 QUERY_TIMEOUT_S = 2.0
 QUERY_TRIES = 3
 
@@ -67,7 +66,7 @@ class Live:
             return None
         status = found.typed_search_attributes.get(temporal.STATUS_ATTRIBUTE, TurnStatus.RUNNING.value)
         return LiveTurn(
-            turn_id=await found.memo_value("turn_id", type_hint=str),
+            turn_id=await found.memo_value(temporal.TURN_ID_MEMO, type_hint=str),
             # Between its last word and its end a run is still running, whatever it says of itself already.
             status=TurnStatus(status) if not TurnStatus(status).final else TurnStatus.RUNNING,
             started_at=found.start_time,
@@ -91,7 +90,7 @@ class Live:
             try:
                 async with temporal.reachable(QUERY_TIMEOUT_S):
                     found: Progress = await handle.query(
-                        PROGRESS_QUERY,
+                        temporal.PROGRESS_QUERY,
                         Empty(),
                         result_type=Progress,
                         reject_condition=QueryRejectCondition.NOT_OPEN,

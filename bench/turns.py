@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 from openai import AsyncOpenAI
 
+from longhaul.temporal import workflow_id
 from longhaul.tools.calculator import CALCULATOR, calculate
 from testkit.product import Product
 
@@ -139,7 +140,7 @@ async def _first_chunk_at(product: Product, key: str) -> float:
 async def history(product: Product, session: str) -> tuple[int, int]:
     """Events and bytes of the history of the session's last turn."""
     client = await product.temporal()
-    found = await client.get_workflow_handle(f"turn:{session}").fetch_history()
+    found = await client.get_workflow_handle(workflow_id(session)).fetch_history()
     return len(found.events), sum(event.ByteSize() for event in found.events)
 
 

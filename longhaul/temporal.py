@@ -1,4 +1,4 @@
-"""The Temporal client that API, worker and CLI share, and one name for "Temporal cannot be reached"."""
+"""Temporal for API, worker and CLI: its names, each written once; the client; one error for "cannot be reached"."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -18,6 +18,19 @@ from longhaul.errors import SetupError, UnavailableError
 from longhaul.settings import Settings
 
 DEFAULT_ADDRESS = "localhost:7233"
+
+# Workflows, signals and queries. The API uses these names instead of the definitions: importing those would bring in
+# what only workers need, and half as much again to the start of its process.
+TURN_WORKFLOW = "TurnWorkflow"
+SUB_SESSION_WORKFLOW = "SubSessionWorkflow"
+FOLLOW_UP_SIGNAL = "follow_up"
+SUB_SESSION_ENDED_SIGNAL = "sub_session_ended"
+PROGRESS_QUERY = "progress"
+
+# Memo of a turn's run: its turn; the message that started it; once it closes, the turn that a message would start.
+TURN_ID_MEMO = "turn_id"
+MESSAGE_ID_MEMO = "message_id"
+NEXT_TURN_ID_MEMO = "next_turn_id"
 
 # Search attributes: how turns are found in the Web UI.
 USER_ATTRIBUTE = SearchAttributeKey.for_keyword("LonghaulUser")

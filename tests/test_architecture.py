@@ -27,7 +27,7 @@ ARROWS = {
     "scripts": OURS - {"tests"},
 }
 SKIPPED = {".venv", ".git", ".longhaul", "node_modules", "dist", "build", "__pycache__"}
-MAX_LINES = 300
+MAX_LINES = 450
 #: Put together here, so that this file does not name them.
 UNNAMED = [
     "/".join(("", "work", "")),

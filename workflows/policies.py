@@ -1,17 +1,16 @@
 """Time-outs and retry policies, named and in one place; a typo here fails at import, not in a hanging run."""
 
 from datetime import timedelta
-from typing import Any
 
 from temporalio.common import RetryPolicy
-from temporalio.workflow import ActivityCancellationType
+from temporalio.workflow import ActivityCancellationType, ActivityConfig, LocalActivityConfig
 
 from longhaul.contracts import TurnLimits
 
-# Bugs: trying again cannot help, and the turn should fail visibly instead.
-BUGS = [
+# Defects: trying again cannot help, and the turn should fail visibly instead.
+DEFECTS = [
     *("TypeError", "ValueError", "KeyError", "IndexError", "AttributeError", "AssertionError", "RuntimeError"),
-    "PayloadsTooLarge",  # Temporal's own word for a result beyond its limit; it would be as large the next time
+    "PayloadsTooLarge",  # Temporal's own name for a result beyond its limit; it would be as large the next time
     *("ValidationError", "IntegrityError", "ProgrammingError", "DataError", "MissingGreenlet", "JSONDecodeError"),
 ]
 
@@ -20,20 +19,20 @@ STORAGE_RETRY = RetryPolicy(
     initial_interval=timedelta(milliseconds=200),
     backoff_coefficient=2.0,
     maximum_interval=timedelta(seconds=10),
-    non_retryable_error_types=BUGS,
+    non_retryable_error_types=DEFECTS,
 )
 # Waits between tries are set by the activity (`next_retry_delay`); this policy spaces those after a dead worker.
-MODEL_RETRY = RetryPolicy(
+CALL_RETRY = RetryPolicy(
     initial_interval=timedelta(milliseconds=100),
     backoff_coefficient=2.0,
     maximum_interval=timedelta(seconds=10),
-    non_retryable_error_types=BUGS,
+    non_retryable_error_types=DEFECTS,
 )
-TOOL_RETRY = MODEL_RETRY
 STORE_ONCE = timedelta(seconds=60)
+LOCAL_RETRY_THRESHOLD = timedelta(seconds=10)
 
 
-def storing(limits: TurnLimits) -> dict[str, Any]:
+def storing(limits: TurnLimits, summary: str) -> ActivityConfig:
     """Options of activities that read and write rows."""
     return {
         "start_to_close_timeout": STORE_ONCE,
@@ -41,10 +40,11 @@ def storing(limits: TurnLimits) -> dict[str, Any]:
         "heartbeat_timeout": timedelta(seconds=limits.heartbeat_timeout),
         "retry_policy": STORAGE_RETRY,
         "cancellation_type": ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+        "summary": summary,
     }
 
 
-def placing(limits: TurnLimits) -> dict[str, Any]:
+def placing(limits: TurnLimits, summary: str) -> LocalActivityConfig:
     """Options of local activities that place messages: done inside the workflow task, at a third of the cost.
 
     A local activity may be done again, with more messages, when its task is: fine for placing, whose rows stay where
@@ -54,38 +54,42 @@ def placing(limits: TurnLimits) -> dict[str, Any]:
     return {
         "start_to_close_timeout": STORE_ONCE,
         "schedule_to_close_timeout": timedelta(seconds=limits.storage_window),
-        "local_retry_threshold": timedelta(seconds=10),
+        "local_retry_threshold": LOCAL_RETRY_THRESHOLD,
         "retry_policy": STORAGE_RETRY,
+        "summary": summary,
     }
 
 
-def calling_model(limits: TurnLimits) -> dict[str, Any]:
+def calling_model(limits: TurnLimits, summary: str) -> ActivityConfig:
     """Options of a model call; its stop waits until the partial text is stored."""
     return {
         "start_to_close_timeout": timedelta(seconds=limits.model_max_seconds),
         "schedule_to_close_timeout": timedelta(seconds=limits.model_max_seconds + limits.storage_window),
         "heartbeat_timeout": timedelta(seconds=limits.heartbeat_timeout),
-        "retry_policy": MODEL_RETRY,
+        "retry_policy": CALL_RETRY,
         "cancellation_type": ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+        "summary": summary,
     }
 
 
-def running_quick_tool(limits: TurnLimits) -> dict[str, Any]:
+def running_quick_tool(limits: TurnLimits, summary: str) -> LocalActivityConfig:
     """Options of a tool run as a local activity: for tools that may be run again with their workflow task."""
     return {
         "start_to_close_timeout": timedelta(seconds=limits.tool_timeout),
         "schedule_to_close_timeout": timedelta(seconds=limits.tool_timeout + limits.storage_window),
-        "local_retry_threshold": timedelta(seconds=10),
-        "retry_policy": TOOL_RETRY,
+        "local_retry_threshold": LOCAL_RETRY_THRESHOLD,
+        "retry_policy": CALL_RETRY,
+        "summary": summary,
     }
 
 
-def running_tool(limits: TurnLimits) -> dict[str, Any]:
+def running_tool(limits: TurnLimits, summary: str) -> ActivityConfig:
     """Options of a tool run. Its own time-out is final; a dead worker or an absent database is not."""
     return {
         "start_to_close_timeout": timedelta(seconds=limits.tool_timeout),
         "schedule_to_close_timeout": timedelta(seconds=limits.tool_timeout * limits.tool_tries + limits.storage_window),
         "heartbeat_timeout": timedelta(seconds=limits.heartbeat_timeout),
-        "retry_policy": TOOL_RETRY,
+        "retry_policy": CALL_RETRY,
         "cancellation_type": ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+        "summary": summary,
     }

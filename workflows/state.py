@@ -1,4 +1,4 @@
-"""What a running turn knows: its inbox, its tools, its usage; and how it shows them."""
+"""The state of a running turn: inbox, tools, sub-sessions, usage; and how people see it."""
 
 from datetime import datetime
 
@@ -22,15 +22,21 @@ from longhaul.contracts import (
 RECENT_TOOLS = 20
 
 
-class TurnBoard:
-    """The mutable state of one turn. Handlers append to `inbox`; everything else belongs to the loop."""
+class RunningTurn:
+    """The mutable state of one turn. Signal handlers append to `inbox`; the loop changes everything else.
+
+    Attributes:
+        state: the part that is carried over when the turn continues as new.
+        sub_session_ends: the newest end of each sub-session that has ended, by sub-session id.
+        closed: the turn's last rows are stored.
+    """
 
     def __init__(self, request: TurnInput) -> None:
         self.request = request
         self.status = TurnStatus.RUNNING
         self.inbox: list[FollowUp] = list(request.inbox)
         self.tools_running: dict[str, ToolRecord] = {}
-        self.endings: dict[str, SubSessionEnded] = {}
+        self.sub_session_ends: dict[str, SubSessionEnded] = {}
         self.ended_at: datetime | None = None
         self.closed = False
         self.error: str | None = None
@@ -61,7 +67,7 @@ class TurnBoard:
 
     @property
     def out_of_time(self) -> bool:
-        """Whether a time budget has come to its end."""
+        """Whether a time budget has ended."""
         budget = self.time_budget
         return budget is not None and budget.deadline is not None and workflow.now() >= budget.deadline
 
@@ -70,7 +76,7 @@ class TurnBoard:
         return workflow.cancellation_reason() is not None
 
     @property
-    def unseen(self) -> list[FollowUp]:
+    def waiting_messages(self) -> list[FollowUp]:
         """Messages in the inbox that this turn has not taken yet, each once."""
         return list({f.message_id: f for f in self.inbox if f.message_id not in self.state.seen}.values())
 
@@ -78,12 +84,13 @@ class TurnBoard:
         """Change fields of the state that is carried over when the turn continues as new."""
         self.state = self.state.model_copy(update=values)
 
-    def note_published(self, published: bool) -> None:
+    def update_published(self, published: bool) -> None:
+        """A stream that broke once counts as broken for the rest of the turn."""
         if not published and self.state.published:
             self.update(published=False)
 
-    def take(self) -> list[str]:
-        """Empty the inbox; ids in order of acceptance, each once in the life of the turn."""
+    def take_inbox(self) -> list[str]:
+        """Empty the inbox; message ids in order of acceptance, each once in the life of the turn."""
         taken = list(dict.fromkeys(f.message_id for f in self.inbox if f.message_id not in self.state.seen))
         self.inbox.clear()
         if taken:
@@ -102,15 +109,15 @@ class TurnBoard:
             tools_done=self.state.tools_done + 1, recent_tools=[*self.state.recent_tools, ended][-RECENT_TOOLS:]
         )
 
-    def child_started(self, record: SubSessionRecord) -> None:
+    def sub_session_started(self, record: SubSessionRecord) -> None:
         self.sub_sessions[record.sub_session_id] = record
-        ended = self.endings.pop(record.sub_session_id, None)
+        ended = self.sub_session_ends.pop(record.sub_session_id, None)
         if ended is not None and ended.turn_id == record.turn_id:
-            self.child_ended(ended)  # the news of its end were faster than those of its start
+            self.sub_session_ended(ended)  # the signal of its end arrived before its start was recorded
 
-    def child_ended(self, ended: SubSessionEnded) -> None:
-        """Note the end of a sub-session, whoever brings the news first."""
-        self.endings[ended.sub_session_id] = ended
+    def sub_session_ended(self, ended: SubSessionEnded) -> None:
+        """Record the end of a sub-session's turn; a signal, its child workflow and a look at it may each report it."""
+        self.sub_session_ends[ended.sub_session_id] = ended
         record = self.sub_sessions.get(ended.sub_session_id)
         if record is not None and record.ended_at is None:
             self.sub_sessions[ended.sub_session_id] = record.model_copy(
@@ -118,7 +125,7 @@ class TurnBoard:
             )
 
     def progress(self) -> Progress:
-        """The turn as it stands, and as its row will keep it."""
+        """The turn as it stands, and as its row keeps it."""
         duration = None
         if self.ended_at is not None:
             duration = round((self.ended_at - self.state.started_at).total_seconds() * 1000)
@@ -132,7 +139,7 @@ class TurnBoard:
             tools_done=self.state.tools_done,
             recent_tools=self.state.recent_tools,
             sub_sessions=list(self.sub_sessions.values()),
-            inbox=self.unseen,
+            inbox=self.waiting_messages,
             usage=self.state.usage,
             started_at=self.state.started_at,
             ended_at=self.ended_at,
@@ -140,8 +147,8 @@ class TurnBoard:
             error=self.error,
         )
 
-    def told(self) -> Progress:
-        """What a poller sees: a turn runs until its last rows are stored, so whoever hears of its end finds them."""
+    def visible_progress(self) -> Progress:
+        """The turn as a poller sees it: it runs until its last rows are stored, so a reader of its end finds them."""
         progress = self.progress()
         if self.closed or not progress.status.final:
             return progress

@@ -4,7 +4,7 @@ import asyncio
 from datetime import timedelta
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, FailureError, is_cancelled_exception
+from temporalio.exceptions import ActivityError, ApplicationError, FailureError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
@@ -14,83 +14,78 @@ with workflow.unsafe.imports_passed_through():
     from longhaul.tools.registry import allowed, describe
     from longhaul.tools.workflow_tools import WORKFLOW_TOOLS, GetSubSessionResult, RunSubSession, WaitFor
     from workflows import policies
-    from workflows.children import Children, ToolRefusalError
-    from workflows.failures import cause
-    from workflows.state import TurnBoard
+    from workflows.state import RunningTurn
+    from workflows.sub_sessions import SubSessionTools, ToolRefusalError
 
 
-class ToolRunner:
+class ToolCalls:
     """Runs the tool calls of a turn."""
 
-    def __init__(self, board: TurnBoard) -> None:
-        self._board = board
-        self._children = Children(board)
+    def __init__(self, turn: RunningTurn) -> None:
+        self._turn = turn
+        self._sub_sessions = SubSessionTools(turn)
 
     async def run(self, answer: ModelAnswer) -> None:
         """All calls of one answer; each ends with a stored row, except when the turn is stopped."""
-        calls = (self._one(answer, call) for call in answer.tool_calls)
-        for ended in await asyncio.gather(*calls, return_exceptions=True):
-            if isinstance(ended, BaseException):
-                raise ended
+        calls = (self._run_one(answer, call) for call in answer.tool_calls)
+        for result in await asyncio.gather(*calls, return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
 
     async def stop(self) -> None:
-        """The turn was stopped: nothing of its tools goes on that should not."""
-        await self._children.stop()
+        """The turn was stopped: stop its sub-sessions too, except the detached ones."""
+        await self._sub_sessions.stop()
 
     async def settle(self) -> None:
-        """The turn is at its end: nothing of its tools is left half begun."""
-        await self._children.settle()
+        """The turn is about to end: wait until no sub-session is half started."""
+        await self._sub_sessions.settle()
 
-    async def _one(self, answer: ModelAnswer, call: ToolCall) -> None:
-        board = self._board
-        board.tool_started(call.tool_call_id, call.name)
-        workflow.set_current_details(board.details())
+    async def _run_one(self, answer: ModelAnswer, call: ToolCall) -> None:
+        turn = self._turn
+        turn.tool_started(call.tool_call_id, call.name)
+        workflow.set_current_details(turn.details())
         try:
-            if call.name in WORKFLOW_TOOLS and allowed(call.name, board.request.scope):
+            if call.name in WORKFLOW_TOOLS and allowed(call.name, turn.request.scope):
                 outcome = await self._in_workflow(call)
             else:
-                outcome = await self._activity(answer, call)
+                outcome = await self._as_activity(answer, call)
         except (asyncio.CancelledError, FailureError):
             # No `finally`: that would also run when a worker drops a run from its cache, outside of any workflow.
-            self._ended(call, ToolStatus.CANCELLED)
+            self._record_end(call, ToolStatus.CANCELLED)
             raise
-        board.note_published(outcome.published)
-        self._ended(call, outcome.status)
+        turn.update_published(outcome.published)
+        self._record_end(call, outcome.status)
 
-    def _ended(self, call: ToolCall, status: ToolStatus) -> None:
-        self._board.tool_ended(call.tool_call_id, status)
-        workflow.set_current_details(self._board.details())
+    def _record_end(self, call: ToolCall, status: ToolStatus) -> None:
+        self._turn.tool_ended(call.tool_call_id, status)
+        workflow.set_current_details(self._turn.details())
 
-    async def _activity(self, answer: ModelAnswer, call: ToolCall) -> ToolOutcome:
-        board = self._board
-        limits = board.request.limits
-        given = RunTool(
-            turn=board.ref,
-            round=board.state.round,
+    async def _as_activity(self, answer: ModelAnswer, call: ToolCall) -> ToolOutcome:
+        turn = self._turn
+        limits = turn.request.limits
+        run_tool = RunTool(
+            turn=turn.ref,
+            round=turn.state.round,
             message_id=answer.message_id,
             tool_call_id=call.tool_call_id,
             name=call.name,
-            scope=board.scope,
+            scope=turn.scope,
             max_tries=limits.tool_tries,
         )
         label = tool_label(call.name)
         try:
             if call.quick:
                 outcome: ToolOutcome = await workflow.execute_local_activity(
-                    label,
-                    given,
-                    result_type=ToolOutcome,
-                    summary=label,
-                    **policies.running_quick_tool(limits),
+                    label, run_tool, result_type=ToolOutcome, **policies.running_quick_tool(limits, label)
                 )
                 return outcome
             return await workflow.execute_activity_method(
-                ToolActivities.run_tool, given, summary=label, **policies.running_tool(limits)
+                ToolActivities.run_tool, run_tool, **policies.running_tool(limits, label)
             )
         except ActivityError as error:
             if is_cancelled_exception(error):
                 raise
-            return await self._store(call, f"{call.name} failed: {cause(error)}", is_error=True)
+            return await self._store(call, f"{call.name} failed: {cause_of(error)}", is_error=True)
 
     async def _in_workflow(self, call: ToolCall) -> ToolOutcome:
         arguments = call.arguments or "{}"
@@ -99,33 +94,39 @@ class ToolRunner:
                 case "wait":
                     return await self._wait(call, WaitFor.model_validate_json(arguments))
                 case "run_sub_session":
-                    return await self._children.run_sub_session(call, RunSubSession.model_validate_json(arguments))
+                    return await self._sub_sessions.run(call, RunSubSession.model_validate_json(arguments))
                 case _:
-                    return await self._children.get_result(call, GetSubSessionResult.model_validate_json(arguments))
+                    return await self._sub_sessions.get_result(call, GetSubSessionResult.model_validate_json(arguments))
         except ValidationError as error:
             return await self._store(call, f"{call.name}: {describe(error)}", is_error=True)
         except ToolRefusalError as error:
             return await self._store(call, str(error), is_error=True)
 
-    async def _wait(self, call: ToolCall, given: WaitFor) -> ToolOutcome:
-        longest = self._board.request.limits.wait_max_seconds
-        if given.seconds > longest:
+    async def _wait(self, call: ToolCall, arguments: WaitFor) -> ToolOutcome:
+        longest = self._turn.request.limits.wait_max_seconds
+        if arguments.seconds > longest:
             return await self._store(call, f"wait: at most {longest:g} seconds at a time.", is_error=True)
-        await workflow.sleep(timedelta(seconds=given.seconds), summary=f"tool · wait {given.seconds:g} s")
-        return await self._store(call, f"Waited {given.seconds:g} seconds.")
+        await workflow.sleep(timedelta(seconds=arguments.seconds), summary=f"tool · wait {arguments.seconds:g} s")
+        return await self._store(call, f"Waited {arguments.seconds:g} seconds.")
 
     async def _store(self, call: ToolCall, output: str, *, is_error: bool = False) -> ToolOutcome:
-        board = self._board
+        turn = self._turn
         return await workflow.execute_activity_method(
             ToolActivities.store_tool_result,
             StoreToolResult(
-                turn=board.ref,
-                round=board.state.round,
+                turn=turn.ref,
+                round=turn.state.round,
                 tool_call_id=call.tool_call_id,
                 name=call.name,
                 output=output,
                 is_error=is_error,
             ),
-            summary=f"result · {call.name}",
-            **policies.storing(board.request.limits),
+            **policies.storing(turn.request.limits, f"result · {call.name}"),
         )
+
+
+def cause_of(error: BaseException) -> str:
+    """The text of a failure without the wrappers that Temporal puts around it, and without its own cause."""
+    while error.__cause__ is not None and not isinstance(error, ApplicationError):
+        error = error.__cause__
+    return str(getattr(error, "message", "") or error) or type(error).__name__

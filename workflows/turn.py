@@ -1,21 +1,332 @@
-"""One turn of a session: the workflow behind every message."""
+"""A turn of a session: the workflow behind every message. State, signals, query and loop.
+
+Three rules keep messages safe. Signal handlers only append to the inbox. There is no `await` between the last look at
+an empty inbox and the return, so Temporal refuses to close a run that an unhandled signal has reached. And a message
+that arrives when the turn has ended, but its run has not, begins the next turn under the same workflow id.
+
+A store is never interrupted: a Stop that arrives during a store takes effect after it. Otherwise messages that were
+taken from the inbox would be lost, and a turn could end without its last rows.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 from temporalio import workflow
+from temporalio.exceptions import ApplicationError, FailureError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
-    from longhaul.contracts import TurnInput, TurnResult
-    from workflows.handlers import TurnHandlers
-    from workflows.loop import TurnLoop
+    from activities.model import ModelActivities
+    from activities.turns import TurnActivities
+    from longhaul import temporal
+    from longhaul.contracts import (
+        SUB_STATES,
+        CallModel,
+        CloseTurn,
+        Empty,
+        FollowUp,
+        ModelAnswer,
+        OpenTurn,
+        Progress,
+        SubSessionEnded,
+        TakeInbox,
+        TurnInput,
+        TurnResult,
+        TurnStatus,
+    )
+    from longhaul.errors import BUDGET_REACHED, TURN_FAILED
+    from workflows import policies
+    from workflows.state import RunningTurn
+    from workflows.tools import ToolCalls, cause_of
+
+T = TypeVar("T")
+TIME_IS_UP = "The time budget is used up."
 
 
-@workflow.defn
-class TurnWorkflow(TurnHandlers):
-    """A turn; workflow id `turn:{session_id}`, so a session has at most one at a time."""
+class TurnLoop:
+    """What both turn workflows share: they run one turn from its first message to its end."""
 
     @workflow.init
     def __init__(self, request: TurnInput) -> None:
-        self._loop = TurnLoop(request)
+        self._turn = RunningTurn(request)
+        self._tools = ToolCalls(self._turn)
+        self._round_limit_reached = False
+        self._next_turn_id = ""
+        self._stopped_while_storing = False
+
+    @workflow.signal(name=temporal.FOLLOW_UP_SIGNAL)
+    def follow_up(self, message: FollowUp) -> None:
+        """A message has been accepted; the loop takes it at its next boundary."""
+        self._turn.inbox.append(message)
+
+    @workflow.signal(name=temporal.SUB_SESSION_ENDED_SIGNAL)
+    def sub_session_ended(self, ended: SubSessionEnded) -> None:
+        """A turn of a sub-session of this session has ended."""
+        self._turn.sub_session_ended(ended)
+
+    @workflow.query(name=temporal.PROGRESS_QUERY)
+    def progress(self, _: Empty) -> Progress:
+        """How the turn stands."""
+        return self._turn.visible_progress()
+
+    async def _run(self) -> TurnResult:
+        """The whole turn.
+
+        Raises:
+            ApplicationError: the turn failed (after everything about it has been stored).
+            asyncio.CancelledError: the turn was stopped (likewise).
+        """
+        turn = self._turn
+        try:
+            answered = await self._within_budget()
+            turn.status = TurnStatus.COMPLETED
+            if not answered:
+                return self._end()  # a late duplicate of an answered message: nothing to answer and nothing to close
+        except (asyncio.CancelledError, FailureError) as error:
+            stopped = is_cancelled_exception(error) or workflow.cancellation_reason() is not None
+            turn.status = TurnStatus.CANCELLED if stopped else TurnStatus.FAILED
+            turn.error = None if stopped else cause_of(error)
+        except Exception as error:  # noqa: BLE001  # stored and shown, never swallowed
+            # A defect of ours must end the turn visibly, with a row, and not as a workflow task retried for ever.
+            workflow.logger.exception("turn failed by a defect")
+            turn.status = TurnStatus.FAILED
+            turn.error = f"The turn failed by a defect in Longhaul: {type(error).__name__}: {error}"
+        await self._close()
+        return self._end()
+
+    async def _within_budget(self) -> bool:
+        """Open the turn and work until it is done, or until its time budget ends it; False: nothing to answer."""
+        turn = self._turn
+        if not turn.state.opened and not await self._open():
+            return False
+        self._raise_if_stopped()
+        budget = turn.time_budget
+        deadline = budget.deadline if budget is not None else None
+        seconds_left = (deadline - workflow.now()).total_seconds() if deadline is not None else None
+        try:
+            async with asyncio.timeout(seconds_left) as limit:
+                await self._work()
+        except TimeoutError:
+            raise self._out_of_time() from None
+        except FailureError:
+            if limit.expired():
+                raise self._out_of_time() from None
+            raise
+        return True
+
+    async def _work(self) -> None:
+        """Rounds of a model call and its tools, until an answer asks for no tool and no message waits."""
+        turn = self._turn
+        while True:
+            if turn.state.round >= turn.request.limits.max_rounds:
+                self._round_limit_reached = True
+                return
+            turn.update(round=turn.state.round + 1)
+            answer = await self._call_model()
+            if answer.tool_calls:
+                turn.update(step_open=True)
+                self._raise_if_stopped()
+                await self._tools.run(answer)
+            took_messages = await self._take_inbox()
+            if not answer.tool_calls and not took_messages:
+                return
+            self._raise_if_stopped()
+            self._continue_as_new_if_long()
+
+    def _raise_if_stopped(self) -> None:
+        """Obey a Stop, or the end of the time budget, that no `await` raised: its activity was about to end."""
+        if self._turn.stop_requested:
+            raise asyncio.CancelledError("stopped")
+        if self._turn.out_of_time:
+            raise self._out_of_time()
+
+    def _out_of_time(self) -> ApplicationError:
+        budget = self._turn.time_budget
+        text = budget.time_used_up(self._turn.request.session_id) if budget is not None else TIME_IS_UP
+        return ApplicationError(text, type=BUDGET_REACHED)
+
+    async def _open(self) -> bool:
+        turn, request = self._turn, self._turn.request
+        opened = await self._uninterrupted(
+            workflow.execute_local_activity_method(
+                TurnActivities.open_turn,
+                OpenTurn(
+                    turn=turn.ref,
+                    message_ids=turn.take_inbox(),
+                    model=request.model,
+                    mode=request.mode,
+                    tier=request.tier,
+                    scope=request.scope,
+                    started_at=turn.state.started_at,
+                ),
+                **policies.placing(request.limits, "open turn"),
+            )
+        )
+        turn.update(opened=True, title_wanted=opened.title_wanted, budgets=opened.budgets)
+        turn.update_published(opened.published)
+        self._raise_if_stopped_while_storing()
+        return bool(opened.taken)
+
+    async def _call_model(self) -> ModelAnswer:
+        turn, request = self._turn, self._turn.request
+        self._show_details()
+        answer: ModelAnswer = await workflow.execute_activity_method(
+            ModelActivities.call_model,
+            CallModel(
+                turn=turn.ref,
+                round=turn.state.round,
+                model=request.model,
+                mode=request.mode,
+                scope=turn.scope,
+                title_wanted=turn.state.title_wanted,
+                step_open=turn.state.step_open,
+            ),
+            **policies.calling_model(request.limits, f"round {turn.state.round} · {request.model}"),
+        )
+        turn.update_published(answer.published)
+        turn.finish_reason = answer.finish_reason
+        turn.update(usage=turn.state.usage + answer.usage, answered_with_text=answer.has_text, step_open=False)
+        self._show_details()
+        return answer
+
+    async def _take_inbox(self) -> bool:
+        """Store the follow-ups that wait; whether one of them was new."""
+        turn = self._turn
+        if not (message_ids := turn.take_inbox()):
+            return False
+        noun = "follow-up" if len(message_ids) == 1 else "follow-ups"
+        taken = await self._uninterrupted(
+            workflow.execute_local_activity_method(
+                TurnActivities.take_inbox,
+                TakeInbox(turn=turn.ref, round=turn.state.round, message_ids=message_ids),
+                **policies.placing(turn.request.limits, f"take {len(message_ids)} {noun}"),
+            )
+        )
+        turn.update_published(taken.published)
+        self._raise_if_stopped_while_storing()
+        return bool(taken.taken)
+
+    async def _uninterrupted(self, store: Coroutine[Any, Any, T]) -> T:
+        """Wait until a store has ended. `_raise_if_stopped_while_storing` obeys a Stop that arrives meanwhile."""
+        task = asyncio.create_task(store)
+        while True:
+            try:
+                return await asyncio.shield(task)
+            except asyncio.CancelledError:
+                if task.cancelled():
+                    raise
+                self._stopped_while_storing = True
+
+    def _raise_if_stopped_while_storing(self) -> None:
+        if self._stopped_while_storing:
+            self._stopped_while_storing = False
+            raise asyncio.CancelledError
+
+    def _continue_as_new_if_long(self) -> None:
+        """Go on in a fresh history, with the inbox; the turn keeps its id."""
+        turn = self._turn
+        max_events = turn.request.limits.continue_as_new_events
+        events = workflow.info().get_current_history_length()
+        if workflow.info().is_continue_as_new_suggested() or 0 < max_events < events:
+            turn.update(sub_sessions=list(turn.sub_sessions.values()))
+            workflow.continue_as_new(turn.request.model_copy(update={"state": turn.state, "inbox": list(turn.inbox)}))
+
+    async def _close(self) -> None:
+        turn, request = self._turn, self._turn.request
+        stopped = turn.status is TurnStatus.CANCELLED
+        if stopped:
+            await self._tools.stop()
+        else:
+            await self._tools.settle()
+        turn.ended_at = workflow.now()
+        turn.tools_running.clear()
+        # From here on a message belongs to the next turn. Its sender learns that turn's id from the memo, which is
+        # committed before `close_turn` can begin.
+        self._next_turn_id = str(workflow.uuid4())
+        workflow.upsert_memo({temporal.NEXT_TURN_ID_MEMO: self._next_turn_id})
+        # Stop means: spend no more. Messages that wait are kept as rows, for the next turn to see. A failed turn leaves
+        # its waiting messages to the next turn, which begins at once (see `_end`).
+        waiting = turn.take_inbox() if stopped else []
+        await self._uninterrupted(
+            workflow.execute_activity_method(
+                TurnActivities.close_turn,
+                CloseTurn(
+                    turn=turn.ref,
+                    progress=turn.progress().model_copy(update={"inbox": []}),
+                    answered_with_text=turn.state.answered_with_text,
+                    finish_reason=turn.finish_reason,
+                    round_limit_reached=self._round_limit_reached,
+                    step_open=turn.state.step_open,
+                    waiting=waiting,
+                    model=request.model,
+                    mode=request.mode,
+                    tier=request.tier,
+                ),
+                **policies.storing(request.limits, f"close turn · {turn.status}"),
+            )
+        )
+        await self._signal_parent()
+
+    async def _signal_parent(self) -> None:
+        """A turn of the session above, this one or a later one, may wait for this end; having none is no error."""
+        request = self._turn.request
+        if not request.scope.ancestors:
+            return
+        parent = workflow.get_external_workflow_handle(temporal.workflow_id(request.scope.ancestors[-1]))
+        ended = SubSessionEnded(
+            sub_session_id=request.session_id, turn_id=request.turn_id, status=SUB_STATES[self._turn.status]
+        )
+        try:
+            await self._uninterrupted(parent.signal(temporal.SUB_SESSION_ENDED_SIGNAL, ended))
+        except FailureError:
+            workflow.logger.info("no turn of the parent session runs")
+
+    def _end(self) -> TurnResult:
+        """Leave the run; nothing may be awaited from here on."""
+        turn = self._turn
+        turn.closed = True
+        self._show_details()
+        workflow.upsert_search_attributes([temporal.STATUS_ATTRIBUTE.value_set(turn.status)])
+        if waiting := [message for message in turn.inbox if message.message_id not in turn.state.seen]:
+            turn_id = self._next_turn_id or str(workflow.uuid4())
+            following = turn.request.model_copy(update={"turn_id": turn_id, "inbox": waiting, "state": None})
+            workflow.continue_as_new(
+                following,
+                memo={temporal.TURN_ID_MEMO: turn_id},
+                search_attributes=temporal.search_attributes_of(following),
+            )
+        if turn.status is TurnStatus.FAILED:
+            raise ApplicationError(turn.error or "The turn failed.", type=TURN_FAILED, non_retryable=True)
+        if turn.status is TurnStatus.CANCELLED:
+            raise asyncio.CancelledError("stopped")
+        return TurnResult(
+            turn_id=turn.request.turn_id,
+            status=turn.status,
+            rounds=turn.state.round,
+            usage=turn.state.usage,
+            error=turn.error,
+        )
+
+    def _show_details(self) -> None:
+        workflow.set_current_details(self._turn.details())
+
+
+@workflow.defn(name=temporal.TURN_WORKFLOW)
+class TurnWorkflow(TurnLoop):
+    """A turn; its workflow id names the session, so a session has at most one turn at a time."""
 
     @workflow.run
-    async def run(self, request: TurnInput) -> TurnResult:  # noqa: ARG002  # taken in __init__, before any signal
-        return await self._loop.run()
+    async def run(self, request: TurnInput) -> TurnResult:  # noqa: ARG002  # `__init__` takes it, before any signal
+        return await self._run()
+
+
+@workflow.defn(name=temporal.SUB_SESSION_WORKFLOW)
+class SubSessionWorkflow(TurnLoop):
+    """A turn of a sub-session that its parent's turn started: the same loop, shown as a child in the Web UI.
+
+    Its workflow id names the sub-session, so a person who writes to the sub-session reaches this very turn.
+    """
+
+    @workflow.run
+    async def run(self, request: TurnInput) -> TurnResult:  # noqa: ARG002  # `__init__` takes it, before any signal
+        return await self._run()

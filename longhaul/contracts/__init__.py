@@ -28,7 +28,6 @@ from longhaul.contracts.sub_sessions import (
     SubSessionSeen,
 )
 from longhaul.contracts.turn import (
-    NEXT_TURN,
     Budget,
     FollowUp,
     Progress,
@@ -42,7 +41,6 @@ from longhaul.contracts.turn import (
 )
 
 __all__ = [
-    "NEXT_TURN",
     "SUB_STATES",
     "Budget",
     "CallModel",

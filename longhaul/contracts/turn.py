@@ -6,9 +6,6 @@ from pydantic import Field
 
 from longhaul.contracts.base import Contract, SubSessionState, ToolStatus, TurnStatus, Usage
 
-# In the memo of a turn that is closing: the id of the turn that a message would start now.
-NEXT_TURN = "next_turn_id"
-
 
 class FollowUp(Contract):
     """A message that was accepted: its text waits in the database under this id, which its sender chose."""

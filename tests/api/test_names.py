@@ -6,7 +6,7 @@ from pathlib import Path
 
 from temporalio import workflow
 
-from api import deliver, status
+from longhaul import temporal
 from longhaul.contracts import Empty, FollowUp, Progress, TurnInput
 from workflows.turn import TurnWorkflow
 
@@ -15,10 +15,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_names_and_types() -> None:
     definition = workflow._Definition.must_from_class(TurnWorkflow)
-    assert definition.name == deliver.TURN_WORKFLOW
+    assert definition.name == temporal.TURN_WORKFLOW
     assert definition.arg_types == [TurnInput]
-    assert definition.signals[deliver.FOLLOW_UP_SIGNAL].arg_types == [FollowUp]
-    progress = definition.queries[status.PROGRESS_QUERY]
+    assert definition.signals[temporal.FOLLOW_UP_SIGNAL].arg_types == [FollowUp]
+    progress = definition.queries[temporal.PROGRESS_QUERY]
     assert (progress.arg_types, progress.ret_type) == ([Empty], Progress)
 
 

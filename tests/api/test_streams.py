@@ -5,6 +5,7 @@ from uuid import uuid4
 
 from redis.asyncio import Redis
 
+from longhaul.temporal import workflow_id
 from testkit.client import ApiClient
 from testkit.grammar import check_stream
 from testkit.pool import MakeProduct
@@ -139,6 +140,6 @@ async def test_a_turn_ended_by_force_ends_its_stream(make_product: MakeProduct) 
     session = await product.api.create_session()
     stream = await product.api.open(session, "hello")
     await asyncio.sleep(0.5)
-    await (await product.temporal()).get_workflow_handle(f"turn:{session}").terminate()
+    await (await product.temporal()).get_workflow_handle(workflow_id(session)).terminate()
     log = check_stream(await stream.done(30))
     assert log.count("error") == 1

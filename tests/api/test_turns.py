@@ -4,6 +4,7 @@ import asyncio
 import time
 from uuid import uuid4
 
+from longhaul.temporal import workflow_id
 from testkit.pool import MakeProduct
 from testkit.product import Product
 from testkit.wait import until
@@ -88,7 +89,7 @@ async def test_a_running_turn_without_a_worker_is_told_from_its_row(make_product
     [listed] = await product.api.turns(session)
     assert listed["status"] == "running"
     assert (await product.api.session(session))["active_turn"]["turn_id"] == turn
-    await (await product.temporal()).get_workflow_handle(f"turn:{session}").terminate()
+    await (await product.temporal()).get_workflow_handle(workflow_id(session)).terminate()
     assert (await product.api.progress(session, turn))["status"] == "failed", (
         "ended by force, it never reads as running"
     )

@@ -20,7 +20,7 @@ from testkit.grammar import check_stream
 from testkit.pool import MakeProduct
 from testkit.product import Product
 from worker import build
-from workflows.loop import TurnLoop
+from workflows.turn import TurnLoop
 
 DEFECT = "a defect of ours"
 

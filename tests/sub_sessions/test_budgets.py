@@ -4,6 +4,7 @@ from datetime import datetime, timedelta
 
 from activities.budgets import worked
 from longhaul.db.models import utc_now
+from longhaul.temporal import workflow_id
 from testkit.checks import check_rows, stored
 from testkit.grammar import check_stream
 from testkit.product import Product
@@ -108,7 +109,7 @@ async def test_time_goes_on_in_a_later_turn(product: Product) -> None:
     sub_id = (await use(product, session, RUN, prompt="wait 1 s")).json["sub_session_id"]
     await use(product, session, RUN, prompt="wait 90 s", sub_session_id=sub_id, wait_for_result=0)
     client = await product.temporal()
-    history = await client.get_workflow_handle(f"turn:{sub_id}").fetch_history()
+    history = await client.get_workflow_handle(workflow_id(sub_id)).fetch_history()
     timers = [e.timer_started_event_attributes for e in history.events if e.HasField("timer_started_event_attributes")]
     longest = min(timer.start_to_fire_timeout.ToTimedelta() for timer in timers)
     assert timedelta(seconds=5) < longest < timedelta(seconds=29)

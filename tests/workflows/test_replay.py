@@ -12,7 +12,7 @@ from temporalio.worker import Replayer
 from tests.workflows.kinds import KINDS
 from tests.workflows.record import FOLDER
 from worker import workflow_options
-from workflows.loop import TurnLoop
+from workflows.turn import TurnLoop
 
 FILES = sorted(FOLDER.glob("*.json"))
 
