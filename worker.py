@@ -34,7 +34,7 @@ from longhaul.errors import SetupError, UnavailableError
 from longhaul.llm.client import ModelClient
 from longhaul.settings import Settings, SettingsError, load_settings
 from longhaul.tools import Registry, default_tools
-from longhaul.tools.loading import load_tools
+from longhaul.tools.registry import load_tools
 from workflows.turn import SubSessionWorkflow, TurnWorkflow
 
 log = logging.getLogger("longhaul.worker")

@@ -19,11 +19,9 @@ from activities.title import TitleCall
 from longhaul.contracts import CallModel, ModelAnswer
 from longhaul.db import messages, sessions
 from longhaul.errors import BUDGET_REACHED, MODEL_FAILED, MODEL_RETRY, STORAGE_UNAVAILABLE, StreamBrokenError
-from longhaul.llm.completion import Assembler, Completion, Piece
-from longhaul.llm.context import fit, openai_messages, system_message
+from longhaul.llm.completion import Assembler, Completion, Piece, priced
 from longhaul.llm.failures import backoff, classify
-from longhaul.llm.pricing import priced
-from longhaul.llm.request import request_body
+from longhaul.llm.request import fit, openai_messages, request_body, system_message
 from longhaul.streams.events import data_part
 from longhaul.streams.publisher import StreamPublisher
 from longhaul.streams.step_writer import StepWriter, leftovers

@@ -14,8 +14,7 @@ from longhaul.db import sessions
 from longhaul.db.messages import row_id
 from longhaul.errors import StreamBrokenError, UnavailableError
 from longhaul.llm import prompts
-from longhaul.llm.completion import Assembler
-from longhaul.llm.pricing import priced
+from longhaul.llm.completion import Assembler, priced
 from longhaul.streams.events import data_part
 from longhaul.streams.publisher import StreamPublisher
 

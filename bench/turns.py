@@ -12,7 +12,7 @@ import psutil
 from openai import AsyncOpenAI
 
 from longhaul.temporal import workflow_id
-from longhaul.tools.calculator import CALCULATOR, calculate
+from longhaul.tools.quick import calculate, calculator
 from testkit.product import Product
 
 WARM_UP = 3
@@ -88,7 +88,7 @@ def spread(values: list[float]) -> Spread:
 async def plain_loop(product: Product, plan: Plan) -> float:
     """What a longhaul without any durability does: milliseconds from the question to the last token."""
     messages: list[dict[str, object]] = [{"role": "user", "content": plan.text}]
-    tools = [CALCULATOR.schema]
+    tools = [calculator.schema]
     async with AsyncOpenAI(base_url=product.servers.model.base_url, api_key="offline", max_retries=0) as client:
         started = time.perf_counter()
         while True:

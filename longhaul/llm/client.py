@@ -1,7 +1,7 @@
 """Streaming Chat Completions through the `openai` client.
 
-The client sends the request and raises its errors; the answer's lines are decoded here, because building the client's
-typed models costs 30 ms of CPU per 200 chunks and the worker's CPU is what limits turns per second.
+The client sends the request and raises its errors. The answer's lines are decoded here, because building the client's
+typed models costs 30 ms of CPU per 200 chunks, and the worker's CPU limits turns per second.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from longhaul.errors import StreamBrokenError
 from longhaul.settings import Settings
 
 log = logging.getLogger(__name__)
-# Streamed as it comes, and not compressed, so that its bytes need no decoder.
+# Not compressed, so that the bytes of the stream need no decoder.
 HEADERS = {
     "X-Stainless-Raw-Response": "stream",
     "content-type": "application/json",
@@ -28,11 +28,12 @@ HEADERS = {
 CALL_HEADER = "x-longhaul-call"
 LINE_MAX = 32 * 1024 * 1024
 LAST_BYTES_S = 0.05
-PRECISION = 0.02  # how exactly the idle time-out is kept; moving it with every chunk costs more than decoding it
+# The idle time-out is moved once this share of it has passed: moving it with every chunk costs more than decoding one.
+IDLE_PRECISION = 0.02
 
 
 class ModelClient:
-    """The model endpoint of the settings. Retries are Temporal's business, so the client makes none."""
+    """The model endpoint of the settings. Temporal retries, so the client does not."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -52,13 +53,13 @@ class ModelClient:
 
         Raises:
             openai.OpenAIError: the endpoint refused or cannot be reached.
-            StreamBrokenError: the stream ended early, went silent for `model_idle_timeout` seconds, or sent no JSON.
+            StreamBrokenError: the stream ended early, was silent for `model_idle_timeout` seconds, or is not JSON.
         """
         idle = self._settings.model_idle_timeout
         loop = asyncio.get_running_loop()
         response: AsyncAPIResponse[Any] | None = None
         try:
-            async with asyncio.timeout(idle) as patience:
+            async with asyncio.timeout(idle) as idle_limit:
                 response = await self._client.post(
                     "/chat/completions",
                     cast_to=AsyncAPIResponse[Any],
@@ -74,13 +75,13 @@ class ModelClient:
                     try:
                         chunk = orjson.loads(line)
                     except orjson.JSONDecodeError as error:
-                        raise StreamBrokenError("The model sent a chunk that is no JSON.") from error
+                        raise StreamBrokenError("The model sent a chunk that is not JSON.") from error
                     if isinstance(chunk, dict):
                         _raise_error_in(chunk)
                         yield chunk
-                        if loop.time() > extended + idle * PRECISION:
+                        if loop.time() > extended + idle * IDLE_PRECISION:
                             extended = loop.time()
-                            patience.reschedule(extended + idle)
+                            idle_limit.reschedule(extended + idle)
         except TimeoutError as error:
             raise StreamBrokenError(f"The model sent nothing for {idle:g} s.") from error
         except httpx2.HTTPError as error:
@@ -107,7 +108,7 @@ async def _data_lines(response: "AsyncAPIResponse[Any]") -> AsyncIterator[bytes]
 
 
 async def _drain(lines: AsyncIterator[bytes]) -> None:
-    """Take the end of the response too, which comes with the last line: only then is the connection used again."""
+    """Read the end of the response, which follows the last line: only then is the connection reused."""
     with suppress(TimeoutError, httpx2.HTTPError):
         async with asyncio.timeout(LAST_BYTES_S):
             async for _ in lines:

@@ -1,4 +1,4 @@
-"""Puts the chunks of a streamed Chat Completion together."""
+"""Assembles a streamed Chat Completion: its text, reasoning and tool calls, what it used and what it cost."""
 
 import hashlib
 import logging
@@ -10,13 +10,26 @@ import orjson
 from pydantic import BaseModel
 
 from longhaul.contracts import Usage
-from longhaul.llm.think import ThinkSplitter
 
 log = logging.getLogger(__name__)
 VISIBLE_REASONING = (None, "reasoning.text", "reasoning.summary")
-# What the columns hold; an endpoint's odd value must not make its answer impossible to store.
+OPENING_TAGS = ("<think>", "<thinking>")
+CLOSING_TAGS = ("</think>", "</thinking>")
+# The columns' limits; an endpoint's odd value must not make its answer impossible to store.
 ID_MAX, NAME_MAX, REASON_MAX = 200, 200, 32
 COUNT_MAX, DOLLARS_MAX = 2**31 - 1, 10**9
+# USD per million tokens (input, cached input, output), as published by the providers in 2026-11; for endpoints that do
+# not report the cost of a call. The longest matching prefix of the model's name counts.
+PRICES: dict[str, tuple[float, float, float]] = {
+    "gpt-4.1": (2.0, 0.5, 8.0),
+    "gpt-4.1-mini": (0.4, 0.1, 1.6),
+    "gpt-4.1-nano": (0.1, 0.025, 0.4),
+    "gpt-5": (1.25, 0.125, 10.0),
+    "gpt-5-mini": (0.25, 0.025, 2.0),
+    "claude-opus": (5.0, 0.5, 25.0),
+    "claude-sonnet": (3.0, 0.3, 15.0),
+    "claude-haiku": (1.0, 0.1, 5.0),
+}
 
 
 class CompletedCall(BaseModel):
@@ -28,7 +41,7 @@ class CompletedCall(BaseModel):
 
 
 class Completion(BaseModel):
-    """A whole answer; small enough to travel in heartbeat details unless the model wrote a book."""
+    """A whole answer; usually small enough for a heartbeat's checkpoint."""
 
     text: str = ""
     reasoning: str = ""
@@ -43,10 +56,10 @@ Piece = tuple[Literal["text", "reasoning", "tool", "arguments"], str, str]
 
 
 class Assembler:
-    """Feed it decoded chunks; it answers with the pieces to show and keeps the whole.
+    """Feed it decoded chunks; it returns the pieces to show and keeps the whole.
 
-    Malformed parts of a chunk are logged and dropped: a provider's odd field must not end a turn. `taken`: ids of calls
-    that the turn has made already, for some endpoints count from zero in each answer.
+    Malformed parts of a chunk are logged and dropped: a provider's odd field must not end a turn. `taken`: ids of the
+    turn's earlier tool calls, because some endpoints count from zero in each answer.
     """
 
     def __init__(self, taken: Iterable[str] = ()) -> None:
@@ -54,7 +67,7 @@ class Assembler:
         self._reasoning: list[str] = []
         self._calls: list[_Call] = []
         self._ids = set(taken)
-        self._splitter = ThinkSplitter()
+        self._splitter = ReasoningSplitter()
         self.finish_reason = ""
         self.usage = Usage(calls=1)
         self.model = ""
@@ -85,7 +98,7 @@ class Assembler:
         return pieces
 
     def rest(self) -> list[Piece]:
-        """What is held back because it might become a tag; for a stream that ends before its end."""
+        """Text that was held back because it might have become a tag; for a stream that breaks off."""
         return [self._keep(kind, piece) for kind, piece in self._splitter.end()]
 
     def _keep(self, kind: str, piece: str) -> Piece:
@@ -100,11 +113,11 @@ class Assembler:
             log.warning("dropped a malformed tool call delta")
             return []
         function = delta.get("function") or {}
-        given, arguments = _text(delta.get("id")), _text(function.get("arguments"))
+        sent_id, arguments = _text(delta.get("id")), _text(function.get("arguments"))
         name = _plain(function.get("name"), NAME_MAX)
-        call = self._continued(delta.get("index"), given, name)
+        call = self._continued(delta.get("index"), sent_id, name)
         if call is None:
-            call = _Call(index=_index(delta.get("index")), given=given, id=self._unique(given, len(self._calls)))
+            call = _Call(index=_index(delta.get("index")), sent_id=sent_id, id=self._unique(sent_id, len(self._calls)))
             self._calls.append(call)
         pieces: list[Piece] = []
         if name and name != call.name:  # some endpoints repeat the name in every delta
@@ -115,16 +128,16 @@ class Assembler:
             pieces.append(("arguments", call.id, arguments))
         return pieces
 
-    def _continued(self, index: Any, given: str, name: str) -> "_Call | None":
-        """The call that a delta goes on with: that of its index, else of its id, else the newest; None: it begins one.
+    def _continued(self, index: Any, sent_id: str, name: str) -> "_Call | None":
+        """The call that a delta continues: by its index, else by its id, else the newest. None: it begins a call.
 
         Another id with a name begins a new call even at a known index: some endpoints give all calls the index 0.
         """
         if _index(index) is not None:
             newest = self._newest(lambda call: call.index == index)
-            another = newest is not None and name and given and newest.given and given != newest.given
+            another = newest is not None and name and sent_id and newest.sent_id and sent_id != newest.sent_id
             return None if another else newest
-        newest = self._newest(lambda call: not given or call.given == given)
+        newest = self._newest(lambda call: not sent_id or call.sent_id == sent_id)
         if newest is not None and name and newest.arguments and (_whole(newest.arguments) or name != newest.name):
             return None
         return newest
@@ -132,24 +145,24 @@ class Assembler:
     def _newest(self, which: Callable[["_Call"], bool]) -> "_Call | None":
         return next((call for call in reversed(self._calls) if which(call)), None)
 
-    def _unique(self, given: str, place: int) -> str:
-        """Results are matched by this id, so two calls of one turn never share it, whatever the model sent."""
-        found = _plain(given, len(given)) or f"call_{place}"
-        if len(found) > ID_MAX // 2:
-            found = f"call_{hashlib.sha256(found.encode()).hexdigest()}"
-        base, number = found, 1
-        while found in self._ids:
+    def _unique(self, sent_id: str, position: int) -> str:
+        """Results are matched by this id, so two calls of one turn never share it, even if the model repeats one."""
+        base = _plain(sent_id, len(sent_id)) or f"call_{position}"
+        if len(base) > ID_MAX // 2:
+            base = f"call_{hashlib.sha256(base.encode()).hexdigest()}"
+        unique, number = base, 1
+        while unique in self._ids:
             number += 1
-            found = f"{base}_{number}"
-        self._ids.add(found)
-        return found
+            unique = f"{base}_{number}"
+        self._ids.add(unique)
+        return unique
 
     @property
     def ended(self) -> bool:
         return bool(self.finish_reason)
 
     def completion(self, duration_ms: int) -> Completion:
-        """All that came so far."""
+        """Everything received so far."""
         self.rest()
         return Completion(
             text="".join(self._text),
@@ -162,12 +175,49 @@ class Assembler:
         )
 
 
+class ReasoningSplitter:
+    """Takes `<think>…</think>` and `<thinking>…</thinking>` out of a model's text, also when chunks split a tag."""
+
+    def __init__(self) -> None:
+        self._held = ""
+        self._thinking = False
+
+    def feed(self, delta: str) -> list[tuple[str, str]]:
+        """`("text" | "reasoning", piece)` for everything that can be decided so far."""
+        self._held += delta
+        pieces: list[tuple[str, str]] = []
+        while self._held:
+            tags = CLOSING_TAGS if self._thinking else OPENING_TAGS
+            at, tag = _first(self._held, tags)
+            if tag:
+                self._emit(pieces, self._held[:at])
+                self._held = self._held[at + len(tag) :]
+                self._thinking = not self._thinking
+                continue
+            keep = _possible_tag(self._held, tags)
+            self._emit(pieces, self._held[: len(self._held) - keep])
+            self._held = self._held[len(self._held) - keep :]
+            break
+        return pieces
+
+    def end(self) -> list[tuple[str, str]]:
+        """What was held back because it might have become a tag."""
+        pieces: list[tuple[str, str]] = []
+        self._emit(pieces, self._held)
+        self._held = ""
+        return pieces
+
+    def _emit(self, pieces: list[tuple[str, str]], text: str) -> None:
+        if text:
+            pieces.append(("reasoning" if self._thinking else "text", text))
+
+
 @dataclass
 class _Call:
-    """A call while it comes; `given` is the id as the endpoint wrote it."""
+    """A call that is being received; `sent_id` is the id as the endpoint wrote it."""
 
     index: int | None
-    given: str
+    sent_id: str
     id: str
     name: str = ""
     arguments: str = ""
@@ -191,7 +241,7 @@ def _text(value: Any) -> str:
 
 
 def _plain(value: Any, most: int) -> str:
-    """A name as a column can hold it."""
+    """A value as a text column can hold it, `most` characters at most."""
     return str(value or "").replace("\x00", "")[:most]
 
 
@@ -213,16 +263,16 @@ def _reasoning(delta: dict[str, Any]) -> str:
     return "".join(piece for piece in shown if isinstance(piece, str))
 
 
-def _usage(found: dict[str, Any]) -> Usage:
-    prompt = found.get("prompt_tokens_details")
-    answer = found.get("completion_tokens_details")
+def _usage(sent: dict[str, Any]) -> Usage:
+    prompt = sent.get("prompt_tokens_details")
+    answer = sent.get("completion_tokens_details")
     return Usage(
         calls=1,
-        prompt_tokens=_count(found.get("prompt_tokens")),
-        completion_tokens=_count(found.get("completion_tokens")),
+        prompt_tokens=_count(sent.get("prompt_tokens")),
+        completion_tokens=_count(sent.get("completion_tokens")),
         cached_tokens=_count(prompt.get("cached_tokens")) if isinstance(prompt, dict) else 0,
         reasoning_tokens=_count(answer.get("reasoning_tokens")) if isinstance(answer, dict) else 0,
-        cost_microdollars=microdollars(found.get("cost")),
+        cost_microdollars=microdollars(sent.get("cost")),
     )
 
 
@@ -231,11 +281,37 @@ def _count(value: Any) -> int:
 
 
 def microdollars(dollars: Any) -> int | None:
-    """A price in USD as microdollars; None, and a line in the log, for what is no price."""
+    """A price in USD as microdollars; None, and a line in the log, for a value that cannot be a price."""
     if dollars is None:
         return None
     is_number = isinstance(dollars, int | float) and not isinstance(dollars, bool)
     if not is_number or not 0 <= dollars < DOLLARS_MAX:  # neither is true of NaN
-        log.warning("a model call's cost of %r is not booked: it is no price", dollars)
+        log.warning("a model call's cost of %r is not booked: it cannot be a price", dollars)
         return None
     return round(float(dollars) * 1_000_000)
+
+
+def _first(text: str, tags: tuple[str, ...]) -> tuple[int, str]:
+    places = [(text.find(tag), tag) for tag in tags if tag in text]
+    return min(places) if places else (-1, "")
+
+
+def _possible_tag(text: str, tags: tuple[str, ...]) -> int:
+    """How many characters at the end of `text` may be the beginning of a tag."""
+    at = text.rfind("<")
+    rest = text[at:] if at >= 0 else ""
+    return len(rest) if rest and any(tag.startswith(rest) for tag in tags) else 0
+
+
+def priced(model: str, usage: Usage) -> Usage:
+    """`usage` with a cost: the endpoint's own, else from `PRICES`; unknown stays None."""
+    if usage.cost_microdollars is not None:
+        return usage
+    name = model.rsplit("/", 1)[-1]
+    prefix = max((known for known in PRICES if name.startswith(known)), key=len, default=None)
+    if prefix is None:
+        return usage
+    fresh, cached, answer = PRICES[prefix]
+    tokens_in = max(0, usage.prompt_tokens - usage.cached_tokens)
+    dollars_per_million = tokens_in * fresh + usage.cached_tokens * cached + usage.completion_tokens * answer
+    return usage.model_copy(update={"cost_microdollars": round(dollars_per_million)})

@@ -1,4 +1,4 @@
-"""What a failed model call means: try again, when, and what to tell the person."""
+"""Classifies a failed model call: whether and when to retry it, and the text that people read."""
 
 import math
 import random
@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-import orjson
 from openai import APIConnectionError, APIStatusError, APITimeoutError, OpenAIError
 
 from longhaul.errors import StreamBrokenError
@@ -18,7 +17,7 @@ DETAIL_MAX = 300
 
 @dataclass(frozen=True)
 class ModelFailure:
-    """A failed try. `retry_after`: seconds that the endpoint asked for; `text` names no conversation content."""
+    """A failed attempt. `retry_after`: seconds that the endpoint asked for; `text` quotes no conversation."""
 
     retryable: bool
     text: str
@@ -26,7 +25,7 @@ class ModelFailure:
 
 
 def classify(error: OpenAIError | StreamBrokenError) -> ModelFailure:
-    """What an exception of a model call means."""
+    """Classify an exception of a model call."""
     if isinstance(error, APITimeoutError):
         return ModelFailure(retryable=True, text="The model did not answer in time.")
     if isinstance(error, StreamBrokenError):
@@ -53,7 +52,7 @@ def _detail(error: APIStatusError) -> str:
 
 
 def _retry_after(headers: dict[str, str], now: datetime) -> float | None:
-    """Seconds from `retry-after-ms`, or from `retry-after` as seconds or HTTP date; None if neither makes sense."""
+    """Seconds from `retry-after-ms`, or from `retry-after` as seconds or HTTP date; None if neither is valid."""
     for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         value = headers.get(name, "").strip()
         if not value:
@@ -76,21 +75,12 @@ def _seconds_until(http_date: str, now: datetime) -> float:
 
 
 def backoff(settings: Settings, tries: int, retry_after: float | None) -> float:
-    """Seconds before the next try after `tries` failed ones, never more than `model_backoff_max`."""
+    """Seconds before the next attempt after `tries` failed ones, never more than `model_backoff_max`."""
     if retry_after is not None:
         return min(retry_after, settings.model_backoff_max)
     try:
         grown = settings.model_backoff_base * settings.model_backoff_factor ** (tries - 1)
     except OverflowError:
         grown = math.inf
-    jittered = min(grown, settings.model_backoff_max) * random.uniform(0.75, 1.25)  # noqa: S311  # no secret
+    jittered = min(grown, settings.model_backoff_max) * random.uniform(0.75, 1.25)  # noqa: S311  # not a secret
     return min(jittered, settings.model_backoff_max)
-
-
-def defect_of_arguments(arguments: str) -> str | None:
-    """Why a tool call's argument string is not a JSON object; None when it is. No arguments at all are an empty one."""
-    try:
-        found = orjson.loads(arguments.strip() or "{}")
-    except orjson.JSONDecodeError as error:
-        return f"the arguments are not valid JSON: {error}"
-    return None if isinstance(found, dict) else "the arguments must be a JSON object"

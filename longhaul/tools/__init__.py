@@ -1,16 +1,15 @@
-"""What the longhaul can do: a registry of tools with typed arguments."""
+"""What a copilot can do: a registry of tools with typed arguments. Tools of your own import from here."""
 
-from longhaul.tools.calculator import CALCULATOR
-from longhaul.tools.clock import CURRENT_TIME
-from longhaul.tools.files import LIST_FILES, READ_FILE, WRITE_FILE
+from longhaul.tools.files import list_files, read_file, write_file
+from longhaul.tools.quick import calculator, current_time
 from longhaul.tools.registry import Registry, Tool, ToolContext, ToolError, tool
-from longhaul.tools.workflow_tools import GET_SUB_SESSION_RESULT, RUN_SUB_SESSION, WAIT
+from longhaul.tools.workflow_tools import get_sub_session_result, run_sub_session, wait
 
 
 def default_tools() -> Registry:
     """The tools that come with Longhaul."""
     return Registry(
-        [CALCULATOR, CURRENT_TIME, LIST_FILES, READ_FILE, WRITE_FILE, WAIT, RUN_SUB_SESSION, GET_SUB_SESSION_RESULT]
+        [calculator, current_time, list_files, read_file, write_file, wait, run_sub_session, get_sub_session_result]
     )
 
 

@@ -1,4 +1,4 @@
-"""Files in the session's own workspace folder, with no way out of it."""
+"""Files in the session's own workspace folder; no path leads out of it."""
 
 import asyncio
 import os
@@ -45,27 +45,24 @@ async def write_file(arguments: WriteFile, context: ToolContext) -> str:
     return await asyncio.to_thread(_write, context.workspace, arguments.path, arguments.content)
 
 
-LIST_FILES, READ_FILE, WRITE_FILE = list_files, read_file, write_file
-
-
 def inside(workspace: Path, path: str) -> Path:
-    """The real place of a path, links followed.
+    """The absolute place of a path in the workspace, links followed.
 
     Raises:
-        ToolError: it leads out of the workspace.
+        ToolError: the path leads out of the workspace, or it cannot be a path.
     """
     root = workspace.resolve()
     if "\x00" in path:
-        raise ToolError("A path holds no NUL.")
+        raise ToolError("A path cannot contain a NUL character.")
     try:
-        found = (root / path).resolve()
-    except (OSError, RuntimeError) as error:  # links that go round in a circle, names that are too long
-        raise ToolError(f"{path!r} leads nowhere.") from error
-    if not found.is_relative_to(root):
+        place = (root / path).resolve()
+    except (OSError, RuntimeError) as error:  # circular links, names that are too long
+        raise ToolError(f"{path!r} cannot be resolved.") from error
+    if not place.is_relative_to(root):
         raise ToolError(f"{path!r} leads out of the workspace.")
-    if any(len(os.fsencode(part)) > NAME_MAX_BYTES for part in found.parts):
-        raise ToolError(f"{path[:50]!r}… has too long a name in it.")
-    return found
+    if any(len(os.fsencode(name)) > NAME_MAX_BYTES for name in place.parts):
+        raise ToolError(f"{path[:50]!r}… contains a name that is too long.")
+    return place
 
 
 def _list(workspace: Path, path: str) -> str:
@@ -74,8 +71,8 @@ def _list(workspace: Path, path: str) -> str:
         if folder == workspace.resolve():
             return orjson.dumps({"files": []}).decode()
         raise ToolError(f"There is no folder {path!r}.")
-    found = sorted(p for p in folder.iterdir() if not p.name.startswith(".longhaul-"))[:LISTED_MAX]
-    files = [{"path": p.name + ("/" if p.is_dir() else ""), "bytes": p.lstat().st_size} for p in found]
+    entries = sorted(p for p in folder.iterdir() if not p.name.startswith(".longhaul-"))[:LISTED_MAX]
+    files = [{"path": p.name + ("/" if p.is_dir() else ""), "bytes": p.lstat().st_size} for p in entries]
     return orjson.dumps({"files": files}).decode()
 
 
@@ -86,12 +83,12 @@ def _read(workspace: Path, path: str, offset: int) -> str:
             raise ToolError(f"{path!r} is larger than {FILE_MAX_BYTES} bytes.")
         text = file.read_bytes().decode()
     except UnicodeDecodeError as error:
-        raise ToolError(f"{path!r} is no text file.") from error
+        raise ToolError(f"{path!r} is not a text file.") from error
     except OSError as error:
         raise ToolError(f"{path!r} cannot be read: {error.strerror}.") from error
     shown = text[offset : offset + READ_MAX_CHARS]
     rest = len(text) - offset - len(shown)
-    return shown + (f"\n[{rest} more characters; go on with offset {offset + len(shown)}]" if rest > 0 else "")
+    return shown + (f"\n[{rest} more characters; continue with offset {offset + len(shown)}]" if rest > 0 else "")
 
 
 def _write(workspace: Path, path: str, content: str) -> str:
@@ -103,7 +100,7 @@ def _write(workspace: Path, path: str, content: str) -> str:
         raise ToolError(f"A file holds at most {FILE_MAX_BYTES} bytes.")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        # Written beside and renamed, so that a killed worker leaves the old file or the new one.
+        # Write a temporary file and rename it, so that a killed worker leaves the old file or the new one.
         handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=".longhaul-")
         try:
             with os.fdopen(handle, "wb") as out:

@@ -1,26 +1,31 @@
-"""Tools: a name, typed arguments, a JSON Schema for the model, and what may be assumed about running twice."""
+"""Tools: a name, typed arguments, a JSON Schema for the model, and whether a call may run twice.
 
-from collections.abc import Awaitable, Callable, Iterable
+`LONGHAUL_TOOLS=module:name` names a `Registry` of your own, or a function that returns one.
+"""
+
+import importlib
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import orjson
 from pydantic import BaseModel, ValidationError
 
 from longhaul.contracts import Scope
-from longhaul.llm.failures import defect_of_arguments
+from longhaul.settings import SettingsError, variable_of
 
 SCHEMAS_MAX_CHARS = 32_000
 
 
 class ToolError(Exception):
-    """A tool's refusal or failure, in words for the model."""
+    """A tool's refusal or failure; its text is written for the model and is stored as the call's result."""
 
 
 @dataclass(frozen=True)
 class ToolContext:
-    """What a tool may know: whose session it works in, and the folder that is its own."""
+    """What a tool knows about its call: user, session, turn, the session's folder, and what the session may do."""
 
     user_id: str
     session_id: str
@@ -35,11 +40,11 @@ class Tool:
     """One tool.
 
     Attributes:
-        run: does it; None for tools that the workflow performs itself (timers, sub-sessions).
-        repeatable: whether it may run again when its worker died under it. If not, such a call ends as `lost`.
-        changes: whether it has effects; a dry run only says what it would do.
-        quick: whether it computes for some milliseconds and does nothing else. It then runs within the workflow task
-            that asks for it, at a fraction of an activity's cost, and again whenever that task is done again.
+        run: the function; None for tools that the workflow performs itself (timers, sub-sessions).
+        repeatable: whether a call may run again after its worker died. If not, such a call ends as `lost`.
+        changes: whether it has side effects; a dry run does not run it.
+        quick: whether it only computes, for some milliseconds. It then runs within the workflow task that asks for
+            it, at a fraction of an activity's cost, and runs again whenever that task is repeated.
     """
 
     name: str
@@ -52,26 +57,26 @@ class Tool:
 
     def __post_init__(self) -> None:
         if self.quick and (self.changes or not self.repeatable):
-            raise ValueError(f"tool {self.name!r}: what changes something or must not run twice cannot be quick")
+            raise ValueError(f"tool {self.name!r}: a tool that changes something or must not run twice cannot be quick")
 
     @cached_property
     def schema(self) -> dict[str, Any]:
-        """The tool in the OpenAI shape; made once, for it takes longer than a turn's other preparations."""
+        """The tool in the OpenAI shape; built once, because that takes longer than the rest of a request."""
         parameters = self.arguments.model_json_schema()
         parameters.pop("title", None)
         parameters.pop("description", None)
-        for found in parameters.get("properties", {}).values():
-            found.pop("title", None)
+        for property_schema in parameters.get("properties", {}).values():
+            property_schema.pop("title", None)
         return {
             "type": "function",
             "function": {"name": self.name, "description": self.description, "parameters": parameters},
         }
 
     def parse(self, arguments: str) -> BaseModel:
-        """The arguments the model wrote.
+        """The arguments that the model wrote, validated.
 
         Raises:
-            ToolError: they do not fit; the text names the defect.
+            ToolError: they are not valid; the text names the defect.
         """
         if defect := defect_of_arguments(arguments):
             raise ToolError(f"{self.name}: {defect}")
@@ -79,6 +84,15 @@ class Tool:
             return self.arguments.model_validate_json(arguments.strip() or "{}")
         except ValidationError as error:
             raise ToolError(f"{self.name}: {describe(error)}") from error
+
+
+def defect_of_arguments(arguments: str) -> str | None:
+    """Why a tool call's argument string is not a JSON object; None if it is one. An empty string counts as `{}`."""
+    try:
+        decoded = orjson.loads(arguments.strip() or "{}")
+    except orjson.JSONDecodeError as error:
+        return f"the arguments are not valid JSON: {error}"
+    return None if isinstance(decoded, dict) else "the arguments must be a JSON object"
 
 
 def describe(error: ValidationError) -> str:
@@ -94,7 +108,7 @@ def tool(
     changes: bool = False,
     quick: bool = False,
 ) -> Callable[[Callable[[Any, ToolContext], Awaitable[str]]], Tool]:
-    """Make a tool of an async function `(arguments, context) -> output`; its name is the function's."""
+    """Make a tool from an async function `(arguments, context) -> output`; the tool is named after the function."""
 
     def build(run: Callable[[Any, ToolContext], Awaitable[str]]) -> Tool:
         return Tool(run.__name__, description, arguments, run, repeatable, changes, quick)
@@ -108,34 +122,60 @@ class Registry:
     def __init__(self, tools: Iterable[Tool]) -> None:
         self._tools = {tool.name: tool for tool in tools}
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Tool]:
         return iter(self._tools.values())
 
     def get(self, name: str, scope: Scope) -> Tool:
         """A tool that this scope may use.
 
         Raises:
-            ToolError: there is none of that name, or it is not allowed here; the text says which ones are.
+            ToolError: no tool has that name, or it is not allowed here; the text lists the allowed ones.
         """
-        found = self._tools.get(name)
-        if found is None or not allowed(name, scope):
+        known = self._tools.get(name)
+        if known is None or not allowed(name, scope):
             names = ", ".join(sorted(tool.name for tool in self.allowed(scope)))
-            reason = "is not allowed in this session" if found else "does not exist"
+            reason = "is not allowed in this session" if known else "does not exist"
             raise ToolError(f"The tool {name!r} {reason}. Available: {names}.")
-        return found
+        return known
 
     def is_quick(self, name: str) -> bool:
-        """Whether there is a tool of this name that says of itself that it is quick."""
-        found = self._tools.get(name)
-        return found is not None and found.quick
+        """Whether this is the name of a tool that is declared as quick."""
+        known = self._tools.get(name)
+        return known is not None and known.quick
 
     def allowed(self, scope: Scope) -> list[Tool]:
         return [tool for tool in self._tools.values() if allowed(tool.name, scope)]
 
     def schemas(self, scope: Scope) -> list[dict[str, Any]]:
-        """The allowed tools in the OpenAI shape, always in the same order, so that prompts stay cached."""
+        """The allowed tools in the OpenAI shape, always in the same order, so that prompt caches hit."""
         return [tool.schema for tool in self.allowed(scope)]
 
 
 def allowed(name: str, scope: Scope) -> bool:
     return name not in scope.deny_tools and (scope.allow_tools is None or name in scope.allow_tools)
+
+
+def load_tools(path: str) -> Registry:
+    """The registry behind `module:name`.
+
+    Raises:
+        SettingsError: nothing usable is there; the text is one line that says why.
+    """
+    module_name, _, name = path.partition(":")
+    if not module_name or not name:
+        raise _wrong(path, "write it as `module:name`")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise _wrong(path, f"{module_name} cannot be imported: {error}") from error
+    loaded = getattr(module, name, None)
+    if loaded is None:
+        raise _wrong(path, f"{module_name} has no {name!r}")
+    registry = loaded if isinstance(loaded, Registry) else loaded() if callable(loaded) else None
+    if not isinstance(registry, Registry):
+        raise _wrong(path, "it must be a `longhaul.tools.Registry`, or a function that returns one")
+    return registry
+
+
+def _wrong(path: str, reason: str) -> SettingsError:
+    return SettingsError(f"{variable_of('tools')}={path!r} is not allowed: {reason}")

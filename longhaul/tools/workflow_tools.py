@@ -1,6 +1,6 @@
-"""Tools that the workflow performs itself, because they are timers and child workflows: no activity waits for them.
+"""Tools that the workflow performs itself, because they are timers and child workflows.
 
-Only their arguments travel through workflow history.
+Of all tools, only the arguments of these travel through workflow history.
 """
 
 from pydantic import BaseModel, Field
@@ -34,17 +34,17 @@ class GetSubSessionResult(BaseModel):
     include_progress: bool = Field(default=False, description="Also the number of its messages and the last five")
 
 
-WAIT = Tool("wait", "Wait for a while, then go on. Survives restarts.", WaitFor, None)
-RUN_SUB_SESSION = Tool(
+wait = Tool("wait", "Wait for a while, then go on. Survives restarts.", WaitFor, None)
+run_sub_session = Tool(
     "run_sub_session",
-    "Hand a task to a sub-longhaul that works beside you, and wait for its answer or get a handle to poll.",
+    "Hand a task to a sub-session that works beside you, and wait for its answer or get a handle to poll.",
     RunSubSession,
     None,
 )
-GET_SUB_SESSION_RESULT = Tool(
+get_sub_session_result = Tool(
     "get_sub_session_result",
     "The status and answer of a sub-session, waiting for it if it still runs; or stop it.",
     GetSubSessionResult,
     None,
 )
-WORKFLOW_TOOLS = frozenset({"wait", "run_sub_session", "get_sub_session_result"})
+WORKFLOW_TOOLS = frozenset(tool.name for tool in (wait, run_sub_session, get_sub_session_result))

@@ -29,7 +29,7 @@ FINAL = {
     **{f"status:{code}": str(code) for code in (400, 401, 403, 404, 422)},
     "status:503:x-should-retry=false": "503",
 }
-LASTING = {"status:503": "503", "refuse": "cannot be reached", "cut:4": "broke off", "badchunk:2": "no JSON"}
+LASTING = {"status:503": "503", "refuse": "cannot be reached", "cut:4": "broke off", "badchunk:2": "not JSON"}
 WAITS = {
     "status:429:retry-after=1": (1.0, 1.0),
     "status:429:retry-after=1.5": (1.5, 1.5),

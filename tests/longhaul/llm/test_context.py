@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from longhaul.llm import prompts
-from longhaul.llm.context import NEWEST_KEPT, fit, follow_up_message, openai_messages
+from longhaul.llm.request import NEWEST_KEPT, fit, follow_up_message, openai_messages
 
 Message = dict[str, Any]
 

@@ -8,8 +8,9 @@ import openai
 import pytest
 
 from longhaul.errors import StreamBrokenError
-from longhaul.llm.failures import _retry_after, backoff, classify, defect_of_arguments
+from longhaul.llm.failures import _retry_after, backoff, classify
 from longhaul.settings import Settings, load_settings
+from longhaul.tools.registry import defect_of_arguments
 
 NOON = datetime(2026, 5, 5, 12, tzinfo=UTC)
 REQUEST = httpx2.Request("POST", "http://model/v1/chat/completions")

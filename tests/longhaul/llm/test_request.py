@@ -5,10 +5,9 @@ from typing import Any
 import pytest
 
 from longhaul.contracts import Usage
-from longhaul.llm.context import system_message
-from longhaul.llm.pricing import PRICES, priced
+from longhaul.llm.completion import PRICES, priced
 from longhaul.llm.prompts import SYSTEM
-from longhaul.llm.request import request_body
+from longhaul.llm.request import request_body, system_message
 from longhaul.settings import load_settings
 
 MESSAGES = [{"role": "system", "content": "rules"}, {"role": "user", "content": "hello"}]

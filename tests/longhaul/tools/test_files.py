@@ -9,7 +9,7 @@ import pytest
 
 from longhaul.tools import Tool, ToolContext, ToolError
 from longhaul.tools import files as module
-from longhaul.tools.files import LIST_FILES, READ_FILE, WRITE_FILE
+from longhaul.tools.files import list_files, read_file, write_file
 
 OUTSIDE = [
     "..",
@@ -29,7 +29,7 @@ async def run(tool: Tool, context: ToolContext, **arguments: Any) -> str:
 
 
 async def listed(context: ToolContext, path: str = ".") -> list[str]:
-    return [found["path"] for found in orjson.loads(await run(LIST_FILES, context, path=path))["files"]]
+    return [found["path"] for found in orjson.loads(await run(list_files, context, path=path))["files"]]
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def linked(context: ToolContext) -> ToolContext:
 @pytest.mark.parametrize("path", [*OUTSIDE, "absolute"])
 async def test_no_way_out(linked: ToolContext, path: str) -> None:
     before = sorted(str(found) for found in linked.workspace.parent.parent.rglob("*"))
-    for tool, more in ((READ_FILE, {}), (WRITE_FILE, {"content": "x"}), (LIST_FILES, {})):
+    for tool, more in ((read_file, {}), (write_file, {"content": "x"}), (list_files, {})):
         with pytest.raises(ToolError, match="leads out of the workspace"):
             await run(tool, linked, path=path, **more)
     assert sorted(str(found) for found in linked.workspace.parent.parent.rglob("*")) == before
@@ -57,22 +57,22 @@ async def test_no_way_out(linked: ToolContext, path: str) -> None:
 
 @pytest.mark.parametrize("path", ["a\x00b", "\x00", "circle", "circle/x", "n" * 400, "mine.txt/x"])
 async def test_paths_that_are_none(linked: ToolContext, path: str) -> None:
-    for tool, more in ((READ_FILE, {}), (WRITE_FILE, {"content": "x"}), (LIST_FILES, {})):
+    for tool, more in ((read_file, {}), (write_file, {"content": "x"}), (list_files, {})):
         with pytest.raises(ToolError):
             await run(tool, linked, path=path, **more)
     assert not list(linked.workspace.glob(".longhaul-*"))
 
 
 async def test_links_inside_work(linked: ToolContext) -> None:
-    assert await run(READ_FILE, linked, path="own") == "mine"
+    assert await run(read_file, linked, path="own") == "mine"
     assert await listed(linked) == ["absolute", "broken", "circle", "link/", "mine.txt", "own"]
 
 
 @pytest.mark.parametrize("content", ["", "plain", "a\r\nb\rc\n", "ü日本🙂\ufeff", "\x00\x01", "x" * 49_000])
 async def test_what_is_written_is_read(context: ToolContext, content: str) -> None:
-    answer = await run(WRITE_FILE, context, path="deep/er/file.txt", content=content)
+    answer = await run(write_file, context, path="deep/er/file.txt", content=content)
     assert orjson.loads(answer) == {"path": "deep/er/file.txt", "characters": len(content)}
-    assert await run(READ_FILE, context, path="./deep/../deep/er/file.txt") == content
+    assert await run(read_file, context, path="./deep/../deep/er/file.txt") == content
     assert await listed(context) == ["deep/"]
     assert await listed(context, "deep/er") == ["file.txt"]
 
@@ -82,7 +82,7 @@ async def test_a_new_session_has_no_files(context: ToolContext) -> None:
     with pytest.raises(ToolError, match="There is no folder 'x'"):
         await listed(context, "x")
     with pytest.raises(ToolError, match="'x' cannot be read: No such file"):
-        await run(READ_FILE, context, path="x")
+        await run(read_file, context, path="x")
 
 
 @pytest.mark.parametrize("path", [".", "", "./", "folder"])
@@ -90,45 +90,45 @@ async def test_a_folder_is_not_written(context: ToolContext, path: str) -> None:
     if path == "folder":
         (context.workspace / "folder").mkdir(parents=True)
     with pytest.raises(ToolError, match="is a folder"):
-        await run(WRITE_FILE, context, path=path, content="x")
+        await run(write_file, context, path=path, content="x")
     assert not context.workspace.is_file()
     assert not list(context.workspace.parent.rglob(".longhaul-*"))
 
 
 async def test_reading_goes_on_with_an_offset(context: ToolContext, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "READ_MAX_CHARS", 10)
-    await run(WRITE_FILE, context, path="f", content="0123456789ü🙂cd")
-    assert await run(READ_FILE, context, path="f") == "0123456789\n[4 more characters; go on with offset 10]"
-    assert await run(READ_FILE, context, path="f", offset=10) == "ü🙂cd"
-    assert await run(READ_FILE, context, path="f", offset=14) == ""
-    assert await run(READ_FILE, context, path="f", offset=99) == ""
+    await run(write_file, context, path="f", content="0123456789ü🙂cd")
+    assert await run(read_file, context, path="f") == "0123456789\n[4 more characters; continue with offset 10]"
+    assert await run(read_file, context, path="f", offset=10) == "ü🙂cd"
+    assert await run(read_file, context, path="f", offset=14) == ""
+    assert await run(read_file, context, path="f", offset=99) == ""
     with pytest.raises(ToolError, match="offset"):
-        await run(READ_FILE, context, path="f", offset=-1)
+        await run(read_file, context, path="f", offset=-1)
 
 
 async def test_sizes_are_limited_in_bytes(context: ToolContext, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FILE_MAX_BYTES", 10)
     with pytest.raises(ToolError, match="at most 10 bytes"):
-        await run(WRITE_FILE, context, path="f", content="üüüüüü")
-    await run(WRITE_FILE, context, path="f", content="üüüüü")
+        await run(write_file, context, path="f", content="üüüüüü")
+    await run(write_file, context, path="f", content="üüüüü")
     (context.workspace / "large").write_bytes(b"x" * 11)
     with pytest.raises(ToolError, match="larger than 10 bytes"):
-        await run(READ_FILE, context, path="large")
+        await run(read_file, context, path="large")
 
 
 async def test_what_is_no_text_says_so(context: ToolContext) -> None:
     context.workspace.mkdir(parents=True)
     (context.workspace / "image").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ToolError, match="'image' is no text file"):
-        await run(READ_FILE, context, path="image")
+    with pytest.raises(ToolError, match="'image' is not a text file"):
+        await run(read_file, context, path="image")
     with pytest.raises(ToolError, match=r"'\.' cannot be read: Is a directory"):
-        await run(READ_FILE, context, path=".")
+        await run(read_file, context, path=".")
 
 
 async def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     context: ToolContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await run(WRITE_FILE, context, path="f", content="old")
+    await run(write_file, context, path="f", content="old")
 
     def full(self: Path, target: Path) -> Path:
         assert self.read_text() == "new", "all of it is there before it takes the old one's place"
@@ -136,12 +136,12 @@ async def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
 
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(ToolError, match="cannot be written: No space left"):
-        await run(WRITE_FILE, context, path="f", content="new")
+        await run(write_file, context, path="f", content="new")
     assert [found.name for found in context.workspace.iterdir()] == ["f"]
-    assert await run(READ_FILE, context, path="f") == "old"
+    assert await run(read_file, context, path="f") == "old"
 
 
 async def test_half_written_files_are_not_listed(context: ToolContext) -> None:
-    await run(WRITE_FILE, context, path="f", content="x")
+    await run(write_file, context, path="f", content="x")
     (context.workspace / ".longhaul-abc").write_text("half")
     assert await listed(context) == ["f"]

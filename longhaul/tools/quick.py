@@ -1,9 +1,14 @@
-"""Arithmetic on a syntax tree: no names, no calls but a few, no `eval`."""
+"""Tools that compute their answer at once: arithmetic, and the current time.
+
+Arithmetic is evaluated on a syntax tree: no names, a fixed list of functions, no `eval`.
+"""
 
 import ast
 import math
 import operator
 from collections.abc import Callable
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, Field
 
@@ -17,7 +22,7 @@ PLACES_MAX = 400
 
 
 def rounded(value: Number, places: int = 0) -> Number:
-    """`round`, which for places far on the left would calculate a power of ten that takes days."""
+    """`round` with bounded places: for -10**9 places, Python's own would calculate a power of ten for days."""
     if abs(places) > PLACES_MAX:
         raise ToolError(f"round() takes at most {PLACES_MAX} places.")
     return round(value, places) if places else round(value)
@@ -48,26 +53,36 @@ async def calculator(arguments: Expression, context: ToolContext) -> str:  # noq
     return str(calculate(arguments.expression))
 
 
-CALCULATOR = calculator
+class Zone(BaseModel):
+    timezone: str = Field("UTC", max_length=100, description="IANA name, e.g. Europe/Berlin")
+
+
+@tool(Zone, "The current date and time.", quick=True)
+async def current_time(arguments: Zone, context: ToolContext) -> str:  # noqa: ARG001
+    try:
+        zone = ZoneInfo(arguments.timezone)
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        raise ToolError(f"There is no time zone {arguments.timezone!r}.") from error
+    return datetime.now(UTC).astimezone(zone).isoformat(timespec="seconds")
 
 
 def calculate(expression: str) -> Number:
     """The value of an expression.
 
     Raises:
-        ToolError: it is no arithmetic, too large, or undefined.
+        ToolError: it is not arithmetic, its value is too large, or it has no value.
     """
     try:
         value = _value(ast.parse(expression.replace("^", "**").strip(), mode="eval").body)
     except (SyntaxError, RecursionError) as error:
-        raise ToolError(f"{expression!r} is no arithmetic expression.") from error
+        raise ToolError(f"{expression!r} is not an arithmetic expression.") from error
     except (ArithmeticError, ValueError, TypeError) as error:
         raise ToolError(f"{expression!r} cannot be calculated: {error}") from error
     return _bounded(value)
 
 
 def _bounded(value: Number) -> Number:
-    """`value`, unless calculating on with it would take long."""
+    """`value`; refused if further calculation with it would take long."""
     if isinstance(value, int) and abs(value) >= LARGEST:
         raise ToolError(f"The result has more than {DIGITS_MAX} digits.")
     return value

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from longhaul.llm.think import ThinkSplitter
+from longhaul.llm.completion import ReasoningSplitter
 
 #: What a model wrote, the text in it, the reasoning in it.
 CASES = [
@@ -33,7 +33,7 @@ CASES = [
 
 def split(pieces: list[str]) -> tuple[str, str, list[str]]:
     """The text, the reasoning, and the kinds in the order in which they came."""
-    splitter = ThinkSplitter()
+    splitter = ReasoningSplitter()
     found = [one for piece in pieces for one in splitter.feed(piece)] + splitter.end()
     assert all(text for _, text in found), "empty pieces open blocks that hold nothing"
     joined = {kind: "".join(text for k, text in found if k == kind) for kind in ("text", "reasoning")}
@@ -72,7 +72,7 @@ def test_every_way_to_cut_a_tag() -> None:
 
 
 def test_nothing_is_held_back_that_can_be_no_tag() -> None:
-    splitter = ThinkSplitter()
+    splitter = ReasoningSplitter()
     assert splitter.feed("1 <") == [("text", "1 ")]
     assert splitter.feed(" 2") == [("text", "< 2")]
     assert splitter.feed("<think>why") == [("reasoning", "why")]
