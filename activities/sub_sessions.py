@@ -140,9 +140,9 @@ class SubSessionActivities:
                         if running is not None and turn_id in ("", running):
                             found = await sessions.get_turn(connection, look.sub_session_id, turn_id)
                             if found is None or not TurnStatus(found.status).final:
-                                return SubSessionSeen(turn_id=turn_id, was_running=True)
+                                return SubSessionSeen(turn_id=turn_id)
                     elif running is not None:
-                        return SubSessionSeen(turn_id=running, was_running=True)
+                        return SubSessionSeen(turn_id=running)
                     newest = await self._turn(connection, look.sub_session_id, turn_id)
             if newest is not None and TurnStatus(newest.status).final:
                 return SubSessionSeen(status=SUB_STATES[TurnStatus(newest.status)], turn_id=newest.turn_id)

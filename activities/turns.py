@@ -7,8 +7,8 @@ from temporalio import activity
 from activities.budgets import budgets_of
 from activities.deps import Deps, storage_faults
 from longhaul.contracts import (
-    ClosedTurn,
     CloseTurn,
+    Empty,
     OpenedTurn,
     OpenTurn,
     TakeInbox,
@@ -87,7 +87,7 @@ class TurnActivities:
         return TakenInbox(taken=taken, published=not publisher.broken)
 
     @activity.defn
-    async def close_turn(self, closing: CloseTurn) -> ClosedTurn:
+    async def close_turn(self, closing: CloseTurn) -> Empty:
         """Rows for what is still open, the turn's end, and the stream's; whatever of it is done already stays."""
         turn, progress = closing.turn, closing.progress
         closing_text = _closing_text(closing)
@@ -115,10 +115,10 @@ class TurnActivities:
                         kind="message",
                     )
                 values = {"user_id": turn.user_id, **closing.model_dump(include={"model", "mode", "tier"})}
-                stored = await sessions.end_turn(connection, progress, values)
+                await sessions.end_turn(connection, progress, values)
         async with self._deps.publisher(turn) as publisher:
             await self._end_stream(closing, closing_text, publisher)
-        return ClosedTurn(stored=stored)
+        return Empty()
 
     async def _end_stream(self, closing: CloseTurn, closing_text: str, publisher: StreamPublisher) -> None:
         progress = closing.progress

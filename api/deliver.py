@@ -33,8 +33,7 @@ TASK_LOOKS, TASK_LOOK_S = 25, 0.01
 
 def limits(settings: Settings) -> TurnLimits:
     """What workflow code decides by, as it stands when a turn starts."""
-    same = {name: getattr(settings, name) for name in TurnLimits.model_fields if name != "max_pending"}
-    return TurnLimits.model_validate({**same, "max_pending": settings.max_pending_messages})
+    return TurnLimits.model_validate({name: getattr(settings, name) for name in TurnLimits.model_fields})
 
 
 @dataclass(frozen=True)

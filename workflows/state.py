@@ -41,7 +41,7 @@ class RunningTurn:
         self.closed = False
         self.error: str | None = None
         self.finish_reason = ""
-        self.state = request.state or TurnState(turn_id=request.turn_id, started_at=workflow.now())
+        self.state = request.state or TurnState(started_at=workflow.now())
         self.sub_sessions = {record.sub_session_id: record for record in self.state.sub_sessions}
 
     @property

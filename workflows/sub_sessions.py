@@ -101,7 +101,6 @@ class SubSessionTools:
             started_at,
             interrupted=interrupted,
             cancel=arguments.cancel,
-            was_cancelled=arguments.cancel and seen.was_running,
             include_progress=arguments.include_progress,
         )
 
@@ -234,7 +233,6 @@ class SubSessionTools:
         queued: bool = False,
         interrupted: bool = False,
         cancel: bool = False,
-        was_cancelled: bool = False,
         include_progress: bool = False,
     ) -> ToolOutcome:
         turn = self._turn
@@ -252,7 +250,6 @@ class SubSessionTools:
                 queued=queued,
                 interrupted=interrupted,
                 cancel=cancel,
-                was_cancelled=was_cancelled,
                 elapsed_seconds=(workflow.now() - started_at).total_seconds(),
                 include_progress=include_progress,
             ),

@@ -1,43 +1,47 @@
 """Every model that crosses a Temporal boundary: one in, one out, for each workflow, activity, signal and query.
 
-They carry ids, statuses and counts, never text of a conversation: that lives in the database. Fields are only ever
-added, with defaults, so that a history recorded by an older version still decodes.
+They carry ids, statuses and counts, never text of a conversation: that lives in the database. A field is never renamed,
+and a new field has a default, so that a history recorded by an older version still decodes.
 """
 
 from longhaul.contracts.activities import (
     CallModel,
-    ClosedTurn,
     CloseTurn,
+    LookAtSubSession,
     ModelAnswer,
     OpenedTurn,
     OpenTurn,
+    PreparedSubSession,
+    PrepareSubSession,
+    ReportSubSession,
     RunTool,
     StoreToolResult,
+    SubSessionSeen,
     TakeInbox,
     TakenInbox,
     ToolCall,
     ToolOutcome,
 )
-from longhaul.contracts.base import SUB_STATES, Contract, Empty, SubSessionState, ToolStatus, TurnRef, TurnStatus, Usage
-from longhaul.contracts.sub_sessions import (
-    LookAtSubSession,
-    PreparedSubSession,
-    PrepareSubSession,
-    ReportSubSession,
-    SubSessionEnded,
-    SubSessionSeen,
-)
 from longhaul.contracts.turn import (
+    SUB_STATES,
     Budget,
+    Contract,
+    Empty,
     FollowUp,
     Progress,
     Scope,
+    SubSessionEnded,
     SubSessionRecord,
+    SubSessionState,
     ToolRecord,
+    ToolStatus,
     TurnInput,
     TurnLimits,
+    TurnRef,
     TurnResult,
     TurnState,
+    TurnStatus,
+    Usage,
 )
 
 __all__ = [
@@ -45,7 +49,6 @@ __all__ = [
     "Budget",
     "CallModel",
     "CloseTurn",
-    "ClosedTurn",
     "Contract",
     "Empty",
     "FollowUp",

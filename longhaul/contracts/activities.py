@@ -1,13 +1,12 @@
-"""Arguments and results of the activities of a turn."""
+"""Arguments and results of activities. An argument is named after the activity's verb."""
 
 from datetime import datetime
 
-from longhaul.contracts.base import Contract, ToolStatus, TurnRef, Usage
-from longhaul.contracts.turn import Budget, Progress, Scope
+from longhaul.contracts.turn import Budget, Contract, Progress, Scope, SubSessionState, ToolStatus, TurnRef, Usage
 
 
 class OpenTurn(Contract):
-    """Start the turn's row, store the first messages, mend what an earlier turn left open."""
+    """Start the turn's row, store its first messages, answer tool calls that an earlier turn left open."""
 
     turn: TurnRef
     message_ids: list[str]
@@ -19,7 +18,7 @@ class OpenTurn(Contract):
 
 
 class OpenedTurn(Contract):
-    """`taken`: messages that are new; none means that there is nothing to answer. `budgets`: all that hold for it."""
+    """`taken`: the messages that were new; none: nothing to answer. `budgets`: those that limit the turn."""
 
     taken: list[str]
     title_wanted: bool = False
@@ -28,7 +27,7 @@ class OpenedTurn(Contract):
 
 
 class TakeInbox(Contract):
-    """Store follow-ups behind the rows of a round."""
+    """Store follow-ups after the rows of a round."""
 
     turn: TurnRef
     round: int
@@ -36,15 +35,18 @@ class TakeInbox(Contract):
 
 
 class TakenInbox(Contract):
-    """Which of them were new."""
+    """`taken`: the follow-ups that were new."""
 
     taken: list[str]
     published: bool = True
 
 
 class CallModel(Contract):
-    """One round's model call. `title_wanted`: name the new session on the side. `step_open`: the stream's step of the
-    round before still waits for its end, because tools gave their outputs into it."""
+    """One round's model call.
+
+    `title_wanted`: the session is new and needs a title. `step_open`: the stream still has the previous round's step
+    open, because its tools published their outputs in it.
+    """
 
     turn: TurnRef
     round: int
@@ -58,7 +60,7 @@ class CallModel(Contract):
 class ToolCall(Contract):
     """A tool call of the model.
 
-    `arguments` travel only for tools that the workflow itself performs. `quick`: it runs within the workflow task.
+    `arguments` travel only for tools that the workflow itself runs. `quick`: the tool runs within the workflow task.
     """
 
     tool_call_id: str
@@ -79,7 +81,7 @@ class ModelAnswer(Contract):
 
 
 class RunTool(Contract):
-    """Run one tool call; arguments are read from the assistant row `message_id`."""
+    """Run one tool call; its arguments are in the assistant row `message_id`."""
 
     turn: TurnRef
     round: int
@@ -99,7 +101,7 @@ class ToolOutcome(Contract):
 
 
 class StoreToolResult(Contract):
-    """Store the result of a tool that the workflow performed."""
+    """Store the result of a tool that the workflow ran."""
 
     turn: TurnRef
     round: int
@@ -110,7 +112,7 @@ class StoreToolResult(Contract):
 
 
 class CloseTurn(Contract):
-    """Final status, rows for what is open, `finish`. `waiting`: messages that a stopped turn did not come to."""
+    """Store the final status, end what is open, publish `finish`. `waiting`: messages that Stop left in the inbox."""
 
     turn: TurnRef
     progress: Progress
@@ -124,7 +126,66 @@ class CloseTurn(Contract):
     tier: str = "standard"
 
 
-class ClosedTurn(Contract):
-    """Whether this call stored the end (False: an earlier try had)."""
+class PrepareSubSession(Contract):
+    """Create (or find) the sub-session of a `run_sub_session` call and store its prompt."""
 
-    stored: bool = True
+    turn: TurnRef
+    round: int
+    tool_call_id: str
+    arguments: str
+    scope: Scope
+
+
+class PreparedSubSession(Contract):
+    """What the workflow starts the child with, or `error`: why not, in words for the model."""
+
+    error: str | None = None
+    sub_session_id: str = ""
+    message_id: str = ""
+    task: str = ""
+    scope: Scope = Scope()
+    published: bool = True
+
+
+class LookAtSubSession(Contract):
+    """Ask for the status of a sub-session below this session. `cancel`: stop it and all below it first.
+
+    `message_id`: ask for the turn that takes this message, instead of the newest turn.
+    """
+
+    turn: TurnRef
+    scope: Scope
+    sub_session_id: str
+    cancel: bool = False
+    message_id: str = ""
+
+
+class SubSessionSeen(Contract):
+    """The status of a sub-session; `error`: there is no such sub-session, or another user owns it.
+
+    `far`: it is not a direct child of the asking session, so it reports its end to another session.
+    """
+
+    error: str | None = None
+    status: SubSessionState = SubSessionState.RUNNING
+    turn_id: str = ""
+    task: str = ""
+    detached: bool = False
+    far: bool = False
+
+
+class ReportSubSession(Contract):
+    """Store and publish the result of a sub-session tool call."""
+
+    turn: TurnRef
+    round: int
+    tool_call_id: str
+    name: str
+    sub_session_id: str
+    sub_turn_id: str
+    status: SubSessionState
+    queued: bool = False
+    cancel: bool = False
+    interrupted: bool = False
+    elapsed_seconds: float = 0.0
+    include_progress: bool = False

@@ -1,24 +1,119 @@
-"""What goes into a turn workflow and comes out of it: arguments, signals, the answer of the `progress` query."""
+"""A turn: its status, the argument and result of its workflow, its signals, the answer of its query."""
 
 from datetime import datetime
+from enum import StrEnum
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from longhaul.contracts.base import Contract, SubSessionState, ToolStatus, TurnStatus, Usage
+
+class TurnStatus(StrEnum):
+    """How a turn stands; the last three are final."""
+
+    RUNNING = "running"
+    WAITING_FOR_APPROVAL = "waiting_for_approval"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        return self in (TurnStatus.COMPLETED, TurnStatus.FAILED, TurnStatus.CANCELLED)
+
+
+class ToolStatus(StrEnum):
+    """How a tool call stands. `lost`: its worker died, and the tool must not run twice."""
+
+    RUNNING = "running"
+    OK = "ok"
+    ERROR = "error"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+
+
+class SubSessionState(StrEnum):
+    """The `status` in the result of a sub-session tool."""
+
+    RUNNING = "running"
+    COMPLETED = "completed"
+    ERROR = "error"
+    CANCELLED = "cancelled"
+    QUEUED = "queued"
+
+
+SUB_STATES = {
+    TurnStatus.RUNNING: SubSessionState.RUNNING,
+    TurnStatus.WAITING_FOR_APPROVAL: SubSessionState.RUNNING,
+    TurnStatus.COMPLETED: SubSessionState.COMPLETED,
+    TurnStatus.FAILED: SubSessionState.ERROR,
+    TurnStatus.CANCELLED: SubSessionState.CANCELLED,
+}
+
+
+class Contract(BaseModel):
+    """Base of the models in histories: immutable; unknown fields of another version are ignored."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Empty(Contract):
+    """No fields yet: the argument of a query, or a result. Fields can be added later."""
+
+
+class Usage(Contract):
+    """Tokens and money of model calls; `cost_microdollars` is None when the price is unknown."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    reasoning_tokens: int = 0
+    cached_tokens: int = 0
+    cost_microdollars: int | None = None
+
+    def __add__(self, other: "Usage") -> "Usage":
+        costs = [u.cost_microdollars for u in (self, other) if u.cost_microdollars is not None]
+        return Usage(
+            calls=self.calls + other.calls,
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            cost_microdollars=sum(costs) if costs else None,
+        )
+
+
+class TurnRef(Contract):
+    """The ids by which every activity finds its rows: the turn, its session and its user.
+
+    `published` turns false when the turn's stream breaks: from then on its readers get stored rows. `parent_turn_id` is
+    the turn that delegated this one: its stream shows this turn's progress.
+    """
+
+    session_id: str
+    turn_id: str
+    user_id: str
+    published: bool = True
+    parent_turn_id: str = ""
 
 
 class FollowUp(Contract):
-    """A message that was accepted: its text waits in the database under this id, which its sender chose."""
+    """Signal with an accepted message: its text waits in the database under this id, which its sender chose."""
 
     message_id: str
     received_at: datetime
+
+
+class SubSessionEnded(Contract):
+    """Signal of a sub-session to its parent's turn: the sub-session's turn has ended."""
+
+    sub_session_id: str
+    turn_id: str
+    status: SubSessionState
 
 
 class TurnLimits(Contract):
     """The settings that workflow code decides by, frozen into the turn when it starts."""
 
     max_rounds: int = 200
-    max_pending: int = 10
     heartbeat_timeout: float = 15.0
     tool_timeout: float = 300.0
     tool_tries: int = 3
@@ -32,7 +127,7 @@ class TurnLimits(Contract):
 
 
 class Budget(Contract):
-    """What a session and all below it may use. `deadline` is absolute: a turn's work ends there, wherever it is."""
+    """What a session and all sessions below it may use. A turn's work ends at `deadline`, in every session below."""
 
     session_id: str
     max_cost_microdollars: int | None = None
@@ -40,7 +135,7 @@ class Budget(Contract):
     deadline: datetime | None = None
 
     def whose(self, session_id: str) -> str:
-        """Whose budget it is, as the session `session_id` says it."""
+        """The owner of the budget, in words for the session `session_id`."""
         return "this session" if self.session_id == session_id else f"session {self.session_id} above it"
 
     def time_used_up(self, session_id: str) -> str:
@@ -66,7 +161,7 @@ class Scope(Contract):
     detached: bool = False
 
     def path(self, session_id: str) -> str:
-        """The way from the root down to a session of this scope; what lies below it begins with it."""
+        """The ids from the root down to a session of this scope. Paths of sessions below it begin with this path."""
         return "".join(f"{ancestor}/" for ancestor in (*self.ancestors, session_id))
 
 
@@ -94,7 +189,7 @@ class SubSessionRecord(Contract):
 
 
 class Progress(Contract):
-    """What a poller sees; the same for a running turn (from workflow state) and an ended one (from its row)."""
+    """What a poller sees: the same for a running turn (from workflow state) and an ended one (from its row)."""
 
     turn_id: str
     session_id: str
@@ -114,9 +209,8 @@ class Progress(Contract):
 
 
 class TurnState(Contract):
-    """All that a turn carries over when it continues as new."""
+    """The state that a turn carries over when it continues as new. `seen`: ids of the messages that it has taken."""
 
-    turn_id: str
     started_at: datetime
     round: int = 0
     opened: bool = False
@@ -133,7 +227,7 @@ class TurnState(Contract):
 
 
 class TurnInput(Contract):
-    """Argument of both turn workflows. `state` is given when a turn continues as new, `inbox` what it took along."""
+    """Argument of both turn workflows. A turn that continues as new passes its `state` and its `inbox` on."""
 
     session_id: str
     user_id: str
@@ -149,7 +243,7 @@ class TurnInput(Contract):
 
 
 class TurnResult(Contract):
-    """How a turn ended."""
+    """How a turn ended, for the Web UI and for a parent's turn."""
 
     turn_id: str
     status: TurnStatus
