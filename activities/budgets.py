@@ -2,15 +2,15 @@
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Any
-
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from longhaul.contracts import Budget, Scope
-from longhaul.db import budgets
+from longhaul.db import ledger, turns
+from longhaul.db.database import Connection
+from longhaul.db.sessions import Session
+from longhaul.db.turns import TurnPeriod
 
 
-async def budgets_of(connection: AsyncConnection, session: Any, scope: Scope, now: datetime) -> tuple[Budget, ...]:
+async def budgets_of(connection: Connection, session: Session, scope: Scope, now: datetime) -> tuple[Budget, ...]:
     """All budgets that hold for a turn that starts now: those inherited, and the session's own.
 
     A turn that was delegated brings the deadlines of the turn that did so. For one that a person started, they are
@@ -24,32 +24,32 @@ async def budgets_of(connection: AsyncConnection, session: Any, scope: Scope, no
     return tuple([await _with_deadline(connection, root, budget, now) for budget in found])
 
 
-async def _with_deadline(connection: AsyncConnection, root: str, budget: Budget, now: datetime) -> Budget:
+async def _with_deadline(connection: Connection, root: str, budget: Budget, now: datetime) -> Budget:
     if budget.max_seconds is None or budget.deadline is not None:
         return budget
-    turns = await budgets.turns_below(connection, root, budget.session_id)
-    left = timedelta(seconds=budget.max_seconds) - worked(turns, now)
+    periods = await turns.periods_of_subtree(connection, root, budget.session_id)
+    left = timedelta(seconds=budget.max_seconds) - worked(periods, now)
     return budget.model_copy(update={"deadline": now + max(left, timedelta())})
 
 
-def worked(turns: Iterable[tuple[datetime, datetime | None]], now: datetime) -> timedelta:
-    """The time before `now` in which at least one of these turns (start, end) was at work."""
+def worked(periods: Iterable[TurnPeriod], now: datetime) -> timedelta:
+    """The time before `now` in which at least one turn was at work."""
     total, until = timedelta(), datetime.min.replace(tzinfo=now.tzinfo)
-    for start, end in sorted((start, min(end or now, now)) for start, end in turns):
+    for start, end in sorted((start, min(end or now, now)) for start, end in periods):
         if end > (begin := max(start, until)):
             total += end - begin
             until = end
     return total
 
 
-async def reached(connection: AsyncConnection, session_id: str, scope: Scope) -> str | None:
+async def reached(connection: Connection, session_id: str, scope: Scope) -> str | None:
     """In words, which money budget of a session or of those above it is used up; None while none is."""
     line = (*scope.ancestors, session_id)
     for budget in scope.budgets:
         if budget.max_cost_microdollars is None or budget.session_id not in line:
             continue
         above = scope.model_copy(update={"ancestors": line[: line.index(budget.session_id)]})
-        spent = await budgets.spent_below(connection, above.path(budget.session_id))
+        spent = await ledger.cost_of_subtree(connection, above.path(budget.session_id))
         whose = budget.whose(session_id)
         if spent is None:
             return (

@@ -4,7 +4,6 @@ import asyncio
 import time
 from contextlib import aclosing
 from datetime import timedelta
-from typing import Any
 
 from openai import OpenAIError
 from pydantic import BaseModel
@@ -17,7 +16,8 @@ from activities.heartbeat import checkpoint
 from activities.rows import Stored, answer_from_row, partial_rows, store_answer
 from activities.title import TitleCall
 from longhaul.contracts import CallModel, ModelAnswer
-from longhaul.db import messages, sessions
+from longhaul.db import conversation, messages, sessions
+from longhaul.db.messages import StoredMessage
 from longhaul.errors import BUDGET_REACHED, MODEL_FAILED, MODEL_RETRY, STORAGE_UNAVAILABLE, StreamBrokenError
 from longhaul.llm.completion import Assembler, Completion, Piece, priced
 from longhaul.llm.failures import backoff, classify
@@ -68,7 +68,7 @@ class ModelActivities:
         with storage_faults():
             async with deps.db.read() as connection:
                 session = await sessions.get(connection, call.turn.session_id)
-                rows = await messages.conversation(connection, call.turn.session_id)
+                rows = await conversation.for_model(connection, call.turn.session_id)
                 used_up = await budgets.reached(connection, call.turn.session_id, call.scope)
         own_row = messages.row_id(call.turn.turn_id, call.round, "assistant")
         if done := next((row for row in reversed(rows) if row.id == own_row), None):
@@ -202,10 +202,10 @@ class ModelActivities:
             writer.tool_available(made["id"], made["function"]["name"], made["function"]["arguments"])
         writer.end(keep_open=bool(answer.tool_calls))
 
-    async def _stored_row(self, call: CallModel) -> Any:
+    async def _stored_row(self, call: CallModel) -> StoredMessage:
         with storage_faults():
             async with self._deps.db.read() as connection:
-                rows = await messages.of_round(connection, call.turn.turn_id, call.round)
+                rows = await conversation.rows_of_round(connection, call.turn.turn_id, call.round)
         return next(row for row in rows if row.role == "assistant")
 
     def _failed(self, error: OpenAIError | StreamBrokenError, state: CallState) -> ApplicationError:

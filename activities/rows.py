@@ -1,13 +1,12 @@
 """A model's answer as rows, and back."""
 
-from typing import Any, NamedTuple
-
-from sqlalchemy.ext.asyncio import AsyncConnection
+from typing import NamedTuple
 
 from longhaul.contracts import CallModel, ModelAnswer, ToolCall, Usage
-from longhaul.db import messages, sessions
-from longhaul.db.messages import row_id
-from longhaul.db.models import utc_now
+from longhaul.db import conversation, ledger, messages
+from longhaul.db.database import Connection
+from longhaul.db.ledger import LedgerEntry
+from longhaul.db.messages import NewMessage, StoredMessage, row_id
 from longhaul.llm.completion import Completion
 from longhaul.tools.workflow_tools import WORKFLOW_TOOLS
 
@@ -19,33 +18,33 @@ class Stored(NamedTuple):
     as_given: bool
 
 
-async def store_answer(connection: AsyncConnection, call: CallModel, completion: Completion) -> Stored:
+async def store_answer(connection: Connection, call: CallModel, completion: Completion) -> Stored:
     """Reasoning, answer and ledger entry in one transaction. An answer that is there already stays and holds."""
     turn = call.turn
     rows = _rows(call, completion, "message")
     appended = await messages.append(connection, turn.session_id, rows)
-    await sessions.book(
+    await ledger.book(
         connection,
-        {
-            "id": row_id(turn.turn_id, call.round, "usage"),
-            "user_id": turn.user_id,
-            "session_id": turn.session_id,
-            "path": call.scope.path(turn.session_id),
-            "turn_id": turn.turn_id,
-            "round": call.round,
-            "model": completion.model or call.model,
-            **completion.usage.model_dump(exclude={"calls"}),
-        },
+        LedgerEntry(
+            id=row_id(turn.turn_id, call.round, "usage"),
+            user_id=turn.user_id,
+            session_id=turn.session_id,
+            path=call.scope.path(turn.session_id),
+            turn_id=turn.turn_id,
+            round=call.round,
+            model=completion.model or call.model,
+            usage=completion.usage,
+        ),
     )
-    if rows[-1]["id"] in appended:
+    if rows[-1].id in appended:
         return Stored(_answer(call, completion), as_given=True)
-    found = await messages.of_round(connection, turn.turn_id, call.round)
-    row = next(row for row in found if row.id == rows[-1]["id"])
-    same = (row.content, row.tool_calls) == (messages.storable(completion.text), rows[-1]["tool_calls"])
+    found = await conversation.rows_of_round(connection, turn.turn_id, call.round)
+    row = next(row for row in found if row.id == rows[-1].id)
+    same = (row.content, row.tool_calls) == (messages.replace_unstorable(completion.text), rows[-1].tool_calls)
     return Stored(answer_from_row(row), as_given=same)
 
 
-def partial_rows(call: CallModel, completion: Completion) -> list[dict[str, Any]]:
+def partial_rows(call: CallModel, completion: Completion) -> list[NewMessage]:
     """What a stopped call had given: its text without the tool calls that it may not have finished."""
     if not completion.text and not completion.reasoning:
         return []
@@ -53,36 +52,34 @@ def partial_rows(call: CallModel, completion: Completion) -> list[dict[str, Any]
     return _rows(call, cut, "partial")
 
 
-def _rows(call: CallModel, completion: Completion, kind: str) -> list[dict[str, Any]]:
-    common = {"turn_id": call.turn.turn_id, "round": call.round, "created_at": utc_now()}
-    rows: list[dict[str, Any]] = []
-    if completion.reasoning:
-        rows.append(
-            {
-                "id": row_id(call.turn.turn_id, call.round, "reasoning"),
-                "role": "reasoning",
-                "content": completion.reasoning,
-                **common,
-            }
-        )
-    rows.append(
-        {
-            "id": row_id(call.turn.turn_id, call.round, "assistant"),
-            "role": "assistant",
-            "kind": kind,
-            "content": completion.text,
-            "tool_calls": [
-                {"id": made.id, "type": "function", "function": {"name": made.name, "arguments": made.arguments}}
-                for made in completion.tool_calls
-            ]
-            or None,
-            "finish_reason": completion.finish_reason,
-            "usage": completion.usage.model_dump(),
-            "duration_ms": completion.duration_ms,
-            **common,
-        }
+def _rows(call: CallModel, completion: Completion, kind: str) -> list[NewMessage]:
+    turn_id, round_ = call.turn.turn_id, call.round
+    answer = NewMessage(
+        id=row_id(turn_id, round_, "assistant"),
+        role="assistant",
+        kind=kind,
+        content=completion.text,
+        tool_calls=[
+            {"id": made.id, "type": "function", "function": {"name": made.name, "arguments": made.arguments}}
+            for made in completion.tool_calls
+        ]
+        or None,
+        turn_id=turn_id,
+        round=round_,
+        finish_reason=completion.finish_reason,
+        usage=completion.usage.model_dump(),
+        duration_ms=completion.duration_ms,
     )
-    return rows
+    if not completion.reasoning:
+        return [answer]
+    reasoning = NewMessage(
+        id=row_id(turn_id, round_, "reasoning"),
+        role="reasoning",
+        content=completion.reasoning,
+        turn_id=turn_id,
+        round=round_,
+    )
+    return [reasoning, answer]
 
 
 def _answer(call: CallModel, completion: Completion) -> ModelAnswer:
@@ -95,7 +92,7 @@ def _answer(call: CallModel, completion: Completion) -> ModelAnswer:
     )
 
 
-def answer_from_row(row: Any) -> ModelAnswer:
+def answer_from_row(row: StoredMessage) -> ModelAnswer:
     """The answer that an earlier try stored."""
     return ModelAnswer(
         message_id=row.id,

@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from longhaul.contracts import ReportSubSession, SubSessionState
-from longhaul.db import messages, sessions
+from longhaul.db import conversation, ledger
+from longhaul.db.database import Connection
 
 RECENT_MESSAGES = 5
 RECENT_CHARS = 400
@@ -17,13 +16,13 @@ WORDS = {
 }
 
 
-async def result_of(connection: AsyncConnection, report: ReportSubSession) -> dict[str, Any]:
+async def result_of(connection: Connection, report: ReportSubSession) -> dict[str, Any]:
     """The result of section 8 of the contracts; a sub-session that runs shows no answer, least of all an old one."""
     sub_id, ended = report.sub_session_id, report.status is not SubSessionState.RUNNING
-    rows = await messages.of_turn(connection, report.sub_turn_id) if ended and report.sub_turn_id else []
+    rows = await conversation.rows_of_turn(connection, report.sub_turn_id) if ended and report.sub_turn_id else []
     spoken = [row.content for row in rows if row.role == "assistant" and row.content and not row.is_error]
     failed = next((row.content for row in rows if row.kind == "error"), "")
-    usage = (await sessions.spent(connection, [sub_id])).get(sub_id)
+    usage = (await ledger.usage_of_each(connection, [sub_id])).get(sub_id)
     result: dict[str, Any] = {
         "status": SubSessionState.QUEUED if report.queued and not ended else report.status,
         "sub_session_id": sub_id,
@@ -51,9 +50,9 @@ def _words(report: ReportSubSession) -> str:
     return words
 
 
-async def _recent(connection: AsyncConnection, sub_id: str) -> dict[str, Any]:
-    rows = (await messages.conversation(connection, sub_id))[-RECENT_MESSAGES:]
+async def _recent(connection: Connection, sub_id: str) -> dict[str, Any]:
+    rows = (await conversation.for_model(connection, sub_id))[-RECENT_MESSAGES:]
     return {
-        "messages": await messages.count(connection, sub_id),
+        "messages": await conversation.length(connection, sub_id),
         "recent": [{"role": row.role, "content": row.content[:RECENT_CHARS]} for row in rows],
     }

@@ -1,10 +1,8 @@
 """The rows and the live status behind the sub-session tools."""
 
 import time
-from typing import Any
 
 import orjson
-from sqlalchemy.ext.asyncio import AsyncConnection
 from temporalio import activity
 from temporalio.client import WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
@@ -26,8 +24,11 @@ from longhaul.contracts import (
     TurnRef,
     TurnStatus,
 )
-from longhaul.db import messages, sessions
+from longhaul.db import messages, sessions, turns
+from longhaul.db.database import Connection
 from longhaul.db.messages import row_id
+from longhaul.db.sessions import NewSession, Session
+from longhaul.db.turns import TurnRecord
 from longhaul.errors import InboxFullError, NotFoundError
 from longhaul.streams.events import data_part, tool_output_part
 from longhaul.streams.publisher import outputs_in
@@ -84,23 +85,23 @@ class SubSessionActivities:
         )
 
     async def _create(
-        self, connection: AsyncConnection, turn: TurnRef, sub_id: str, given: RunSubSession, scope: Scope
+        self, connection: Connection, turn: TurnRef, sub_id: str, given: RunSubSession, scope: Scope
     ) -> None:
         await sessions.create(
             connection,
-            {
-                "id": sub_id,
-                "user_id": turn.user_id,
-                "title": _task(given.prompt),
-                "parent_session_id": turn.session_id,
-                "parent_turn_id": turn.turn_id,
-                "root_session_id": scope.root_session_id,
-                "system_context": given.system_context or None,
-                "scope": lasting(scope).model_dump(mode="json"),
-                "max_cost_microdollars": given.max_cost_microdollars,
-                "max_seconds": given.max_seconds,
-                "agent": given.agent or None,
-            },
+            NewSession(
+                id=sub_id,
+                user_id=turn.user_id,
+                title=_task(given.prompt),
+                parent_session_id=turn.session_id,
+                parent_turn_id=turn.turn_id,
+                root_session_id=scope.root_session_id,
+                system_context=given.system_context or None,
+                scope=lasting(scope),
+                max_cost_microdollars=given.max_cost_microdollars,
+                max_seconds=given.max_seconds,
+                agent=given.agent or None,
+            ),
         )
 
     @activity.defn
@@ -138,7 +139,7 @@ class SubSessionActivities:
                         row = await messages.get(connection, row_id(look.sub_session_id, "user", look.message_id))
                         turn_id = (row.turn_id if row is not None else None) or ""
                         if running is not None and turn_id in ("", running):
-                            found = await sessions.get_turn(connection, look.sub_session_id, turn_id)
+                            found = await turns.get(connection, look.sub_session_id, turn_id)
                             if found is None or not TurnStatus(found.status).final:
                                 return SubSessionSeen(turn_id=turn_id)
                     elif running is not None:
@@ -150,10 +151,10 @@ class SubSessionActivities:
             return SubSessionSeen(error=f"The sub-session {look.sub_session_id} has not been started.")
         return SubSessionSeen(status=SubSessionState.ERROR, turn_id=newest.turn_id)
 
-    async def _turn(self, connection: AsyncConnection, session_id: str, turn_id: str | None) -> Any:
+    async def _turn(self, connection: Connection, session_id: str, turn_id: str | None) -> TurnRecord | None:
         if turn_id:
-            return await sessions.get_turn(connection, session_id, turn_id)
-        return next(iter(await sessions.turns(connection, session_id, limit=1)), None)
+            return await turns.get(connection, session_id, turn_id)
+        return await turns.newest(connection, session_id)
 
     async def _running_turn(self, session_id: str) -> str | None:
         try:
@@ -200,7 +201,7 @@ class SubSessionActivities:
         return ToolOutcome(tool_call_id=report.tool_call_id, status=ToolStatus.OK, published=not publisher.broken)
 
 
-async def _below(connection: AsyncConnection, turn: TurnRef, sub_id: str) -> Any:
+async def _below(connection: Connection, turn: TurnRef, sub_id: str) -> Session:
     """A sub-session below this turn's session. All else reads as missing: what is not below may do more than we may.
 
     Raises:
@@ -216,8 +217,8 @@ async def _below(connection: AsyncConnection, turn: TurnRef, sub_id: str) -> Any
     return session
 
 
-async def _all_below(connection: AsyncConnection, session: Any) -> list[str]:
-    family = await sessions.below(connection, session.root_session_id)
+async def _all_below(connection: Connection, session: Session) -> list[str]:
+    family = await sessions.descendants_of_root(connection, session.root_session_id or session.id)
     return [row.id for row in family if session.id in Scope.model_validate(row.scope or {}).ancestors]
 
 

@@ -4,14 +4,14 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from contextlib import aclosing, suppress
-from typing import Any
 
 from openai import OpenAIError
 
 from activities.deps import Deps
 from longhaul.contracts import CallModel
-from longhaul.db import sessions
-from longhaul.db.messages import row_id
+from longhaul.db import ledger, sessions
+from longhaul.db.ledger import LedgerEntry
+from longhaul.db.messages import StoredMessage, row_id
 from longhaul.errors import StreamBrokenError, UnavailableError
 from longhaul.llm import prompts
 from longhaul.llm.completion import Assembler, priced
@@ -36,7 +36,7 @@ class TitleCall:
     async def __aenter__(self) -> "TitleCall":
         return self
 
-    def start(self, rows: Sequence[Any]) -> None:
+    def start(self, rows: Sequence[StoredMessage]) -> None:
         """Begin, if a title is wanted and somebody has said something."""
         first = next((row.content for row in rows if row.role == "user"), "")
         if self._wanted and first:
@@ -67,20 +67,20 @@ class TitleCall:
         if not title:
             return
         async with deps.db.write() as connection:
-            named = await sessions.name_if_new(connection, turn.session_id, title)
-            await sessions.book(
+            named = await sessions.name_if_untitled(connection, turn.session_id, title)
+            await ledger.book(
                 connection,
-                {
-                    "id": row_id(turn.turn_id, self._call.round, "title"),
-                    "user_id": turn.user_id,
-                    "session_id": turn.session_id,
-                    "path": self._call.scope.path(turn.session_id),
-                    "turn_id": turn.turn_id,
-                    "round": self._call.round,
-                    "kind": "title",
-                    "model": model,
-                    **priced(model, completion.usage).model_dump(exclude={"calls"}),
-                },
+                LedgerEntry(
+                    id=row_id(turn.turn_id, self._call.round, "title"),
+                    user_id=turn.user_id,
+                    session_id=turn.session_id,
+                    path=self._call.scope.path(turn.session_id),
+                    turn_id=turn.turn_id,
+                    round=self._call.round,
+                    kind="title",
+                    model=model,
+                    usage=priced(model, completion.usage),
+                ),
             )
         if named:
             self._publisher.put(data_part("title", {"title": title}))

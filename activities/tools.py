@@ -14,7 +14,7 @@ from temporalio.exceptions import ApplicationError
 from activities.deps import Deps, handed_over, stop_requested, storage_faults
 from activities.heartbeat import checkpoint
 from longhaul.contracts import RunTool, StoreToolResult, ToolOutcome, ToolStatus, TurnRef
-from longhaul.db import messages
+from longhaul.db import conversation, messages
 from longhaul.llm import prompts
 from longhaul.streams.events import tool_output_part
 from longhaul.streams.publisher import StreamPublisher, outputs_in
@@ -85,7 +85,7 @@ class ToolActivities:
     async def _result(self, call: RunTool, state: ToolState) -> ToolResult:
         with storage_faults():
             async with self._deps.db.read() as connection:
-                rows = await messages.of_round(connection, call.turn.turn_id, call.round)
+                rows = await conversation.rows_of_round(connection, call.turn.turn_id, call.round)
         own_row = messages.row_id(call.turn.turn_id, call.round, "tool", call.tool_call_id)
         if done := next((row for row in rows if row.id == own_row), None):
             return ToolResult(output=done.content, status=ToolStatus.ERROR if done.is_error else ToolStatus.OK)

@@ -15,8 +15,10 @@ from longhaul.contracts import (
     TakenInbox,
     TurnStatus,
 )
-from longhaul.db import messages, sessions
-from longhaul.db.messages import row_id, tool_row
+from longhaul.db import conversation, messages, sessions, turns
+from longhaul.db.database import Connection
+from longhaul.db.messages import NewMessage, row_id, tool_row
+from longhaul.db.turns import NewTurn
 from longhaul.llm import prompts
 from longhaul.streams.events import data_part
 from longhaul.streams.publisher import StreamPublisher
@@ -44,12 +46,23 @@ class TurnActivities:
                 lost = await self._lost_rows(connection, turn.session_id, turn.turn_id)
                 if lost:
                     await messages.append(connection, turn.session_id, lost)
-                taken = await messages.place(
+                taken = await messages.place_in_turn(
                     connection, turn.session_id, opening.message_ids, turn_id=turn.turn_id, round_=0, kind="message"
                 )
                 if taken:
-                    values = opening.model_dump(include={"model", "mode", "tier", "started_at"})
-                    await sessions.start_turn(connection, turn, {**values, "trigger_message_id": taken[0]})
+                    await turns.start(
+                        connection,
+                        NewTurn(
+                            turn.turn_id,
+                            turn.session_id,
+                            turn.user_id,
+                            model=opening.model,
+                            mode=opening.mode,
+                            tier=opening.tier,
+                            started_at=opening.started_at,
+                            trigger_message_id=taken[0],
+                        ),
+                    )
                 budgets = await budgets_of(connection, session, opening.scope, opening.started_at)
         async with self._deps.publisher(turn) as publisher:
             await publisher.begin()
@@ -60,11 +73,11 @@ class TurnActivities:
             taken=taken, title_wanted=session.title is None, budgets=budgets, published=not publisher.broken
         )
 
-    async def _lost_rows(self, connection: Any, session_id: str, turn_id: str) -> list[dict[str, Any]]:
+    async def _lost_rows(self, connection: Connection, session_id: str, turn_id: str) -> list[NewMessage]:
         return [
-            tool_row(call["turn_id"], call["round"], call["id"], call["name"], prompts.LOST_CALL, is_error=True)
-            for call in await messages.open_tool_calls(connection, session_id)
-            if call["turn_id"] != turn_id
+            tool_row(call.turn_id, call.round, call.id, call.name, prompts.LOST_CALL, is_error=True)
+            for call in await conversation.open_tool_calls(connection, session_id)
+            if call.turn_id != turn_id
         ]
 
     @activity.defn
@@ -73,7 +86,7 @@ class TurnActivities:
         turn = taking.turn
         with storage_faults():
             async with self._deps.db.write() as connection:
-                taken = await messages.place(
+                taken = await messages.place_in_turn(
                     connection,
                     turn.session_id,
                     taking.message_ids,
@@ -93,20 +106,15 @@ class TurnActivities:
         closing_text = _closing_text(closing)
         with storage_faults():
             async with self._deps.db.write() as connection:
-                cancelled = [
-                    call
-                    for call in await messages.open_tool_calls(connection, turn.session_id)
-                    if call["turn_id"] == turn.turn_id
-                ]
                 rows = [
-                    tool_row(turn.turn_id, c["round"], c["id"], c["name"], prompts.CANCELLED_CALL, is_error=True)
-                    for c in cancelled
+                    tool_row(turn.turn_id, call.round, call.id, call.name, prompts.CANCELLED_CALL, is_error=True)
+                    for call in await conversation.open_tool_calls_of_turn(connection, turn.turn_id)
                 ]
                 rows += _final_rows(closing, closing_text)
                 if rows:
                     await messages.append(connection, turn.session_id, rows)
                 if closing.waiting:
-                    await messages.place(
+                    await messages.place_in_turn(
                         connection,
                         turn.session_id,
                         closing.waiting,
@@ -114,8 +122,16 @@ class TurnActivities:
                         round_=progress.round,
                         kind="message",
                     )
-                values = {"user_id": turn.user_id, **closing.model_dump(include={"model", "mode", "tier"})}
-                await sessions.end_turn(connection, progress, values)
+                row = NewTurn(
+                    turn.turn_id,
+                    turn.session_id,
+                    turn.user_id,
+                    model=closing.model,
+                    mode=closing.mode,
+                    tier=closing.tier,
+                    started_at=progress.started_at,
+                )
+                await turns.end(connection, row, progress)
         async with self._deps.publisher(turn) as publisher:
             await self._end_stream(closing, closing_text, publisher)
         return Empty()
@@ -162,22 +178,15 @@ def _closing_text(closing: CloseTurn) -> str:
     return "" if closing.answered_with_text else prompts.CLOSING_TEXT
 
 
-def _final_rows(closing: CloseTurn, closing_text: str) -> list[dict[str, Any]]:
-    turn_id, round_ = closing.turn.turn_id, closing.progress.round
-    common = {"turn_id": turn_id, "round": round_ + 1}
+def _final_rows(closing: CloseTurn, closing_text: str) -> list[NewMessage]:
+    turn_id = closing.turn.turn_id
     if closing_text:
-        spoken = {"id": row_id(turn_id, "closing"), "role": "assistant", "kind": "notice", "content": closing_text}
-        return [{**spoken, **common}]
-    if closing.progress.status is TurnStatus.CANCELLED:
-        return [{"id": row_id(turn_id, "stop"), "role": "system", "kind": "stop", "content": prompts.STOPPED, **common}]
-    if closing.progress.status is TurnStatus.FAILED:
+        row = NewMessage(row_id(turn_id, "closing"), "assistant", closing_text, kind="notice")
+    elif closing.progress.status is TurnStatus.CANCELLED:
+        row = NewMessage(row_id(turn_id, "stop"), "system", prompts.STOPPED, kind="stop")
+    elif closing.progress.status is TurnStatus.FAILED:
         text = closing.progress.error or "The turn failed."
-        row: dict[str, Any] = {
-            "id": row_id(turn_id, "error"),
-            "role": "assistant",
-            "kind": "error",
-            "content": text,
-            "is_error": True,
-        }
-        return [{**row, **common}]
-    return []
+        row = NewMessage(row_id(turn_id, "error"), "assistant", text, kind="error", is_error=True)
+    else:
+        return []
+    return [row._replace(turn_id=turn_id, round=closing.progress.round + 1)]

@@ -4,7 +4,7 @@ import asyncio
 
 from api.context import Context
 from longhaul.contracts import SUB_STATES, Progress, SubSessionRecord, SubSessionState
-from longhaul.db import sessions
+from longhaul.db import turns
 from longhaul.errors import UnavailableError
 
 
@@ -32,5 +32,5 @@ async def _now(context: Context, record: SubSessionRecord) -> SubSessionRecord:
 
 async def _newest(context: Context, session_id: str) -> str:
     async with context.database.read() as connection:
-        found = (await sessions.newest_turns(connection, [session_id])).get(session_id)
-    return found.turn_id if found is not None else ""
+        newest = await turns.newest(connection, session_id)
+    return newest.turn_id if newest is not None else ""

@@ -11,7 +11,6 @@ from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy.engine import Row
 from temporalio.api.enums.v1 import PendingWorkflowTaskState
 from temporalio.client import WorkflowHandle
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
@@ -21,9 +20,10 @@ from api.services import Services
 from api.status import Live
 from longhaul import temporal
 from longhaul.contracts import FollowUp, Scope, TurnInput, TurnLimits
-from longhaul.db import messages, sessions
+from longhaul.db import messages, turns
 from longhaul.db.messages import Accepted
 from longhaul.db.models import utc_now
+from longhaul.db.sessions import Session
 from longhaul.errors import InboxFullError
 from longhaul.settings import Settings
 
@@ -53,7 +53,7 @@ class Kernel:
         self._live = live
         self._settings = services.settings
 
-    async def deliver(self, user_id: str, session: Row[Any], message: Message) -> Delivery:
+    async def deliver(self, user_id: str, session: Session, message: Message) -> Delivery:
         """Accept a message and see to it that a turn takes it; the same message again changes nothing.
 
         Raises:
@@ -104,7 +104,7 @@ class Kernel:
 
     async def _placed(self, session_id: str, message_id: str, turn_id: str, waiting: int) -> Delivery:
         async with self._services.database.read() as connection:
-            turn = await sessions.get_turn(connection, session_id, turn_id)
+            turn = await turns.get(connection, session_id, turn_id)
         return Delivery(turn_id, turn is not None and turn.trigger_message_id == message_id, waiting)
 
     async def _joined(self, handle: WorkflowHandle[Any, Any], accepted: Accepted, message_id: str) -> Delivery:
@@ -138,7 +138,7 @@ class Kernel:
         return await described.memo()
 
     async def _signal_with_start(
-        self, user_id: str, session: Row[Any], message: Message, turn_id: str
+        self, user_id: str, session: Session, message: Message, turn_id: str
     ) -> WorkflowHandle[Any, Any]:
         settings = self._settings
         model = settings.model_advanced if message.tier == "advanced" else settings.model_standard

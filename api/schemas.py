@@ -4,10 +4,10 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy.engine import Row
 
 from api.ownership import SessionRecord
 from longhaul.contracts import Scope, TurnStatus, Usage
+from longhaul.db import sessions
 
 ToolNames = Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=200)]
 A_SESSION = "7f0d6a52-5a3c-4c39-a1e7-6d4f6f0f3a11"
@@ -57,7 +57,7 @@ class Session(Answer):
     updated_at: datetime
 
 
-def session_fields(row: Row[Any] | SessionRecord) -> dict[str, Any]:
+def session_fields(row: sessions.Session | SessionRecord) -> dict[str, Any]:
     """A session as the fields of `Session`."""
     record = SessionRecord.model_validate(row)
     scope = Scope.model_validate(record.scope or {})

@@ -12,7 +12,7 @@ from starlette.responses import StreamingResponse
 from api import metrics
 from api.services import Services
 from api.status import Live
-from longhaul.db import sessions
+from longhaul.db import turns
 from longhaul.errors import UnavailableError
 from longhaul.streams.events import data_part, encode
 from longhaul.streams.from_rows import parts_from_rows
@@ -111,10 +111,10 @@ class TurnEvents:
             return
         try:
             async with self._services.database.read() as connection:
-                standing = await sessions.standing(connection, self._session_id, self._turn_id)
-            if standing is not None and not self._seen.started:
+                position = await turns.position(connection, self._session_id, self._turn_id)
+            if position is not None and not self._seen.started:
                 raise StreamLostError("the turn goes on and Redis does not have its beginning")
-            if standing is not None and (standing[0].final or standing[1] > (self._seen.round or 0)):
+            if position is not None and (position.status.final or position.round > (self._seen.round or 0)):
                 raise StreamLostError("rows are ahead of what Redis has")
             if self._silent % ALIVE_EVERY == 0 and not await self._live.runs(self._session_id, self._turn_id):
                 raise StreamLostError("the turn does not run")

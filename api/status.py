@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy.engine import Row
 from temporalio.client import (
     WorkflowContinuedAsNewError,
     WorkflowExecutionStatus,
@@ -22,7 +21,8 @@ from temporalio.service import RPCError, RPCStatusCode
 from api.services import Services
 from longhaul import temporal
 from longhaul.contracts import Empty, Progress, TurnResult, TurnStatus
-from longhaul.db import sessions
+from longhaul.db import turns
+from longhaul.db.turns import TurnRecord
 from longhaul.errors import UnavailableError
 
 log = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ class Live:
             if (told := await self._told(session_id, turn_id)) is None:
                 raise
             return told
-        if row is not None and TurnStatus(row.status).final:
+        if row is not None and row.status.final:
             return from_row(row)
         if (told := await self._told(session_id, turn_id)) is not None:
             return told
@@ -129,24 +129,24 @@ class Live:
         if running is not None and running.turn_id == turn_id:
             return await self._as_stored(row) if row is not None else _accepted(session_id, running)
         row = await self._row(session_id, turn_id)  # it may have ended since
-        if row is None or TurnStatus(row.status).final:
+        if row is None or row.status.final:
             return from_row(row) if row is not None else None
-        ended = {"status": TurnStatus.FAILED, "error": sessions.ENDED_WITHOUT_WORD}
+        ended = {"status": TurnStatus.FAILED, "error": turns.WORKFLOW_LOST}
         return from_row(row).model_copy(update=ended)
 
     async def _told(self, session_id: str, turn_id: str) -> Progress | None:
         told = await self.query(session_id)
         return told if told is not None and told.turn_id == turn_id else None
 
-    async def _as_stored(self, row: Row[Any]) -> Progress:
+    async def _as_stored(self, row: TurnRecord) -> Progress:
         """A running turn that does not answer: what its rows tell."""
         async with self._services.database.read() as connection:
-            standing = await sessions.standing(connection, row.session_id, row.turn_id)
-        return from_row(row).model_copy(update={"round": standing[1]}) if standing is not None else from_row(row)
+            position = await turns.position(connection, row.session_id, row.turn_id)
+        return from_row(row).model_copy(update={"round": position.round}) if position is not None else from_row(row)
 
-    async def _row(self, session_id: str, turn_id: str) -> Row[Any] | None:
+    async def _row(self, session_id: str, turn_id: str) -> TurnRecord | None:
         async with self._services.database.read() as connection:
-            return await sessions.get_turn(connection, session_id, turn_id)
+            return await turns.get(connection, session_id, turn_id)
 
     async def stop(self, session_id: str, seconds: float) -> tuple[LiveTurn, TurnStatus] | None:
         """Cancel what a session runs and wait for its end; the turn and how it stands then. None: nothing ran.
@@ -185,15 +185,15 @@ class Live:
             except WorkflowContinuedAsNewError as onward:
                 # Either the turn goes on in a new run, or it has ended and the next turn's run has begun.
                 row = await self._row(session_id, turn.turn_id)
-                if row is not None and TurnStatus(row.status).final:
-                    return TurnStatus(row.status)
+                if row is not None and row.status.final:
+                    return row.status
                 run_id = onward.new_execution_run_id
             except WorkflowFailureError:
                 row = await self._row(session_id, turn.turn_id)
-                return TurnStatus(row.status) if row is not None else TurnStatus.CANCELLED
+                return row.status if row is not None else TurnStatus.CANCELLED
 
 
-def from_row(row: Row[Any]) -> Progress:
+def from_row(row: TurnRecord) -> Progress:
     """A turn's progress from its row alone."""
     if row.progress is not None:
         try:
@@ -203,7 +203,7 @@ def from_row(row: Row[Any]) -> Progress:
     return Progress(
         turn_id=row.turn_id,
         session_id=row.session_id,
-        status=TurnStatus(row.status),
+        status=row.status,
         model=row.model,
         started_at=row.started_at,
         ended_at=row.ended_at,

@@ -7,11 +7,8 @@ hand leaves behind: a workflow that was terminated, a database or a Temporal tha
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 from sqlalchemy import func, select, update
-from sqlalchemy.engine import Row
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.body import Message
 from api.deliver import Kernel
@@ -20,10 +17,13 @@ from api.status import Live, LiveTurn, from_row
 from longhaul import redis, temporal
 from longhaul.auth import Authenticator
 from longhaul.contracts import TurnStatus
-from longhaul.db import messages, sessions
-from longhaul.db.database import Database
-from longhaul.db.messages import row_id
-from longhaul.db.models import MessageRow, SessionRow, TurnRow, utc_now
+from longhaul.db import conversation, messages, sessions, turns
+from longhaul.db.conversation import OpenToolCall
+from longhaul.db.database import Connection, Database
+from longhaul.db.messages import NewMessage, WaitingMessage, row_id
+from longhaul.db.models import MessageRow, SessionRow, utc_now
+from longhaul.db.sessions import Session
+from longhaul.db.turns import NewTurn, TurnRecord
 from longhaul.llm import prompts
 from longhaul.settings import Settings
 from longhaul.streams.publisher import StreamPublisher
@@ -36,11 +36,11 @@ ERROR = "This turn was ended by hand: its workflow had been terminated or lost. 
 class Findings:
     """What is wrong with a session."""
 
-    session: Row[Any]
+    session: Session
     live: LiveTurn | None
-    dead_turns: list[Row[Any]] = field(default_factory=list)
-    open_calls: list[dict[str, Any]] = field(default_factory=list)
-    waiting: list[Row[Any]] = field(default_factory=list)
+    dead_turns: list[TurnRecord] = field(default_factory=list)
+    open_calls: list[OpenToolCall] = field(default_factory=list)
+    waiting: list[WaitingMessage] = field(default_factory=list)
     counter_behind: int | None = None
 
     def explain(self) -> list[str]:
@@ -51,7 +51,7 @@ class Findings:
             for turn in self.dead_turns
         ]
         found += [
-            f"tool call {call['id']} ({call['name']}) of turn {call['turn_id']} has no result: it is answered as lost"
+            f"tool call {call.id} ({call.name}) of turn {call.turn_id} has no result: it is answered as lost"
             for call in self.open_calls
         ]
         found += [
@@ -87,14 +87,14 @@ class Repair:
         async with self._services.database.read() as connection:
             found = Findings(await sessions.get(connection, session_id), live)
             dead = await _unfinished(connection, session_id)
-            calls = await messages.open_tool_calls(connection, session_id, last=CALLS)
-            waiting = await messages.waiting(connection, session_id)
+            calls = await conversation.open_tool_calls(connection, session_id, last=CALLS)
+            waiting = await messages.list_waiting(connection, session_id)
             found.counter_behind = await _counter_behind(connection, session_id)
         # The next turn may have begun while we looked, so whose rows are nobody's is known only now.
         later = await self._live.running(session_id)
         alive = {turn.turn_id for turn in (live, later) if turn is not None}
         found.dead_turns = [turn for turn in dead if turn.turn_id not in alive]
-        found.open_calls = [call for call in calls if call["turn_id"] not in alive]
+        found.open_calls = [call for call in calls if call.turn_id not in alive]
         # A live turn that does not answer (no worker, or one that is busy) may know of them: again does no harm.
         found.waiting = [row for row in waiting if row.client_message_id not in known]
         return found
@@ -114,11 +114,11 @@ class Repair:
                 await connection.execute(counter.values(next_sequence=following))
             known = {turn.turn_id for turn in found.dead_turns}
             dead = [turn for turn in await _unfinished(connection, session_id) if turn.turn_id in known]
-            unanswered = [(call["turn_id"], call["id"]) for call in found.open_calls]
+            unanswered = [(call.turn_id, call.id) for call in found.open_calls]
             rows = [
-                messages.tool_row(c["turn_id"], c["round"], c["id"], c["name"], prompts.LOST_CALL, is_error=True)
-                for c in await messages.open_tool_calls(connection, session_id, last=CALLS)
-                if (c["turn_id"], c["id"]) in unanswered
+                messages.tool_row(c.turn_id, c.round, c.id, c.name, prompts.LOST_CALL, is_error=True)
+                for c in await conversation.open_tool_calls(connection, session_id, last=CALLS)
+                if (c.turn_id, c.id) in unanswered
             ]
             rows += [_error_row(turn) for turn in dead]
             if rows:
@@ -131,7 +131,7 @@ class Repair:
             message = Message(row.client_message_id, row.content, row.context, "fast", "standard")
             await self._kernel.deliver(found.session.user_id, found.session, message)
 
-    async def _seal(self, turn: Row[Any]) -> None:
+    async def _seal(self, turn: TurnRecord) -> None:
         settings = self._services.settings
         publisher = StreamPublisher(self._services.redis, turn.turn_id, flush_s=0, published=False)
         async with publisher:
@@ -139,18 +139,12 @@ class Repair:
             await publisher.seal(None, settings.stream_ttl)
 
 
-def _error_row(turn: Row[Any]) -> dict[str, Any]:
-    return {
-        "id": row_id(turn.turn_id, "error"),
-        "role": "assistant",
-        "kind": "error",
-        "content": ERROR,
-        "is_error": True,
-        "turn_id": turn.turn_id,
-    }
+def _error_row(turn: TurnRecord) -> NewMessage:
+    id_ = row_id(turn.turn_id, "error")
+    return NewMessage(id_, "assistant", ERROR, kind="error", turn_id=turn.turn_id, is_error=True)
 
 
-async def _end(connection: AsyncConnection, turn: Row[Any]) -> None:
+async def _end(connection: Connection, turn: TurnRecord) -> None:
     now = utc_now()
     ended = {
         "status": TurnStatus.FAILED,
@@ -159,16 +153,16 @@ async def _end(connection: AsyncConnection, turn: Row[Any]) -> None:
         "duration_ms": round((now - turn.started_at).total_seconds() * 1000),
     }
     progress = from_row(turn).model_copy(update={**ended, "tools_running": [], "inbox": []})
-    unended = update(TurnRow).where(TurnRow.turn_id == turn.turn_id, TurnRow.status.in_(sessions.UNFINISHED))
-    await connection.execute(unended.values(**ended, progress=progress.model_dump(mode="json")))
+    started = NewTurn(turn.turn_id, turn.session_id, turn.user_id, turn.model, turn.mode, turn.tier, turn.started_at)
+    await turns.end(connection, started, progress)
 
 
-async def _unfinished(connection: AsyncConnection, session_id: str) -> list[Row[Any]]:
-    turns = await sessions.turns(connection, session_id, limit=TURNS)
-    return [turn for turn in turns if not TurnStatus(turn.status).final]
+async def _unfinished(connection: Connection, session_id: str) -> list[TurnRecord]:
+    newest = await turns.list_of_session(connection, session_id, limit=TURNS)
+    return [turn for turn in newest if not turn.status.final]
 
 
-async def _counter_behind(connection: AsyncConnection, session_id: str) -> int | None:
+async def _counter_behind(connection: Connection, session_id: str) -> int | None:
     """What the counter should be, if it is less. One statement: a turn may append between two."""
     newest = select(func.max(MessageRow.sequence)).where(MessageRow.session_id == session_id, messages.IN_CONVERSATION)
     following = func.coalesce(newest.scalar_subquery() + 1, 0)

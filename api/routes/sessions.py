@@ -4,11 +4,10 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import uuid4
 
 from fastapi import APIRouter, Query, Response
-from sqlalchemy.engine import Row
 from temporalio.service import RPCError, RPCStatusCode
 
 from api.context import Context, Ctx, OwnSession
@@ -28,8 +27,8 @@ from api.schemas import (
 )
 from api.services import User
 from longhaul import temporal
-from longhaul.contracts import Scope, TurnStatus
-from longhaul.db import messages, pages, sessions
+from longhaul.contracts import Scope
+from longhaul.db import conversation, messages, sessions, turns
 from longhaul.errors import UnavailableError
 from longhaul.streams.reader import newest_id
 
@@ -49,14 +48,16 @@ async def create(user: User, context: Ctx, body: NewSession | None = None) -> Se
         deny_tools=tuple(wanted.deny_tools),
         dry_run=wanted.dry_run,
     )
-    values = {
-        "id": session_id,
-        "user_id": user,
-        "scope": scope.model_dump(mode="json"),
-        **wanted.model_dump(include={"title", "max_cost_microdollars", "max_seconds"}),
-    }
+    session = sessions.NewSession(
+        id=session_id,
+        user_id=user,
+        title=wanted.title,
+        scope=scope,
+        max_cost_microdollars=wanted.max_cost_microdollars,
+        max_seconds=wanted.max_seconds,
+    )
     async with context.database.write() as connection:
-        await sessions.create(connection, values)
+        await sessions.create(connection, session)
         made = SessionRecord.model_validate(await sessions.get(connection, session_id, user))
     await context.sessions.keep(made)
     return Session.model_validate(session_fields(made))
@@ -73,7 +74,7 @@ async def listing(
     """Newest first; without `parent`, those that are nobody's sub-sessions."""
     before = _moment(cursor) if cursor is not None else None
     async with context.database.read() as connection:
-        rows = await sessions.listing(connection, user, limit + 1, before, parent)
+        rows = await sessions.list_of_user(connection, user, limit + 1, before, parent)
     page = rows[:limit]
     return Sessions(
         sessions=[Session.model_validate(session_fields(row)) for row in page],
@@ -101,7 +102,7 @@ async def page(
 ) -> SessionPage:
     """The newest page first. A page may hold a few rows more than `limit`, so that no tool result lacks its call."""
     async with context.database.read() as connection:
-        rows, more = await pages.page(connection, session.id, user, limit, before_sequence)
+        rows, more = await conversation.page(connection, session.id, user, limit, before_sequence)
     active, pending = await asyncio.gather(_active(context, session.id), _pending(context, session.id))
     return SessionPage.model_validate(
         {
@@ -123,10 +124,10 @@ async def _active(context: Context, session_id: str) -> ActiveTurn | None:
         turn_id, status, started_at = running.turn_id, running.status, running.started_at
     except UnavailableError:
         async with context.database.read() as connection:
-            row = (await sessions.newest_turns(connection, [session_id])).get(session_id)
-        if row is None or TurnStatus(row.status).final:
+            row = await turns.newest(connection, session_id)
+        if row is None or row.status.final:
             return None
-        turn_id, status, started_at = row.turn_id, TurnStatus(row.status), row.started_at
+        turn_id, status, started_at = row.turn_id, row.status, row.started_at
     newest = await newest_id(context.services.redis, turn_id)
     return ActiveTurn(turn_id=turn_id, status=status, started_at=started_at, last_event_id=newest)
 
@@ -134,7 +135,7 @@ async def _active(context: Context, session_id: str) -> ActiveTurn | None:
 async def _pending(context: Context, session_id: str) -> Pending:
     """The workflow's inbox, with texts from rows; while no workflow answers, the rows that no turn has taken."""
     async with context.database.read() as connection:
-        waiting = await messages.waiting(connection, session_id)
+        waiting = await messages.list_waiting(connection, session_id)
     rows = {row.client_message_id: row for row in waiting}
     told = await context.live.query(session_id) if rows else None
     received = {message_id: row.created_at for message_id, row in rows.items()}
@@ -166,16 +167,16 @@ async def rename(session: OwnSession, user: User, context: Ctx, body: NewTitle) 
 async def delete(session: OwnSession, context: Ctx) -> Response:
     """Stops what runs in it and in all sub-sessions below it, then removes their rows."""
     async with context.database.read() as connection:
-        family = await sessions.below(connection, session.root_session_id or session.id)
+        family = await sessions.descendants_of_root(connection, session.root_session_id or session.id)
     doomed = [session.id, *_descendants(session.id, family)]
     await asyncio.gather(*(_end(context, session_id) for session_id in doomed))
     async with context.database.write() as connection:
-        await sessions.remove(connection, doomed)
+        await sessions.delete_all(connection, doomed)
     await context.sessions.forget(doomed)
     return Response(status_code=204)
 
 
-def _descendants(session_id: str, family: Sequence[Row[Any]]) -> list[str]:
+def _descendants(session_id: str, family: Sequence[sessions.Session]) -> list[str]:
     found = [session_id]
     for row in family:  # parents come before children
         if row.parent_session_id in found:

@@ -14,7 +14,7 @@ from api.problems import RESPONSES, TOO_MANY
 from api.schemas import Queued, Taken
 from api.services import User
 from api.sse import TurnEvents
-from longhaul.db import sessions
+from longhaul.db import sessions, turns
 from longhaul.errors import InboxFullError, NotFoundError, UnavailableError
 from longhaul.streams.events import FINISH_ID
 from longhaul.streams.reader import StreamLostError, StreamReader
@@ -61,9 +61,10 @@ STREAM = {
 async def _deliver(context: Context, session_id: str, user: str, request: Request) -> tuple[Message, Delivery]:
     """Owner, body, frequency, cost, delivery: in this order, so nobody learns of a session that is not theirs."""
     async with context.database.read() as connection:
-        session = await sessions.to_post_to(connection, session_id, user)
+        session = await sessions.get(connection, session_id, user)
+        busy = await turns.is_busy(connection, session_id)
     message = parse(await read_body(request.stream()), session_id)
-    if session.busy:
+    if busy:
         await context.admission.frequency(user)
     else:
         await context.admission.cost(user)
@@ -161,14 +162,14 @@ async def _turn_to_resume(
     if after is None or after == FINISH_ID:
         return None
     async with context.database.read() as connection:
-        newest = (await sessions.newest_turns(connection, [session.id])).get(session.id)
+        newest = await turns.newest(connection, session.id)
     return newest.turn_id if newest is not None and await _streams(context, newest.turn_id, after) else None
 
 
 async def _is_known(context: Context, session_id: str, turn_id: str) -> bool:
     try:
         async with context.database.read() as connection:
-            known = await sessions.get_turn(connection, session_id, turn_id) is not None
+            known = await turns.get(connection, session_id, turn_id) is not None
     except UnavailableError:
         if await context.live.runs(session_id, turn_id):
             return True
@@ -182,10 +183,10 @@ async def active_turn_id(context: Context, session_id: str) -> str | None:
         running = await context.live.running(session_id)
     except UnavailableError:
         async with context.database.read() as connection:
-            newest = (await sessions.newest_turns(connection, [session_id])).get(session_id)
+            newest = await turns.newest(connection, session_id)
         if newest is None:
             raise
-        return newest.turn_id if newest.status in sessions.UNFINISHED else None
+        return newest.turn_id if not newest.status.final else None
     return running.turn_id if running is not None else None
 
 

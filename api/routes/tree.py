@@ -1,18 +1,17 @@
 """A session and all the work that it has handed on."""
 
 import asyncio
-from typing import Any
 
 from fastapi import APIRouter
-from sqlalchemy.engine import Row
 
 from api.context import Context, Ctx, OwnSession
 from api.ownership import SessionRecord
 from api.problems import RESPONSES
 from api.schemas import NodeProgress, TreeNode
 from api.status import from_row
-from longhaul.contracts import Progress, Scope, TurnStatus, Usage
-from longhaul.db import sessions
+from longhaul.contracts import Progress, Scope, Usage
+from longhaul.db import ledger, sessions, turns
+from longhaul.db.turns import TurnRecord
 from longhaul.errors import UnavailableError
 
 router = APIRouter(prefix="/v1", tags=["sessions"], responses=RESPONSES)
@@ -23,16 +22,16 @@ ASK_AT_ONCE = 20
 async def tree(session: OwnSession, context: Ctx) -> TreeNode:
     """Status, progress and cost of each."""
     async with context.database.read() as connection:
-        family = await sessions.below(connection, session.root_session_id or session.id)
+        family = await sessions.descendants_of_root(connection, session.root_session_id or session.id)
         rows = [session, *(r for r in map(SessionRecord.model_validate, family) if session.id in _scope(r).ancestors)]
         ids = [row.id for row in rows]
-        newest = await sessions.newest_turns(connection, ids)
-        usage = await sessions.spent(connection, ids)
+        newest = await turns.newest_of_each(connection, ids)
+        usage = await ledger.usage_of_each(connection, ids)
     gate = asyncio.Semaphore(ASK_AT_ONCE)
 
     async def standing(row: SessionRecord) -> Progress | None:
         turn = newest.get(row.id)
-        if turn is not None and TurnStatus(turn.status).final and row.id != session.id:
+        if turn is not None and turn.status.final and row.id != session.id:
             return from_row(turn)
         async with gate:
             return await _standing(context, row.id, turn)
@@ -75,7 +74,7 @@ def _node(row: SessionRecord, now: Progress | None, usage: Usage) -> TreeNode:
     )
 
 
-async def _standing(context: Context, session_id: str, turn: Row[Any] | None) -> Progress | None:
+async def _standing(context: Context, session_id: str, turn: TurnRecord | None) -> Progress | None:
     """The newest turn and how it stands: a turn that has no row yet, or was ended by force, only Temporal knows of."""
     try:
         running = await context.live.running(session_id)

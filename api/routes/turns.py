@@ -4,10 +4,9 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Collection
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request
-from sqlalchemy.engine import Row
 from starlette.responses import Response
 
 from api.children import with_live_children
@@ -16,7 +15,8 @@ from api.problems import RESPONSES
 from api.schemas import Cancelled, Turn, Turns
 from api.status import from_row
 from longhaul.contracts import Progress, SubSessionState, TurnStatus
-from longhaul.db import sessions
+from longhaul.db import turns
+from longhaul.db.turns import TurnRecord
 from longhaul.errors import NotFoundError, UnavailableError
 
 router = APIRouter(prefix="/v1", tags=["turns"], responses=RESPONSES)
@@ -30,12 +30,12 @@ POLL_MAX_S = 0.5
 async def list_turns(session: OwnSession, context: Ctx, limit: Annotated[int, Query(ge=1, le=200)] = 50) -> Turns:
     """Newest first."""
     async with context.database.read() as connection:
-        rows = await sessions.turns(connection, session.id, limit)
+        rows = await turns.list_of_session(connection, session.id, limit)
     return Turns(turns=[_turn(row, await _progress_of(context, row)) for row in rows])
 
 
-async def _progress_of(context: Context, row: Row[Any]) -> Progress:
-    if TurnStatus(row.status).final:
+async def _progress_of(context: Context, row: TurnRecord) -> Progress:
+    if row.status.final:
         return from_row(row)
     try:
         return await context.live.progress(row.session_id, row.turn_id) or from_row(row)
@@ -43,7 +43,7 @@ async def _progress_of(context: Context, row: Row[Any]) -> Progress:
         return from_row(row)
 
 
-def _turn(row: Row[Any], progress: Progress) -> Turn:
+def _turn(row: TurnRecord, progress: Progress) -> Turn:
     return Turn(
         turn_id=row.turn_id,
         status=progress.status,

@@ -24,6 +24,8 @@ OPEN_TIMEOUT_S = 5.0  # the first connections to a new file switch its journal, 
 # PostgreSQL's codes for "not now": no connection, deadlock, out of something, starting or shutting down, a standby.
 NOT_NOW = ("08", "40001", "40P01", "53", "57P", "25006")
 
+Connection = AsyncConnection  # what a transaction hands out
+
 
 class Database:
     """Hands out transactions.
@@ -82,19 +84,19 @@ class Database:
         )
 
     @asynccontextmanager
-    async def read(self) -> AsyncIterator[AsyncConnection]:
+    async def read(self) -> AsyncIterator[Connection]:
         """A transaction that only reads."""
         async with self._transaction(write=False) as connection:
             yield connection
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[AsyncConnection]:
+    async def write(self) -> AsyncIterator[Connection]:
         """A transaction that writes; it commits when the block ends without an exception."""
         async with self._writer or nullcontext(), self._transaction(write=True) as connection:
             yield connection
 
     @asynccontextmanager
-    async def _transaction(self, *, write: bool) -> AsyncIterator[AsyncConnection]:
+    async def _transaction(self, *, write: bool) -> AsyncIterator[Connection]:
         try:
             async with self.engine.connect() as connection:
                 await connection.execution_options(longhaul_write=write)

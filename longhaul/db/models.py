@@ -3,13 +3,14 @@
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     JSON,
     BigInteger,
     Boolean,
     DateTime,
+    Enum,
     ForeignKey,
     Index,
     Integer,
@@ -19,7 +20,9 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 from sqlalchemy.engine import Dialect
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Mapped, mapped_column
+
+from longhaul.contracts import TurnStatus
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +106,7 @@ class SessionRow(Base):
     parent_turn_id: Mapped[str | None] = mapped_column(String(64))
     agent: Mapped[str | None] = mapped_column(String(100))
     system_context: Mapped[str | None] = mapped_column(Text)
-    scope: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    scope: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     max_cost_microdollars: Mapped[int | None] = mapped_column(BigInteger)
     max_seconds: Mapped[int | None] = mapped_column(Integer)
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
@@ -127,16 +130,16 @@ class MessageRow(Base):
     role: Mapped[str] = mapped_column(String(16))
     kind: Mapped[str] = mapped_column(String(16), default="message")
     content: Mapped[str] = mapped_column(Text, default="")
-    tool_calls: Mapped[list[dict[str, Any]] | None] = mapped_column(ToolCalls)
+    tool_calls: Mapped[list[dict[str, Any]] | None] = mapped_column(ToolCalls(none_as_null=True))
     tool_call_id: Mapped[str | None] = mapped_column(String(200))
     tool_name: Mapped[str | None] = mapped_column(String(200))
     turn_id: Mapped[str | None] = mapped_column(String(64))
     round: Mapped[int | None] = mapped_column(Integer)
     client_message_id: Mapped[str | None] = mapped_column(String(64))
     is_error: Mapped[bool] = mapped_column(Boolean, default=False)
-    context: Mapped[dict[str, Any] | None] = mapped_column(ReadableJSON)
+    context: Mapped[dict[str, Any] | None] = mapped_column(ReadableJSON(none_as_null=True))
     finish_reason: Mapped[str | None] = mapped_column(String(32))
-    usage: Mapped[dict[str, Any] | None] = mapped_column(ReadableJSON)
+    usage: Mapped[dict[str, Any] | None] = mapped_column(ReadableJSON(none_as_null=True))
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     duration_ms: Mapped[int | None] = mapped_column(Integer)
 
@@ -147,21 +150,24 @@ class MessageRow(Base):
     )
 
 
+STATUS = Enum(TurnStatus, native_enum=False, length=24, values_callable=lambda statuses: [s.value for s in statuses])
+
+
 class TurnRow(Base):
-    """One turn. `progress` is the last word of its workflow, in the shape that pollers know."""
+    """One turn. `progress` is the final progress of its workflow, in the shape that pollers know."""
 
     __tablename__ = "turns"
 
     turn_id: Mapped[str] = mapped_column(String(64), primary_key=True)
     session_id: Mapped[str] = mapped_column(ForeignKey("sessions.id", ondelete="CASCADE"))
     user_id: Mapped[str] = mapped_column(String(255))
-    status: Mapped[str] = mapped_column(String(24))
+    status: Mapped[TurnStatus] = mapped_column(STATUS)
     model: Mapped[str] = mapped_column(String(200))
     mode: Mapped[str] = mapped_column(String(32), default="fast")
     tier: Mapped[str] = mapped_column(String(32), default="standard")
     trigger_message_id: Mapped[str | None] = mapped_column(String(64))
     error: Mapped[str | None] = mapped_column(Text)
-    progress: Mapped[dict[str, Any] | None] = mapped_column(ReadableJSON)
+    progress: Mapped[dict[str, Any] | None] = mapped_column(ReadableJSON(none_as_null=True))
     started_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
     duration_ms: Mapped[int | None] = mapped_column(BigInteger)
@@ -198,3 +204,8 @@ class LedgerRow(Base):
         Index("ix_ledger_session", "session_id"),
         Index("ix_ledger_path", "path"),
     )
+
+
+def columns_of(table: type[Base], row_type: type[NamedTuple]) -> list[InstrumentedAttribute[Any]]:
+    """The columns that a typed row holds, in the order of its fields, so that rows become typed ones by position."""
+    return [getattr(table, name) for name in row_type._fields]

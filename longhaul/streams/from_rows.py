@@ -9,11 +9,10 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any
 
-from sqlalchemy.engine import Row
-
 from longhaul.contracts import TurnStatus
-from longhaul.db import messages, sessions
+from longhaul.db import conversation, turns
 from longhaul.db.database import Database
+from longhaul.db.messages import StoredMessage
 from longhaul.errors import UnavailableError
 from longhaul.streams.events import data_part, decoded, start_part, tool_output_part
 from longhaul.streams.viewer import Seen
@@ -50,21 +49,21 @@ class RowParts:
         if not seen.started:
             yield start_part(self._turn_id)
 
-    def row(self, row: Row[Any]) -> Iterable[Part]:
+    def row(self, row: StoredMessage) -> Iterable[Part]:
         """The parts of one row."""
         if row.role in ("reasoning", "assistant"):
             if row.round not in self._done and row.kind != "error":  # the error is said by `closing`
                 yield from self._model_row(row)
         elif row.kind == "follow_up" and row.client_message_id not in self._seen.follow_ups:
             yield data_part("follow-up", {"message_id": row.client_message_id, "round": row.round})
-        elif row.role == "tool" and (row.round, row.tool_call_id) not in self._seen.outputs:
+        elif row.role == "tool" and row.tool_call_id and (row.round, row.tool_call_id) not in self._seen.outputs:
             yield from self._step(row.round)
             yield tool_output_part(row.tool_call_id, row.content, is_error=row.is_error)
             self._waiting = [call for call in self._waiting if call != row.tool_call_id]
             if not self._waiting:
                 yield from self._end_step()
 
-    def _model_row(self, row: Row[Any]) -> Iterable[Part]:
+    def _model_row(self, row: StoredMessage) -> Iterable[Part]:
         yield from self._step(row.round)
         if row.content:
             kind, part_id = "reasoning" if row.role == "reasoning" else "text", f"row-{row.id}"
@@ -107,7 +106,7 @@ class RowParts:
             if status == TurnStatus.CANCELLED:
                 yield {"type": "abort"}
             elif status == TurnStatus.FAILED:
-                yield {"type": "error", "errorText": error or sessions.ENDED_WITHOUT_WORD}
+                yield {"type": "error", "errorText": error or turns.WORKFLOW_LOST}
         yield {"type": "finish"}
 
 
@@ -126,14 +125,14 @@ async def parts_from_rows(
         found: list[bytes] = []
         try:
             async with database.read() as connection:
-                turn = await sessions.get_turn(connection, session_id, turn_id)
-                rows = await messages.of_turn(connection, turn_id, after)
+                turn = await turns.get(connection, session_id, turn_id)
+                rows = await conversation.rows_of_turn(connection, turn_id, after)
             for row in rows:
                 found += [seen.feed_own(part) for part in parts.row(row)]
                 after = row.sequence
-            ended = turn is not None and TurnStatus(turn.status).final
+            ended = turn is not None and turn.status.final
             if ended or gone:
-                status = TurnStatus(turn.status) if turn is not None and ended else TurnStatus.FAILED
+                status = turn.status if turn is not None and ended else TurnStatus.FAILED
                 error = turn.error if turn is not None else None
                 yield found + [seen.feed_own(part) for part in parts.closing(status, error)]
                 return

@@ -34,7 +34,7 @@ async def deps(template: Path, tmp_path: Path) -> AsyncIterator[Deps]:
     await asyncio.to_thread(shutil.copy, template, tmp_path / "longhaul.db")
     database = Database(f"sqlite+inline:///{tmp_path / 'longhaul.db'}")
     async with database.write() as connection:
-        await sessions.create(connection, {"id": TURN.session_id, "user_id": TURN.user_id})
+        await sessions.create(connection, sessions.NewSession(TURN.session_id, TURN.user_id))
     nothing = cast("Any", None)
     settings = load_settings(home=tmp_path)
     yield Deps(settings, database, redis=nothing, model=nothing, tools=default_tools(), temporal=nothing)

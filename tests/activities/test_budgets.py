@@ -7,8 +7,8 @@ from sqlalchemy import insert
 
 from activities.budgets import budgets_of, reached
 from activities.deps import Deps
-from longhaul.contracts import Budget, Scope
-from longhaul.db import sessions
+from longhaul.contracts import Budget, Scope, Usage
+from longhaul.db import ledger, sessions
 from longhaul.db.models import TurnRow
 
 NOON = datetime(2026, 5, 5, 12, tzinfo=UTC)
@@ -16,9 +16,10 @@ ROOT = Budget(session_id="root", max_cost_microdollars=100)
 
 
 async def book(deps: Deps, session: str, path: str, cost: int | None) -> None:
-    values = {"user_id": "u", "session_id": session, "path": path, "turn_id": "t", "round": 1, "model": "m"}
+    usage = Usage(cost_microdollars=cost)
+    entry = ledger.LedgerEntry(f"{path}{cost}", "u", session, path, turn_id="t", round=1, model="m", usage=usage)
     async with deps.db.write() as connection:
-        await sessions.book(connection, {**values, "id": f"{path}{cost}", "cost_microdollars": cost})
+        await ledger.book(connection, entry)
 
 
 async def used_up(deps: Deps, session: str, scope: Scope) -> str | None:
@@ -28,7 +29,7 @@ async def used_up(deps: Deps, session: str, scope: Scope) -> str | None:
 
 async def own(deps: Deps, scope: Scope, **limits: Any) -> tuple[Budget, ...]:
     async with deps.db.write() as connection:
-        await sessions.create(connection, {"id": "mine", "user_id": "u", **limits})
+        await sessions.create(connection, sessions.NewSession("mine", "u", **limits))
         return await budgets_of(connection, await sessions.get(connection, "mine"), scope, NOON)
 
 
@@ -61,7 +62,7 @@ async def test_without_limits_only_the_inherited_hold(deps: Deps) -> None:
 async def test_time_that_was_worked_is_gone(deps: Deps) -> None:
     before = Budget(session_id="mine", max_cost_microdollars=1)
     async with deps.db.write() as connection:
-        await sessions.create(connection, {"id": "mine", "user_id": "u", "max_seconds": 60, "max_cost_microdollars": 9})
+        await sessions.create(connection, sessions.NewSession("mine", "u", max_seconds=60, max_cost_microdollars=9))
         for number, took in enumerate((20, 15)):
             row = {"turn_id": f"t{number}", "session_id": "mine", "user_id": "u", "status": "completed", "model": "m"}
             began = NOON - timedelta(minutes=number + 1)

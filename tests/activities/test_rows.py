@@ -7,7 +7,7 @@ import pytest
 from activities.deps import Deps
 from activities.rows import answer_from_row, partial_rows, store_answer
 from longhaul.contracts import CallModel, Usage
-from longhaul.db import messages, sessions
+from longhaul.db import conversation, ledger
 from longhaul.llm.completion import CompletedCall, Completion
 from tests.activities.conftest import TURN
 
@@ -36,8 +36,8 @@ async def test_an_answer_is_stored_once_and_read_back_as_it_was(deps: Deps) -> N
     answer = await store(deps, WHOLE)
     assert await store(deps, WHOLE) == answer
     async with deps.db.read() as connection:
-        rows = await messages.of_round(connection, TURN.turn_id, 2)
-        spent = await sessions.spent(connection, [TURN.session_id])
+        rows = await conversation.rows_of_round(connection, TURN.turn_id, 2)
+        spent = await ledger.usage_of_each(connection, [TURN.session_id])
     assert [(row.role, row.content, row.sequence) for row in rows] == [
         ("reasoning", "hm", 0),
         ("assistant", "hello", 1),
@@ -65,7 +65,7 @@ async def test_blank_text_is_none(deps: Deps, text: str, has_text: bool) -> None
 
 def test_a_stopped_call_keeps_its_text_and_no_calls() -> None:
     reasoning, answer = partial_rows(CALL, WHOLE)
-    assert (reasoning["role"], reasoning["content"]) == ("reasoning", "hm")
-    assert (answer["kind"], answer["content"], answer["tool_calls"]) == ("partial", "hello", None)
-    assert answer["finish_reason"] == "cancelled"
+    assert (reasoning.role, reasoning.content) == ("reasoning", "hm")
+    assert (answer.kind, answer.content, answer.tool_calls) == ("partial", "hello", None)
+    assert answer.finish_reason == "cancelled"
     assert partial_rows(CALL, Completion(tool_calls=WHOLE.tool_calls)) == []

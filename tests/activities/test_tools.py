@@ -12,7 +12,7 @@ from activities import heartbeat
 from activities.deps import Deps
 from activities.tools import ToolActivities, ToolResult, ToolState
 from longhaul.contracts import RunTool, Scope, StoreToolResult, ToolOutcome, ToolStatus
-from longhaul.db import messages
+from longhaul.db import conversation, messages
 from longhaul.llm import prompts
 from longhaul.tools import Registry, ToolContext, ToolError, default_tools, tool
 from tests.activities.conftest import TURN
@@ -54,7 +54,7 @@ async def calls(deps: Deps) -> None:
     made = [("works", "{}"), ("once", "{}"), ("refuses", "{}"), ("breaks", "{}"), ("wait", '{"seconds": 1}')]
     made += [("unknown", "{}"), ("works", "{"), ("works", "[" * 100_000)]
     written = [{"id": f"c{n}", "function": {"name": name, "arguments": text}} for n, (name, text) in enumerate(made)]
-    row = {"id": "row", "role": "assistant", "tool_calls": written, "turn_id": TURN.turn_id, "round": 1}
+    row = messages.NewMessage("row", "assistant", tool_calls=written, turn_id=TURN.turn_id, round=1)
     async with deps.db.write() as connection:
         await messages.append(connection, TURN.session_id, [row])
 
@@ -78,7 +78,7 @@ async def run(
 
 async def result(deps: Deps, call: str) -> tuple[str, bool]:
     async with deps.db.read() as connection:
-        rows = await messages.of_round(connection, TURN.turn_id, 1)
+        rows = await conversation.rows_of_round(connection, TURN.turn_id, 1)
     found = [row for row in rows if row.tool_call_id == call]
     assert len(found) == 1
     return found[0].content, found[0].is_error

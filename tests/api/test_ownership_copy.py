@@ -48,7 +48,7 @@ async def redis(product: Product) -> AsyncIterator["Redis"]:
 async def made(database: Database, user: str = "ada") -> str:
     session = str(uuid4())
     async with database.write() as connection:
-        await sessions.create(connection, {"id": session, "user_id": user, "title": "first", "scope": {}})
+        await sessions.create(connection, sessions.NewSession(session, user, title="first"))
     return session
 
 
@@ -78,7 +78,7 @@ async def test_a_stale_copy_shows_nowhere(database: Switched, redis: "Redis") ->
     assert (await owned.get(session, "ada")).title == "second"
     database.away = False
     async with database.write() as connection:
-        await sessions.remove(connection, [session])
+        await sessions.delete_all(connection, [session])
     with pytest.raises(NotFoundError):
         await owned.get(session, "ada")
     await owned.forget([session])

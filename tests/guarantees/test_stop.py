@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 from temporalio.client import WorkflowHandle
 
-from longhaul.db import messages
+from longhaul.db import conversation, messages
 from longhaul.temporal import workflow_id
 from testkit.checks import Stored, check_rows
 from testkit.grammar import check_stream
@@ -146,7 +146,7 @@ async def test_while_the_turn_closes(product: Product) -> None:
         while True:
             connection = await stack.enter_async_context(product.database.write())
             await messages.lock_session(connection, session)
-            if await messages.count(connection, session) >= 2:
+            if await conversation.length(connection, session) >= 2:
                 break
             await stack.aclose()
         stop = asyncio.create_task(product.api.cancel(session))

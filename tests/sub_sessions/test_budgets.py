@@ -1,9 +1,10 @@
 """Budgets: shared by a session and all below it, and never exceeded by a further model call."""
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from activities.budgets import worked
 from longhaul.db.models import utc_now
+from longhaul.db.turns import TurnPeriod
 from longhaul.temporal import workflow_id
 from testkit.checks import check_rows, stored
 from testkit.grammar import check_stream
@@ -121,8 +122,8 @@ async def test_time_goes_on_in_a_later_turn(product: Product) -> None:
 def test_time_that_overlaps_counts_once() -> None:
     now = utc_now()
 
-    def ago(start: int, end: int | None) -> tuple[datetime, datetime | None]:
-        return now - timedelta(seconds=start), None if end is None else now - timedelta(seconds=end)
+    def ago(start: int, end: int | None) -> TurnPeriod:
+        return TurnPeriod(now - timedelta(seconds=start), None if end is None else now - timedelta(seconds=end))
 
     spans = [ago(100, 90), ago(95, 80), ago(94, 93), ago(50, 40), ago(5, None)]
     assert worked(spans, now) == timedelta(seconds=20 + 10 + 5)

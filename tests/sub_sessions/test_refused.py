@@ -2,6 +2,7 @@
 
 import pytest
 
+from longhaul.contracts import Scope
 from longhaul.db import sessions
 from testkit.checks import check_rows, stored
 from testkit.product import Backend, Product
@@ -19,9 +20,9 @@ def backend() -> Backend:
 async def foreign(product: Product) -> str:
     """A sub-session of somebody else."""
     found = f"foreign-{product.task_queue[-6:]}-{product.backend}"
-    values = {"id": found, "user_id": "somebody else", "parent_session_id": "x", "scope": {"ancestors": ["x"]}}
+    session = sessions.NewSession(found, "somebody else", parent_session_id="x", scope=Scope(ancestors=("x",)))
     async with product.database.write() as connection:
-        await sessions.create(connection, values)
+        await sessions.create(connection, session)
     return found
 
 

@@ -46,6 +46,6 @@ async def database(url: str) -> AsyncIterator[Database]:
     """With one session of one user."""
     found = Database(url, pool_size=25)
     async with found.write() as connection:
-        await sessions.create(connection, {"id": SESSION, "user_id": USER})
+        await sessions.create(connection, sessions.NewSession(SESSION, USER))
     yield found
     await found.close()

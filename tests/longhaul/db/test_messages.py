@@ -7,10 +7,14 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from longhaul.contracts import TurnRef
-from longhaul.db import messages, sessions
+from longhaul.contracts import Progress, TurnStatus
+from longhaul.db import conversation, messages, sessions, turns
+from longhaul.db.conversation import OpenToolCall
 from longhaul.db.database import Database
+from longhaul.db.messages import NewMessage, StoredMessage
 from longhaul.db.models import SessionRow, utc_now
+from longhaul.db.sessions import NewSession
+from longhaul.db.turns import NewTurn
 from longhaul.errors import InboxFullError, NotFoundError
 from tests.longhaul.db.conftest import SESSION, USER
 
@@ -28,24 +32,24 @@ async def accept(
         )
 
 
-async def append(database: Database, *rows: dict[str, Any]) -> list[str]:
+async def append(database: Database, *rows: NewMessage) -> list[str]:
     async with database.write() as connection:
         return await messages.append(connection, SESSION, rows)
 
 
 async def place(database: Database, *ids: str, turn: str = "turn", round_: int = 0) -> list[str]:
     async with database.write() as connection:
-        return await messages.place(connection, SESSION, ids, turn_id=turn, round_=round_, kind="message")
+        return await messages.place_in_turn(connection, SESSION, ids, turn_id=turn, round_=round_, kind="message")
 
 
-async def stored(database: Database) -> list[Any]:
+async def stored(database: Database) -> list[StoredMessage]:
     async with database.read() as connection:
-        return list(await messages.conversation(connection, SESSION))
+        return await conversation.for_model(connection, SESSION)
 
 
-async def waiting(database: Database) -> list[str | None]:
+async def waiting(database: Database) -> list[str]:
     async with database.read() as connection:
-        return [row.client_message_id for row in await messages.waiting(connection, SESSION)]
+        return [row.client_message_id for row in await messages.list_waiting(connection, SESSION)]
 
 
 async def next_sequence(database: Database) -> int | None:
@@ -54,11 +58,11 @@ async def next_sequence(database: Database) -> int | None:
         return found
 
 
-def row(id_: str, role: str = "assistant", **more: Any) -> dict[str, Any]:
-    return {"id": id_, "role": role, "content": id_, **more}
+def row(id_: str, role: str = "assistant", **more: Any) -> NewMessage:
+    return NewMessage(id_, role, id_, **more)
 
 
-def calling(id_: str, *ids: str, turn: str = "t", round_: int = 1) -> dict[str, Any]:
+def calling(id_: str, *ids: str, turn: str = "t", round_: int = 1) -> NewMessage:
     made = [{"id": call, "type": "function", "function": {"name": f"n-{call}", "arguments": "{}"}} for call in ids]
     return row(id_, tool_calls=made, turn_id=turn, round=round_)
 
@@ -96,7 +100,7 @@ async def test_the_session_must_be_there(database: Database) -> None:
         with pytest.raises(NotFoundError):
             await messages.append(connection, "other", [row("a")])
         with pytest.raises(NotFoundError):
-            await messages.place(connection, "other", ["a"], turn_id="t", round_=0, kind="message")
+            await messages.place_in_turn(connection, "other", ["a"], turn_id="t", round_=0, kind="message")
     with pytest.raises(NotFoundError):
         await accept(database, "m", user="somebody")
     with pytest.raises(NotFoundError):
@@ -127,7 +131,7 @@ async def test_the_limit_is_exact_when_twenty_come_at_once(database: Database, l
     assert sorted(answer.waiting for answer in accepted) == list(range(1, limit + 1))
     assert {(answer.waiting, answer.limit) for answer in refused} == {(limit, limit)}
     assert len(await waiting(database)) == limit
-    await place(database, *[str(found) for found in await waiting(database)])
+    await place(database, *await waiting(database))
     assert (await accept(database, "later", limit=limit)).waiting == 1
 
 
@@ -150,7 +154,7 @@ async def test_placing_keeps_the_order_asked_for_and_is_repeatable(database: Dat
 
 async def test_the_same_client_id_in_two_sessions_is_two_messages(database: Database) -> None:
     async with database.write() as connection:
-        await sessions.create(connection, {"id": "second", "user_id": USER})
+        await sessions.create(connection, NewSession("second", USER))
     assert (await accept(database, "m")).is_new
     assert (await accept(database, "m", session_id="second")).is_new
 
@@ -159,19 +163,19 @@ async def test_any_text_can_be_stored(database: Database) -> None:
     await accept(database, "m", content=LOST, context={"url": "u", "content": LOST})
     await place(database, "m")
     calls = [{"id": "c", "type": "function", "function": {"name": "n", "arguments": LOST}}]
-    await append(database, row("a", tool_calls=calls) | {"content": LOST})
+    await append(database, NewMessage("a", "assistant", LOST, tool_calls=calls))
     user, answer = await stored(database)
     assert (user.content, answer.content) == (KEPT, KEPT)
-    assert (user.context["content"], answer.tool_calls) == (LOST, calls), "JSON keeps it all"
+    assert (user.context, answer.tool_calls) == ({"url": "u", "content": LOST}, calls), "JSON keeps it all"
 
 
 async def test_titles_contexts_and_errors_can_be_anything_too(database: Database) -> None:
     async with database.write() as connection:
-        await sessions.create(connection, {"id": "x", "user_id": USER, "title": LOST, "system_context": LOST})
+        await sessions.create(connection, NewSession("x", USER, title=LOST, system_context=LOST))
         await sessions.rename(connection, SESSION, USER, LOST * 50)
         found = await sessions.get(connection, "x")
         assert (found.title, found.system_context) == (KEPT, KEPT)
-        assert len((await sessions.get(connection, SESSION)).title) == sessions.TITLE_MAX
+        assert (await sessions.get(connection, SESSION)).title == (KEPT * 50)[: sessions.TITLE_MAX]
 
 
 async def test_open_calls_are_those_without_a_result_of_their_turn(database: Database) -> None:
@@ -184,29 +188,49 @@ async def test_open_calls_are_those_without_a_result_of_their_turn(database: Dat
         messages.tool_row("t2", 4, "a", "n-a", "A"),
     )
     async with database.read() as connection:
-        assert await messages.open_tool_calls(connection, SESSION) == [
-            {"id": "a", "name": "n-a", "turn_id": "t1", "round": 1},
-            {"id": "c", "name": "n-c", "turn_id": "t2", "round": 4},
+        assert await conversation.open_tool_calls(connection, SESSION) == [
+            OpenToolCall("a", "n-a", turn_id="t1", round=1),
+            OpenToolCall("c", "n-c", turn_id="t2", round=4),
         ]
-        assert await messages.open_tool_calls(connection, SESSION, last=2) == [
-            {"id": "c", "name": "n-c", "turn_id": "t2", "round": 4}
+        assert await conversation.open_tool_calls(connection, SESSION, last=2) == [
+            OpenToolCall("c", "n-c", turn_id="t2", round=4)
         ]
-        assert await messages.open_tool_calls(connection, "other") == []
+        assert await conversation.open_tool_calls(connection, "other") == []
+        of_turn = await conversation.open_tool_calls_of_turn(connection, "t1")
+        assert of_turn == [OpenToolCall("a", "n-a", turn_id="t1", round=1)]
 
 
 async def test_a_turn_is_started_and_ended_once(database: Database) -> None:
-    turn = TurnRef(session_id=SESSION, turn_id="t1", user_id=USER)
-    values = {"model": "m", "mode": "fast", "tier": "standard", "started_at": utc_now()}
+    turn = NewTurn("t1", SESSION, USER, model="m", mode="fast", tier="standard", started_at=utc_now())
     async with database.write() as connection:
-        await sessions.start_turn(connection, turn, values)
-        await sessions.start_turn(connection, turn, {**values, "model": "other"})
-        await sessions.start_turn(connection, turn.model_copy(update={"turn_id": "t2"}), values)
-        one = await sessions.get_turn(connection, SESSION, "t1")
-        two = await sessions.get_turn(connection, SESSION, "t2")
+        await turns.start(connection, turn)
+        await turns.start(connection, turn._replace(model="other"))
+        await turns.start(connection, turn._replace(turn_id="t2"))
+        one = await turns.get(connection, SESSION, "t1")
+        two = await turns.get(connection, SESSION, "t2")
     assert one is not None
     assert two is not None
-    assert (one.model, one.status, one.error) == ("m", "failed", sessions.ENDED_WITHOUT_WORD)
+    assert (one.model, one.status, one.error) == ("m", "failed", turns.WORKFLOW_LOST)
     assert (two.status, two.ended_at) == ("running", None)
+
+
+@pytest.mark.parametrize("started", [True, False])
+async def test_the_first_end_of_a_turn_stays(database: Database, started: bool) -> None:
+    now = utc_now()
+    turn = NewTurn("t1", SESSION, USER, model="m", mode="fast", tier="standard", started_at=now)
+    progress = Progress(
+        turn_id="t1", session_id=SESSION, status=TurnStatus.FAILED, started_at=now, ended_at=now, error=LOST
+    )
+    async with database.write() as connection:
+        if started:
+            await turns.start(connection, turn)
+        assert await turns.end(connection, turn, progress)
+        assert not await turns.end(connection, turn, progress.model_copy(update={"status": TurnStatus.COMPLETED}))
+        stored = await turns.get(connection, SESSION, "t1")
+    assert stored is not None
+    assert (stored.status, stored.error, stored.ended_at) == (TurnStatus.FAILED, KEPT, now)
+    assert stored.progress is not None
+    assert Progress.model_validate(stored.progress).status is TurnStatus.FAILED
 
 
 def test_ids_follow_from_what_a_row_is() -> None:

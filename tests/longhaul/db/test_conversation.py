@@ -5,70 +5,72 @@ from typing import Any
 
 import pytest
 
-from longhaul.db import messages, pages, sessions
+from longhaul.db import conversation, messages, sessions
 from longhaul.db.database import Database
+from longhaul.db.messages import NewMessage
+from longhaul.db.sessions import NewSession
 from tests.longhaul.db.conftest import SESSION, USER
 
 PERSON = ("user", "assistant")
 
 
-def expected(rows: list[Any], limit: int, before: int | None) -> tuple[list[int], bool]:
+def expected(rows: list[NewMessage], limit: int, before: int | None) -> tuple[list[int], bool]:
     """Section 3: the newest `limit`, back to the owner of the oldest tool row, and on by up to 200 to a person."""
     end = len(rows) if before is None else before
     start = max(0, end - limit)
-    if start < end and rows[start]["role"] == "tool":
-        key = (rows[start]["turn_id"], rows[start]["tool_call_id"])
+    if start < end and rows[start].role == "tool":
+        key = (rows[start].turn_id, rows[start].tool_call_id)
         owners = [
             place
             for place in range(start)
-            if rows[place]["role"] == "assistant"
-            for call in rows[place]["tool_calls"] or ()
-            if (rows[place]["turn_id"], call["id"]) == key
+            if rows[place].role == "assistant"
+            for call in rows[place].tool_calls or ()
+            if (rows[place].turn_id, call["id"]) == key
         ]
         start = max(owners, default=start)
-    if start < end and not any(row["role"] in PERSON for row in rows[start:end]):
-        people = [place for place in range(max(0, start - 200), start) if rows[place]["role"] in PERSON]
+    if start < end and not any(row.role in PERSON for row in rows[start:end]):
+        people = [place for place in range(max(0, start - 200), start) if rows[place].role in PERSON]
         start = max(people, default=max(0, start - 200))
     return list(range(start, end)), start > 0
 
 
-def conversation(rng: random.Random, size: int) -> list[dict[str, Any]]:
+def random_rows(rng: random.Random, size: int) -> list[NewMessage]:
     """Rows with many calls in a round, results far from their calls and out of order, ids that come again."""
-    rows: list[dict[str, Any]] = []
+    rows: list[NewMessage] = []
     turn, waiting = 0, list[tuple[str, str]]()
     while len(rows) < size:
         role = rng.choice(["user", "assistant", "assistant", "tool", "tool", "tool", "reasoning", "system"])
         if role == "user":
             turn += 1
-        row: dict[str, Any] = {"id": f"{len(rows)}", "role": role, "turn_id": f"t{turn}", "tool_calls": None}
-        row["tool_call_id"] = None
+        row = NewMessage(f"{len(rows)}", role, turn_id=f"t{turn}")
         if role == "assistant" and rng.random() < 0.7:
             ids = [f"c{number}" for number in range(rng.randrange(1, 5))]
-            row["tool_calls"] = [{"id": id_, "function": {"name": "n", "arguments": ""}} for id_ in ids]
-            waiting += [(row["turn_id"], id_) for id_ in ids]
+            row = row._replace(tool_calls=[called(id_) for id_ in ids])
+            waiting += [(f"t{turn}", id_) for id_ in ids]
         if role == "tool":
             if not waiting:
                 continue
-            row["turn_id"], row["tool_call_id"] = waiting.pop(rng.randrange(len(waiting)))
+            turn_id, call_id = waiting.pop(rng.randrange(len(waiting)))
+            row = row._replace(turn_id=turn_id, tool_call_id=call_id)
         rows.append(row)
     return rows
 
 
-async def store(database: Database, rows: list[dict[str, Any]]) -> None:
+async def store(database: Database, rows: list[NewMessage]) -> None:
     async with database.write() as connection:
         await messages.append(connection, SESSION, rows)
 
 
 async def page(database: Database, limit: int, before: int | None = None, user: str = USER) -> tuple[list[int], bool]:
     async with database.read() as connection:
-        rows, more = await pages.page(connection, SESSION, user, limit, before)
+        rows, more = await conversation.page(connection, SESSION, user, limit, before)
     return [row.sequence for row in rows], more
 
 
 @pytest.mark.parametrize("seed", range(4))
 async def test_all_pages_of_random_conversations(database: Database, seed: int) -> None:
     rng = random.Random(seed)
-    rows = conversation(rng, 40)
+    rows = random_rows(rng, 40)
     await store(database, rows)
     for limit in (1, 2, 3, 7, 40, 200):
         for before in (None, 0, 1, 2, *rng.sample(range(3, 41), 6)):
@@ -76,7 +78,7 @@ async def test_all_pages_of_random_conversations(database: Database, seed: int) 
 
 
 async def test_paging_back_shows_every_row_once(database: Database) -> None:
-    rows = conversation(random.Random(9), 60)
+    rows = random_rows(random.Random(9), 60)
     await store(database, rows)
     seen: list[int] = []
     before: int | None = None
@@ -89,28 +91,31 @@ async def test_paging_back_shows_every_row_once(database: Database) -> None:
     assert seen == list(range(60))
 
 
-def results(count: int, turn: str = "t") -> list[dict[str, Any]]:
+def called(call_id: str) -> dict[str, Any]:
+    return {"id": call_id, "function": {"name": "n", "arguments": ""}}
+
+
+def results(count: int, turn: str = "t") -> list[NewMessage]:
     """A call of many tools, and all their results."""
-    calls = [{"id": f"c{number}", "function": {"name": "n", "arguments": ""}} for number in range(count)]
-    owner = {"id": "owner", "role": "assistant", "turn_id": turn, "tool_calls": calls}
-    return [owner, *({"id": f"r{n}", "role": "tool", "turn_id": turn, "tool_call_id": f"c{n}"} for n in range(count))]
+    owner = NewMessage("owner", "assistant", turn_id=turn, tool_calls=[called(f"c{n}") for n in range(count)])
+    return [owner, *(NewMessage(f"r{n}", "tool", turn_id=turn, tool_call_id=f"c{n}") for n in range(count))]
 
 
 async def test_the_owner_is_found_however_far_it_is(database: Database) -> None:
-    user = {"id": "u", "role": "user", "turn_id": "t"}
+    user = NewMessage("u", "user", turn_id="t")
     await store(database, [user, *results(260)])
     assert await page(database, 5) == (list(range(1, 262)), True)
 
 
 async def test_a_tool_row_without_an_owner_stays_alone_with_a_person(database: Database) -> None:
-    orphan = {"id": "x", "role": "tool", "turn_id": "t", "tool_call_id": "nobody"}
-    await store(database, [{"id": "u", "role": "user"}, {"id": "s", "role": "system"}, orphan])
+    orphan = NewMessage("x", "tool", turn_id="t", tool_call_id="nobody")
+    await store(database, [NewMessage("u", "user"), NewMessage("s", "system"), orphan])
     assert await page(database, 1) == ([0, 1, 2], False)
 
 
 @pytest.mark.parametrize(("silent", "shown"), [(199, 201), (200, 201), (201, 201), (210, 201)])
 async def test_widening_ends_after_two_hundred_rows(database: Database, silent: int, shown: int) -> None:
-    rows = [{"id": "0", "role": "user"}, *({"id": f"{n}", "role": "reasoning"} for n in range(1, silent + 1))]
+    rows = [NewMessage("0", "user"), *(NewMessage(f"{n}", "reasoning") for n in range(1, silent + 1))]
     await store(database, rows)
     found, more = await page(database, 1)
     assert found == list(range(max(0, silent + 1 - shown), silent + 1))
@@ -118,10 +123,10 @@ async def test_widening_ends_after_two_hundred_rows(database: Database, silent: 
 
 
 async def test_waiting_messages_and_other_peoples_sessions_are_in_no_page(database: Database) -> None:
-    await store(database, [{"id": "a", "role": "user"}, *results(3)])
+    await store(database, [NewMessage("a", "user"), *results(3)])
     async with database.write() as connection:
-        await sessions.create(connection, {"id": "other", "user_id": "somebody"})
-        await messages.append(connection, "other", [{"id": "theirs", "role": "user"}])
+        await sessions.create(connection, NewSession("other", "somebody"))
+        await messages.append(connection, "other", [NewMessage("theirs", "user")])
         await messages.accept(
             connection, session_id=SESSION, user_id=USER, message_id="m", content="x", context=None, limit=0
         )

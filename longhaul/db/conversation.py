@@ -1,0 +1,138 @@
+"""Read a conversation: whole, by turn, by page, and the tool calls in it that have no result."""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from sqlalchemy import Select, bindparam, func, select
+from sqlalchemy.engine import Row
+
+from longhaul.db.database import Connection
+from longhaul.db.messages import IN_CONVERSATION, STORED_MESSAGES, StoredMessage
+from longhaul.db.models import MessageRow, SessionRow
+
+WIDEN_BY = 200
+
+
+class OpenToolCall(NamedTuple):
+    """A tool call that has no result row."""
+
+    id: str
+    name: str
+    turn_id: str
+    round: int
+
+
+OF_ROUND = STORED_MESSAGES.where(
+    MessageRow.turn_id == bindparam("turn"), MessageRow.round == bindparam("in_round")
+).order_by(MessageRow.sequence)
+OF_TURN = STORED_MESSAGES.where(
+    MessageRow.turn_id == bindparam("turn"), MessageRow.sequence > bindparam("after")
+).order_by(MessageRow.sequence)
+FOR_MODEL = STORED_MESSAGES.where(
+    MessageRow.session_id == bindparam("session"),
+    MessageRow.sequence > bindparam("after"),
+    MessageRow.role != "reasoning",
+).order_by(MessageRow.sequence)
+CALLS_AND_RESULTS = (
+    select(MessageRow.role, MessageRow.tool_calls, MessageRow.tool_call_id, MessageRow.turn_id, MessageRow.round)
+    .where(IN_CONVERSATION, MessageRow.role.in_(("assistant", "tool")))
+    .order_by(MessageRow.sequence.desc())
+)
+CALLS_AND_RESULTS_OF_TURN = CALLS_AND_RESULTS.where(MessageRow.turn_id == bindparam("turn"))
+NEWEST_CALLS_AND_RESULTS = CALLS_AND_RESULTS.where(MessageRow.session_id == bindparam("session")).limit(
+    bindparam("last")
+)
+
+
+async def _stored(
+    connection: Connection, statement: Select[Any], values: dict[str, Any] | None = None
+) -> list[StoredMessage]:
+    return [StoredMessage._make(row) for row in await connection.execute(statement, values)]
+
+
+async def for_model(connection: Connection, session_id: str, after: int = -1) -> list[StoredMessage]:
+    """A session's rows behind a sequence, oldest first, reasoning left out: what a model may see."""
+    return await _stored(connection, FOR_MODEL, {"session": session_id, "after": after})
+
+
+async def rows_of_round(connection: Connection, turn_id: str, round_: int) -> list[StoredMessage]:
+    """A round's rows in order."""
+    return await _stored(connection, OF_ROUND, {"turn": turn_id, "in_round": round_})
+
+
+async def rows_of_turn(connection: Connection, turn_id: str, after: int = -1) -> list[StoredMessage]:
+    """A turn's rows behind a sequence, in order."""
+    return await _stored(connection, OF_TURN, {"turn": turn_id, "after": after})
+
+
+async def length(connection: Connection, session_id: str) -> int:
+    """How many rows a conversation has."""
+    rows = select(func.count()).select_from(MessageRow).where(MessageRow.session_id == session_id, IN_CONVERSATION)
+    return await connection.scalar(rows) or 0
+
+
+async def open_tool_calls(connection: Connection, session_id: str, last: int = 400) -> list[OpenToolCall]:
+    """Tool calls among the newest `last` rows of a session that have no result row, oldest first."""
+    return _without_result(await connection.execute(NEWEST_CALLS_AND_RESULTS, {"session": session_id, "last": last}))
+
+
+async def open_tool_calls_of_turn(connection: Connection, turn_id: str) -> list[OpenToolCall]:
+    """Tool calls of a turn that have no result row, oldest first."""
+    return _without_result(await connection.execute(CALLS_AND_RESULTS_OF_TURN, {"turn": turn_id}))
+
+
+def _without_result(newest_first: Iterable[Row[Any]]) -> list[OpenToolCall]:
+    rows = list(newest_first)
+    answered = {(row.turn_id, row.tool_call_id) for row in rows if row.role == "tool"}
+    return [
+        OpenToolCall(call["id"], call["function"]["name"], row.turn_id, row.round)
+        for row in reversed(rows)
+        for call in row.tool_calls or ()
+        if (row.turn_id, call["id"]) not in answered
+    ]
+
+
+async def page(
+    connection: Connection, session_id: str, user_id: str, limit: int, before: int | None
+) -> tuple[list[StoredMessage], bool]:
+    """One page of a user's conversation, and whether older rows exist.
+
+    The page has up to `limit` rows before a sequence, oldest first. It gets more rows so that it never begins with a
+    tool result whose call is missing, and so that it shows a person or an answer if one is among the `WIDEN_BY` rows
+    before it.
+    """
+    statement = _newest_first(session_id, user_id)
+    if before is not None:
+        statement = statement.where(MessageRow.sequence < before)
+    newest = await _stored(connection, statement.limit(limit + 1))
+    rows, more = newest[:limit], len(newest) > limit
+    if more and rows[-1].role == "tool":
+        rows += await _back_to_call(connection, user_id, rows[-1])
+    if more and not any(map(_is_spoken, rows)):
+        statement = _newest_first(session_id, user_id).where(MessageRow.sequence < rows[-1].sequence).limit(WIDEN_BY)
+        older = await _stored(connection, statement)
+        rows += older[: next((index for index, row in enumerate(older) if _is_spoken(row)), len(older)) + 1]
+    rows.reverse()
+    return rows, more and rows[0].sequence > 0
+
+
+def _newest_first(session_id: str, user_id: str) -> Select[Any]:
+    return (
+        STORED_MESSAGES.join(SessionRow, SessionRow.id == MessageRow.session_id)
+        .where(MessageRow.session_id == session_id, SessionRow.user_id == user_id)
+        .order_by(MessageRow.sequence.desc())
+    )
+
+
+def _is_spoken(row: StoredMessage) -> bool:
+    return row.role in ("user", "assistant")
+
+
+async def _back_to_call(connection: Connection, user_id: str, tool: StoredMessage) -> list[StoredMessage]:
+    """The rows before a tool row, back to the one that made its call; none if there is no such row."""
+    earlier = _newest_first(tool.session_id, user_id).where(MessageRow.sequence < tool.sequence)
+    of_turn = earlier.where(MessageRow.turn_id == tool.turn_id, MessageRow.role == "assistant")
+    for row in await _stored(connection, of_turn):
+        if any(call["id"] == tool.tool_call_id for call in row.tool_calls or ()):
+            return await _stored(connection, earlier.where(MessageRow.sequence >= row.sequence))
+    return []

@@ -1,0 +1,71 @@
+"""The ledger: one entry per paid model call, from which all usage is counted."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from sqlalchemy import bindparam, func, insert, select
+
+from longhaul.contracts import Usage
+from longhaul.db.database import Connection
+from longhaul.db.models import LedgerRow
+
+
+class LedgerEntry(NamedTuple):
+    """A paid model call. `path` is `Scope.path` of its session; `kind`: what the call was made for."""
+
+    id: str
+    user_id: str
+    session_id: str
+    path: str
+    turn_id: str
+    round: int
+    model: str
+    usage: Usage
+    kind: str = "turn"
+
+
+BOOKED = select(LedgerRow.id).where(LedgerRow.id == bindparam("entry"))
+INSERT = insert(LedgerRow)
+# A range, not LIKE, for the index. The column sorts by bytes, and all else in a path sorts behind its `/`s.
+COST_OF_SUBTREE = select(func.count(), func.sum(LedgerRow.cost_microdollars)).where(
+    LedgerRow.path >= bindparam("first"), LedgerRow.path < bindparam("behind")
+)
+
+
+async def book(connection: Connection, entry: LedgerEntry) -> None:
+    """Enter one model call, once."""
+    if await connection.scalar(BOOKED, {"entry": entry.id}):
+        return
+    values = entry._asdict()
+    usage: Usage = values.pop("usage")
+    await connection.execute(INSERT, {**values, **usage.model_dump(exclude={"calls"})})
+
+
+async def usage_of_each(connection: Connection, session_ids: Sequence[str]) -> dict[str, Usage]:
+    """What each of these sessions has used itself; sessions without a model call are left out."""
+    rows = await connection.execute(
+        select(
+            LedgerRow.session_id,
+            func.count().label("calls"),
+            func.sum(LedgerRow.prompt_tokens).label("prompt_tokens"),
+            func.sum(LedgerRow.completion_tokens).label("completion_tokens"),
+            func.sum(LedgerRow.reasoning_tokens).label("reasoning_tokens"),
+            func.sum(LedgerRow.cached_tokens).label("cached_tokens"),
+            func.sum(LedgerRow.cost_microdollars).label("cost_microdollars"),
+        )
+        .where(LedgerRow.session_id.in_(session_ids))
+        .group_by(LedgerRow.session_id)
+    )
+    return {
+        row.session_id: Usage.model_validate({name: row._mapping[name] for name in Usage.model_fields}) for row in rows
+    }
+
+
+async def cost_of_subtree(connection: Connection, path: str) -> int | None:
+    """Microdollars that a session and all sub-sessions below it have used; `path` is `Scope.path` of the session.
+
+    None: models were called, and the cost of none of these calls is known.
+    """
+    rows = await connection.execute(COST_OF_SUBTREE, {"first": path, "behind": path + "\x7f"})
+    calls, cost = rows.one()
+    return None if calls and cost is None else int(cost or 0)

@@ -1,0 +1,186 @@
+"""Turn rows: how turns began and ended."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import bindparam, exists, func, insert, or_, select, update
+
+from longhaul.contracts import Progress, Scope, TurnStatus
+from longhaul.db.database import Connection
+from longhaul.db.messages import replace_unstorable
+from longhaul.db.models import MessageRow, SessionRow, TurnRow, columns_of
+
+UNFINISHED = (TurnStatus.RUNNING, TurnStatus.WAITING_FOR_APPROVAL)
+WORKFLOW_LOST = "The turn ended without a result: its workflow was terminated or could not continue."
+
+
+class TurnRecord(NamedTuple):
+    """A turn. `progress` is the final progress of its workflow as JSON; None while the turn is unfinished."""
+
+    turn_id: str
+    session_id: str
+    user_id: str
+    status: TurnStatus
+    model: str
+    mode: str
+    tier: str
+    trigger_message_id: str | None
+    error: str | None
+    progress: dict[str, Any] | None
+    started_at: datetime
+    ended_at: datetime | None
+    duration_ms: int | None
+
+
+class NewTurn(NamedTuple):
+    """A turn that starts."""
+
+    turn_id: str
+    session_id: str
+    user_id: str
+    model: str
+    mode: str
+    tier: str
+    started_at: datetime
+    trigger_message_id: str | None = None
+
+
+class TurnPosition(NamedTuple):
+    """A turn's status and the newest round in which the model has answered; 0: none yet."""
+
+    status: TurnStatus
+    round: int
+
+
+class TurnPeriod(NamedTuple):
+    """When a turn ran; `ended_at` is None while it runs."""
+
+    started_at: datetime
+    ended_at: datetime | None
+
+
+TURNS = select(*columns_of(TurnRow, TurnRecord))
+BY_ID = TURNS.where(TurnRow.session_id == bindparam("session"), TurnRow.turn_id == bindparam("turn"))
+OF_SESSION = (
+    TURNS.where(TurnRow.session_id == bindparam("session"))
+    .order_by(TurnRow.started_at.desc(), TurnRow.turn_id)
+    .limit(bindparam("most"))
+)
+STATUS = select(TurnRow.status).where(TurnRow.turn_id == bindparam("turn"))
+POSITION = select(
+    TurnRow.status,
+    select(func.coalesce(func.max(MessageRow.round), 0))
+    .where(MessageRow.turn_id == bindparam("turn"), MessageRow.role == "assistant")
+    .scalar_subquery(),
+).where(TurnRow.session_id == bindparam("session"), TurnRow.turn_id == bindparam("turn"))
+IS_BUSY = select(
+    or_(
+        exists().where(TurnRow.session_id == bindparam("session"), TurnRow.status.in_(UNFINISHED)),
+        exists().where(MessageRow.session_id == bindparam("session"), MessageRow.sequence.is_(None)),
+    )
+)
+FAIL_EARLIER = (
+    update(TurnRow)
+    .where(
+        TurnRow.session_id == bindparam("session"),
+        TurnRow.turn_id != bindparam("turn"),
+        TurnRow.status.in_(UNFINISHED),
+    )
+    .values(status=TurnStatus.FAILED, error=WORKFLOW_LOST, ended_at=bindparam("now"))
+)
+INSERT = insert(TurnRow)
+END = (
+    update(TurnRow)
+    .where(TurnRow.turn_id == bindparam("turn"), TurnRow.status.in_(UNFINISHED))
+    .values(
+        status=bindparam("final_status"),
+        error=bindparam("final_error"),
+        progress=bindparam("final_progress"),
+        ended_at=bindparam("at"),
+        duration_ms=bindparam("took_ms"),
+    )
+)
+
+
+async def start(connection: Connection, turn: NewTurn) -> None:
+    """Store a turn's row unless it is stored, and fail earlier turns of its session that never stored their end."""
+    await connection.execute(FAIL_EARLIER, {"session": turn.session_id, "turn": turn.turn_id, "now": turn.started_at})
+    if await connection.scalar(STATUS, {"turn": turn.turn_id}):
+        return
+    await connection.execute(INSERT, {**turn._asdict(), "status": TurnStatus.RUNNING})
+
+
+async def end(connection: Connection, turn: NewTurn, progress: Progress) -> bool:
+    """Store how a turn ended, also when its start was never stored; False when its end is stored already."""
+    values = {
+        "turn": turn.turn_id,
+        "final_status": progress.status,
+        "final_error": replace_unstorable(progress.error) if progress.error is not None else None,
+        "final_progress": progress.model_dump(mode="json"),
+        "at": progress.ended_at,
+        "took_ms": progress.duration_ms,
+    }
+    ended = await connection.execute(END, values)
+    if not ended.rowcount and await connection.scalar(STATUS, {"turn": turn.turn_id}) is None:
+        await connection.execute(INSERT, {**turn._asdict(), "status": TurnStatus.RUNNING})
+        ended = await connection.execute(END, values)
+    return bool(ended.rowcount)
+
+
+async def get(connection: Connection, session_id: str, turn_id: str) -> TurnRecord | None:
+    """A turn's row, or None."""
+    row = (await connection.execute(BY_ID, {"session": session_id, "turn": turn_id})).first()
+    return TurnRecord._make(row) if row is not None else None
+
+
+async def position(connection: Connection, session_id: str, turn_id: str) -> TurnPosition | None:
+    """How far a turn has got by its rows; None while it has no row."""
+    row = (await connection.execute(POSITION, {"session": session_id, "turn": turn_id})).first()
+    return TurnPosition._make(row) if row is not None else None
+
+
+async def is_busy(connection: Connection, session_id: str) -> bool:
+    """Whether a session has a turn that runs, or messages that wait for one."""
+    return bool(await connection.scalar(IS_BUSY, {"session": session_id}))
+
+
+async def list_of_session(connection: Connection, session_id: str, limit: int = 50) -> list[TurnRecord]:
+    """A session's turns, newest first."""
+    rows = await connection.execute(OF_SESSION, {"session": session_id, "most": limit})
+    return [TurnRecord._make(row) for row in rows]
+
+
+async def newest(connection: Connection, session_id: str) -> TurnRecord | None:
+    """A session's newest turn, or None."""
+    return next(iter(await list_of_session(connection, session_id, limit=1)), None)
+
+
+async def newest_of_each(connection: Connection, session_ids: Sequence[str]) -> dict[str, TurnRecord]:
+    """The newest turn of each of these sessions that has had one."""
+    ranked = (
+        select(
+            TurnRow.turn_id,
+            func.row_number()
+            .over(partition_by=TurnRow.session_id, order_by=(TurnRow.started_at.desc(), TurnRow.turn_id))
+            .label("rank"),
+        )
+        .where(TurnRow.session_id.in_(session_ids))
+        .subquery()
+    )
+    rows = await connection.execute(TURNS.join(ranked, ranked.c.turn_id == TurnRow.turn_id).where(ranked.c.rank == 1))
+    return {row.session_id: TurnRecord._make(row) for row in rows}
+
+
+async def periods_of_subtree(connection: Connection, root_session_id: str, session_id: str) -> list[TurnPeriod]:
+    """When the turns of a session and of all sub-sessions below it ran."""
+    rows = await connection.execute(
+        select(SessionRow.id, SessionRow.scope, TurnRow.started_at, TurnRow.ended_at)
+        .join(TurnRow, TurnRow.session_id == SessionRow.id)
+        .where(or_(SessionRow.id == session_id, SessionRow.root_session_id == root_session_id))
+    )
+    return [
+        TurnPeriod(row.started_at, row.ended_at)
+        for row in rows
+        if row.id == session_id or session_id in Scope.model_validate(row.scope or {}).ancestors
+    ]
