@@ -149,15 +149,3 @@ async def check_rows(
         problems += [f"{session}: message {odd} was not accepted and is here" for odd in here - set(ids)]
     assert not problems, f"{len(problems)} problems:\n" + "\n".join(problems[:30])
     return found
-
-
-__all__ = [
-    "Stored",
-    "answer_problems",
-    "check_rows",
-    "ledger_problems",
-    "sequence_problems",
-    "stored",
-    "tool_problems",
-    "turn_problems",
-]

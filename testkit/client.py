@@ -9,7 +9,7 @@ from uuid import uuid4
 import httpx2
 
 from testkit.streamlog import DONE, StreamEvent, StreamLog
-from testkit.wait import until
+from testkit.wait import LIMIT_S, until
 
 FINAL = ("completed", "failed", "cancelled")
 
@@ -28,7 +28,7 @@ class LiveStream:
         self.log = log
         self._task = task
 
-    async def until_seen(self, kind: str, count: int = 1, limit: float = 15.0) -> None:
+    async def until_seen(self, kind: str, count: int = 1, limit: float = LIMIT_S) -> None:
         """Wait until `count` parts of a type have come."""
 
         def seen() -> bool:
@@ -38,7 +38,7 @@ class LiveStream:
 
         await until(seen, limit=limit, what=f"{count} {kind} on the stream (came: {self.log.types[-10:]})", every=0.005)
 
-    async def done(self, limit: float = 30.0) -> StreamLog:
+    async def done(self, limit: float = LIMIT_S) -> StreamLog:
         """Wait for its end."""
         try:
             await asyncio.wait_for(asyncio.shield(self._task), limit)
@@ -102,7 +102,7 @@ class ApiClient:
         body = {"message": text, "message_id": message_id or str(uuid4()), **fields}
         log = StreamLog()
         task = asyncio.create_task(self._read(log, "POST", f"/v1/sessions/{session}/stream", None, json=body))
-        await until(lambda: log.status or task.done(), limit=15, what="POST …/stream answers", every=0.005)
+        await until(lambda: log.status or task.done(), what="POST …/stream answers", every=0.005)
         if task.done():
             task.result()
         return LiveStream(log, task)
@@ -141,7 +141,7 @@ class ApiClient:
         params = {"wait": str(wait)} if wait else {}
         return await self._good("GET", f"/sessions/{session}/turns/{turn_id}", params=params)
 
-    async def wait_for_turn(self, session: str, turn_id: str, limit: float = 20.0) -> dict[str, Any]:
+    async def wait_for_turn(self, session: str, turn_id: str, limit: float = LIMIT_S) -> dict[str, Any]:
         """Poll until a turn has ended; its last progress."""
 
         async def ended() -> dict[str, Any] | None:
@@ -150,7 +150,7 @@ class ApiClient:
 
         return await until(ended, limit=limit, what=f"turn {turn_id} of session {session} ends", every=0.1)
 
-    async def until_idle(self, session: str, limit: float = 20.0) -> None:
+    async def until_idle(self, session: str, limit: float = LIMIT_S) -> None:
         """Wait until the session's turn has not only ended, but its workflow too."""
 
         async def idle() -> bool:
@@ -204,6 +204,3 @@ def _note(log: StreamLog, block: bytes) -> bool:
     text = "\n".join(data)
     log.events.append(StreamEvent(id_, None if text == DONE else json.loads(text), time.monotonic()))
     return True
-
-
-__all__ = ["FINAL", "Answer", "ApiClient", "LiveStream"]

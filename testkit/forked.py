@@ -77,6 +77,3 @@ def _run(module: str, log: Path, env: Mapping[str, str], cwd: Path, arguments: S
     with contextlib.suppress(OSError):  # not on every system
         Path("/proc/self/comm").write_text(module[:15])
     sys.exit(importlib.import_module(module).main())
-
-
-__all__ = ["Forked"]

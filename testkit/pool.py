@@ -79,14 +79,10 @@ class Pool:
         return await stack.enter_async_context(running(product, workers, apis))
 
     async def product(self, backend: Backend) -> Product:
-        """The shared product on a database, whole again if a test left it broken."""
+        """The shared product on a database."""
         if backend not in self._products:
             self._products[backend] = await self.make(self._stack, backend)
-        product = self._products[backend]
-        await product.revive()
-        for process in product.processes:
-            process.mark()
-        return product
+        return self._products[backend]
 
     async def close(self) -> None:
         """Stop everything.
@@ -95,6 +91,3 @@ class Pool:
             AssertionError: a process of a shared product did not end cleanly.
         """
         await self._stack.aclose()
-
-
-__all__ = ["MakeProduct", "Pool"]

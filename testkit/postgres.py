@@ -92,6 +92,3 @@ class PostgresServer(Server):
     def remove(self) -> None:
         """Delete its data."""
         shutil.rmtree(self.data.parent, ignore_errors=True)
-
-
-__all__ = ["PostgresServer"]

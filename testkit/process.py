@@ -1,4 +1,4 @@
-"""A process that a test starts: in a group of its own, logged to a file, gone when the tests are."""
+"""A process that a test starts: in a group of its own, logged to a file, killed when the tests end."""
 
 import atexit
 import contextlib
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from testkit import guard
 from testkit.forked import Forked
-from testkit.wait import until
+from testkit.wait import LIMIT_S, until
 
 _started: set["Process"] = set()
 
@@ -86,7 +86,7 @@ class Process:
             self._popen.wait(10)
             _started.discard(self)
 
-    async def terminate(self, limit: float = 20.0, number: signal.Signals = signal.SIGTERM) -> int:
+    async def terminate(self, limit: float = LIMIT_S, number: signal.Signals = signal.SIGTERM) -> int:
         """Ask it to end and wait; its exit code.
 
         Raises:
@@ -130,11 +130,9 @@ class ModuleProcess(Process):
 
 
 def kill_all() -> None:
-    """Kill whatever a test has left behind."""
+    """Kill every process that a test has left running."""
     for process in list(_started):
         process.kill()
 
 
 atexit.register(kill_all)
-
-__all__ = ["ModuleProcess", "Process", "kill_all"]

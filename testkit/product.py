@@ -21,7 +21,7 @@ from testkit.client import ApiClient
 from testkit.postgres import PostgresServer
 from testkit.process import ModuleProcess, Process
 from testkit.servers import HOST, ROOT, ModelServer, RedisServer, Server, TemporalServer, free_port
-from testkit.wait import until
+from testkit.wait import LIMIT_S, until
 
 Backend = Literal["sqlite", "postgresql"]
 BACKENDS: tuple[Backend, ...] = ("sqlite", "postgresql")
@@ -133,7 +133,7 @@ class Product:
             await self.until_ready(api)
         return api
 
-    async def until_ready(self, process: Process, limit: float = 40.0) -> None:
+    async def until_ready(self, process: Process, limit: float = LIMIT_S) -> None:
         """Wait until a worker polls or an API answers."""
 
         async def good() -> bool:
@@ -145,8 +145,18 @@ class Product:
 
         await until(good, limit=limit, what=f"{process.name} is ready")
 
+    async def mend(self) -> None:
+        """Start again what has died, wake up its own servers that hang, and begin the logs of a failing test."""
+        for server in self.own:
+            server.resume()
+            if not server.running:
+                await server.start()
+        await self.revive()
+        for process in self.processes:
+            process.mark()
+
     async def revive(self) -> None:
-        """Start again whatever has died."""
+        """Start again the workers and APIs that have died."""
         for process in (*self.workers, *self.apis):
             if not process.running:
                 await self.start_again(process)
@@ -161,7 +171,7 @@ class Product:
     def _process(self, name: str, module: str, environment: Mapping[str, str]) -> Process:
         return ModuleProcess(name, module, self.folder / f"{name}.log", environment, self.folder)
 
-    async def command(self, *arguments: str, limit: float = 60.0) -> tuple[int, str]:
+    async def command(self, *arguments: str, limit: float = LIMIT_S) -> tuple[int, str]:
         """Run `longhaul ARGUMENTS` against it, and wait; the exit code, and what it said."""
         name = f"longhaul-{next(self._numbers)}"
         log = self.folder / f"{name}.log"
@@ -178,7 +188,7 @@ class Product:
         self._killed.add(process)
         process.kill()
 
-    async def terminate(self, process: Process, limit: float = 20.0) -> int:
+    async def terminate(self, process: Process, limit: float = LIMIT_S) -> int:
         """SIGTERM, and wait; the exit code, which must be clean."""
         code = await process.terminate(limit)
         assert not self._dirty(process), f"{process.name} ended with {code}:\n{process.tail(30)}"
@@ -255,6 +265,3 @@ async def running(product: Product, workers: int = 1, apis: int = 1) -> AsyncIte
         yield product
     finally:
         await product.close()
-
-
-__all__ = ["BACKENDS", "SETTINGS", "Backend", "Product", "Servers", "running"]

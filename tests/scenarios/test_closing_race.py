@@ -1,0 +1,55 @@
+"""The moment between a turn's last word and the end of its workflow: a message that comes then starts the next turn."""
+
+from uuid import uuid4
+
+import pytest
+
+from testkit.chaos.race import race
+from testkit.checks import check_rows
+from testkit.grammar import check_stream
+from testkit.product import Product
+
+# On the database that most begin with; PostgreSQL takes the same code through fewer, for the sake of the minutes.
+MESSAGES = {"sqlite": 300, "postgresql": 120}
+TURNS = 15
+#: The turn's row is final and its stream sealed some milliseconds before its run ends: aim there.
+
+
+async def test_the_next_message_right_behind_the_stream_is_streamed(product: Product) -> None:
+    """Whoever has seen `finish` and writes again gets a stream, not word that something runs."""
+    session = await product.api.create_session()
+    seen = []
+    for number in range(TURNS):
+        log = await product.api.stream(session, f"{number}+100")
+        assert log.status == 200, f"message {number}: {log.status} {log.body}"
+        assert str(number + 100) in check_stream(log).text()
+        seen.append(log.turn_id)
+    found = await check_rows(product.database, sessions=[session])
+    assert [turn.turn_id for turn in found.turns[session]] == seen
+
+
+async def test_the_turn_that_is_named_is_the_one_that_answers(product: Product) -> None:
+    """Messages at the end of turns: the turn that a program is told to poll must be the one that took its message."""
+    session = await product.api.create_session()
+    named: dict[str, str] = {}
+    for number in range(TURNS):
+        log = await product.api.open(session, f"{number}+100")
+        await log.until_seen("finish-step", 2 if log.log.status == 200 else 0)
+        message_id = str(uuid4())
+        named[message_id] = await product.api.start(session, "and then", message_id)
+        await log.done()
+        await product.api.until_idle(session)
+    found = await check_rows(product.database, sessions=[session])
+    took = {row.client_message_id: row.turn_id for row in found.of(session, "user")}
+    assert {message: took[message] for message in named} == named
+
+
+@pytest.mark.timeout(240)
+async def test_hundreds_at_the_end_of_turns(product: Product) -> None:
+    """Five thousand of them: `make chaos ARGS="--race 5000"`."""
+    messages = MESSAGES[product.backend]
+    run, found = await race(product, messages=messages, sessions=6, seed=5)
+    assert sum(len(ids) for ids in run.sent.values()) >= messages
+    assert run.how["queued"] > 10, "nobody joined a turn, so the race was never run"
+    assert run.how["started"] > 10, "nobody came too late, so the race was never run"
+    assert all(turn.status == "completed" for turns in found.turns.values() for turn in turns)

@@ -1,0 +1,110 @@
+"""The show: a tree of depth 3 with 2 × 2 × 2 leaves, right in rows, tree, progress and stream, whatever is killed."""
+
+from typing import Any
+
+from testkit.checks import check_rows
+from testkit.grammar import check_stream
+from testkit.pool import MakeProduct
+from testkit.product import Backend, Product
+from testkit.streamlog import StreamLog
+from testkit.wait import until
+from tests.scenarios.sub_sessions import RUN, Node, nothing_runs, results, tree, walk
+
+LEAVES = ("11+31", "12+31", "13+31", "14+31", "15+31", "16+31", "17+31", "18+31")
+SUMS = ("42", "43", "44", "45", "46", "47", "48", "49")
+
+
+def asked(pace: str = "") -> str:
+    """The message that makes the tree."""
+    items = [f"({leaf}{pace})" for leaf in LEAVES]
+    while len(items) > 1:
+        items = [f"(delegate: {one}; {two})" for one, two in zip(items[::2], items[1::2], strict=True)]
+    return items[0][1:-1]
+
+
+async def check_tree(product: Product, session: str, log: StreamLog) -> list[Node]:
+    """Every row, cost and status of a finished tree, in the tree, in progress and on the stream."""
+    top = await tree(product, session)
+    nodes = list(walk(top))
+    ids = [node["session_id"] for node in nodes]
+    assert [node["depth"] for node in nodes] == [0, *[1, 2, 3, 3, 2, 3, 3] * 2]
+    assert {node["status"] for node in nodes} == {"completed"}
+    found = await check_rows(product.database, sessions=ids)
+    for node in nodes:
+        costs = [row.cost_microdollars for row in found.ledger if row.session_id == node["session_id"]]
+        assert node["usage"]["cost_microdollars"] == sum(costs) > 0
+        assert (node["progress"]["round"], node["progress"]["tools_done"]) == (2, len(node["children"]) or 1)
+        progress = await product.api.progress(node["session_id"], node["turn_id"])
+        listed = {one["sub_session_id"]: one["status"] for one in progress["sub_sessions"]}
+        assert listed == {child["session_id"]: "completed" for child in node["children"]}
+        answers = [one.json for one in await results(product, node["session_id"], RUN)]
+        assert {one["sub_session_id"] for one in answers} == set(listed)
+        assert {one["status"] for one in answers} <= {"completed"}
+    assert top["total_usage"]["cost_microdollars"] == sum(row.cost_microdollars for row in found.ledger)
+    leaves = [node for node in nodes if node["depth"] == 3]
+    said = {found.of(leaf["session_id"], "assistant")[-1].content.split(".")[0] for leaf in leaves}
+    assert said == {f"{leaf} = {answer}" for leaf, answer in zip(LEAVES, SUMS, strict=True)}
+    assert log.text() == "".join(row.content for row in found.of(session, "assistant"))
+    assert all(f"= {answer}." in log.text() for answer in SUMS)
+    check_news(log, [child["session_id"] for child in top["children"]])
+    return nodes
+
+
+def check_news(log: StreamLog, children: list[str]) -> None:
+    """What the parent's stream told of its own children: each started, worked, ended."""
+    news: dict[str, list[dict[str, Any]]] = {child: [] for child in children}
+    for part in log.parts("data-sub-session"):
+        news[part["data"]["sub_session_id"]].append(part["data"])
+    for told in news.values():
+        events = [one["event"] for one in told]
+        assert events[0] == "started"
+        assert "progress" in events
+        assert events[-1] == "ended"
+        assert told[0]["task"].startswith("delegate: (delegate: ")
+        assert RUN in [one.get("tool") for one in told]
+        assert {one["status"] for one in told if one["event"] == "ended"} == {"completed"}
+
+
+async def test_it_finishes(product: Product) -> None:
+    session = await product.api.create_session(title="Tree")
+    live = await product.api.open(session, asked())
+    log = check_stream(await live.done())
+    nodes = await check_tree(product, session, log)
+    for node in nodes:
+        assert await product.servers.model.asked(node["turn_id"]) == {1: 1, 2: 1}
+
+
+async def test_it_finishes_while_workers_are_killed(make_product: MakeProduct, backend: Backend) -> None:
+    product = await make_product(backend, workers=2)
+    session = await product.api.create_session(title="Tree")
+    live = await product.api.open(session, asked(" [delay=60]"))
+    for depth, worker in ((1, 0), (3, 1)):
+        await reached(product, session, depth)
+        product.kill(product.workers[worker])
+        await product.revive()
+    log = check_stream(await live.done())
+    await check_tree(product, session, log)
+
+
+async def reached(product: Product, session: str, depth: int) -> None:
+    """Wait until the tree has grown to a depth, and something there runs."""
+
+    async def deep() -> bool:
+        nodes = walk(await tree(product, session))
+        return any(node["depth"] == depth and node["status"] == "running" for node in nodes)
+
+    await until(deep, what=f"something runs at depth {depth}")
+
+
+async def test_stopped_it_leaves_nothing_running(product: Product) -> None:
+    session = await product.api.create_session(title="Tree")
+    live = await product.api.open(session, asked(" [delay=60]").replace("+31", "+31 and wait 60 s"))
+    await reached(product, session, 3)
+    status, body = await product.api.cancel(session)
+    assert (status, body["status"]) == (200, "cancelled")
+    check_stream(await live.done())
+    nodes = list(walk(await tree(product, session)))
+    ids = [node["session_id"] for node in nodes]
+    await nothing_runs(product, ids)
+    assert {node["status"] for node in nodes} == {"cancelled"}
+    await check_rows(product.database, sessions=ids, answered=False)

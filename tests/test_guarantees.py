@@ -1,0 +1,35 @@
+"""`docs/guarantees.md` names a test for each promise, and those tests exist."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+PAGE = (TESTS.parent / "docs/guarantees.md").read_text(encoding="utf-8")
+PROMISES = re.findall(r"^\| (?!promise |--)(.+?) \| (.+) \|$", PAGE, flags=re.MULTILINE)
+NAMES = sorted(set(re.findall(r"`([\w/]*test_\w+\.py(?:::\w+)?)`", PAGE)))
+
+
+def test_the_page_has_promises() -> None:
+    """Else the tests below would check nothing."""
+    assert len(PROMISES) > 30
+    assert len(NAMES) > 20
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_named_test_exists(name: str) -> None:
+    file, _, function = name.partition("::")
+    module = ast.parse((TESTS / file).read_text(encoding="utf-8"))
+    names = {node.name for node in module.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    assert function in names if function else any(one.startswith("test_") for one in names)
+
+
+@pytest.mark.parametrize(("promise", "attacked_by"), PROMISES)
+def test_a_promise_is_attacked(promise: str, attacked_by: str) -> None:
+    """By tests, and by nothing that only looks like one."""
+    if promise.startswith("Every stream keeps the AI SDK's grammar"):
+        assert "`check_stream`" in attacked_by
+        return
+    assert all(re.fullmatch(r"`[\w/]*test_\w+\.py(::\w+)?`", one) for one in attacked_by.split(", "))
