@@ -1,28 +1,24 @@
 """`python -m offline_model --port N`: run the offline model by itself."""
 
-from __future__ import annotations
-
 import argparse
 
 import uvicorn
 
-from offline_model.app import create_app
-from offline_model.options import OfflineOptions
+from offline_model.app import DEFAULT_PACE, OfflineApp
+from offline_model.script import Pace
 
 
 def main() -> None:
     """Serve until SIGTERM or SIGINT; streams that still run then are cut after a second."""
-    defaults = OfflineOptions()
     parser = argparse.ArgumentParser(prog="python -m offline_model", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--ttft-ms", type=float, default=defaults.ttft_ms, help="time to the first token")
-    parser.add_argument("--token-delay-ms", type=float, default=defaults.token_delay_ms)
+    parser.add_argument("--ttft-ms", type=float, default=DEFAULT_PACE.ttft, help="time to the first token")
+    parser.add_argument("--token-delay-ms", type=float, default=DEFAULT_PACE.delay, help="time between tokens")
     args = parser.parse_args()
-    app = create_app(OfflineOptions(ttft_ms=args.ttft_ms, token_delay_ms=args.token_delay_ms))
     print(f"offline model on http://{args.host}:{args.port}/v1", flush=True)
     uvicorn.run(
-        app,
+        OfflineApp(Pace(ttft=args.ttft_ms, delay=args.token_delay_ms)),
         host=args.host,
         port=args.port,
         access_log=False,

@@ -1,47 +1,69 @@
-"""The routes. Plain ASGI: fifty streams at once share two cores with everything they are there to measure."""
+"""The routes. Plain ASGI: fifty streams at once share two cores with everything that they are there to measure."""
 
-from __future__ import annotations
-
-from typing import Any
+import asyncio
+import time
+from dataclasses import replace
 
 import orjson
+from pydantic import ValidationError
 from starlette.types import Receive, Scope, Send
 
-from offline_model.completions import ChatEndpoint
-from offline_model.faults import FaultBook, FaultSyntaxError, InstalledFault, parse_fault
-from offline_model.http import read_body, respond
-from offline_model.options import OfflineOptions
-from offline_model.stats import Stats
-from offline_model.wire import MODELS, error_body
+from offline_model.answer import decide
+from offline_model.conversation import read_conversation
+from offline_model.faults import FaultBook, InstalledFault, broken
+from offline_model.request import ChatRequest
+from offline_model.response import Response, error_body, respond
+from offline_model.script import Pace
+from offline_model.stats import CallRecord, Stats
 
+#: Pleasant to watch; tests and benchmarks set their own.
+DEFAULT_PACE = Pace(ttft=200, delay=15)
+MODELS = ("offline-standard", "offline-advanced", "offline-small")
 CALL_HEADER = b"x-longhaul-call"
 
 
 class OfflineApp:
-    """The ASGI application; `stats` and `faults` are open to tests that run it in their own process."""
+    """The ASGI application of one server, with its own counters and faults. It needs no lifespan events."""
 
-    def __init__(self, options: OfflineOptions) -> None:
-        self.stats = Stats()
-        self.faults = FaultBook()
-        self._chat = ChatEndpoint(options, self.stats, self.faults)
+    def __init__(self, pace: Pace = DEFAULT_PACE) -> None:
+        self._pace = pace
+        self._stats = Stats()
+        self._faults = FaultBook()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await _lifespan(receive, send)
-            return
-        if scope["type"] != "http":
-            return
-        path = str(scope["path"]).rstrip("/")
+        path, method = str(scope["path"]).rstrip("/"), scope["method"]
         try:
-            body = await read_body(receive)
-            if path == "/v1/chat/completions" and scope["method"] == "POST":
+            body = await _body(receive)
+            if (method, path) == ("POST", "/v1/chat/completions"):
                 key = next((v.decode("latin-1") for n, v in scope["headers"] if n == CALL_HEADER), "")
-                await self._chat.handle(body, key, receive, send)
-                return
-            status, answer = self._small_route(scope["method"], path, body)
-            await respond(send, status, answer)
+                await self._chat(body, key, receive, send)
+            else:
+                await respond(send, *self._small_route(method, path, body))
         except ConnectionResetError:
             return
+
+    async def _chat(self, raw: bytes, key: str, receive: Receive, send: Send) -> None:
+        """Answer one request; a client that goes away ends the work at once."""
+        begun = time.perf_counter()
+        try:
+            request = ChatRequest.read(raw, key)
+        except ValidationError as error:
+            await respond(send, 400, _refusal(error))
+            return
+        record = CallRecord(key, request.model)
+        self._stats.begin(record)
+        try:
+            conversation = read_conversation(request.messages)
+            answer = decide(request, conversation)
+            answer = replace(answer, pace=answer.pace.over(self._pace))
+            fault = self._faults.take(conversation.newest_text, key or request.digest, answer)
+            if fault:
+                record.fault = fault.fault
+                answer = broken(answer, fault.kind)
+            response = Response(request, answer, fault, begun, record, receive, send)
+            await _until_done_or_gone(asyncio.create_task(response.play()), receive)
+        finally:
+            self._stats.end(record)
 
     def _small_route(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
         match method, path:
@@ -51,44 +73,49 @@ class OfflineApp:
                 models = [{"id": m, "object": "model", "created": 0, "owned_by": "longhaul"} for m in MODELS]
                 return 200, orjson.dumps({"object": "list", "data": models})
             case "GET", "/stats":
-                return 200, orjson.dumps(self.stats.as_json())
+                return 200, orjson.dumps(self._stats.as_json())
             case "POST", "/stats/reset":
-                self.stats.reset()
+                self._stats.reset()
                 return 200, b"{}"
-            case "GET", "/faults":
-                return 200, self._faults_body()
             case "POST", "/faults":
-                return self._install_fault(body)
+                try:
+                    self._faults.installed.append(InstalledFault.model_validate_json(body))
+                except ValidationError as error:
+                    return 400, _refusal(error)
+                return 200, b"{}"
             case "DELETE", "/faults":
-                self.faults.clear()
+                self._faults.clear()
                 return 200, b"{}"
         return 404, error_body(f"Unknown request URL: {method} {path}.", "invalid_request_error", code="unknown_url")
 
-    def _install_fault(self, body: bytes) -> tuple[int, bytes]:
-        try:
-            wanted: Any = orjson.loads(body)
-            fault = parse_fault(str(wanted["fault"]))
-            installed = InstalledFault(str(wanted.get("match", "")), int(wanted.get("times", 1)), fault)
-        except (FaultSyntaxError, orjson.JSONDecodeError) as error:
-            return 400, error_body(str(error), "invalid_request_error", "fault")
-        except (KeyError, TypeError, ValueError, AttributeError):
-            return 400, error_body("Send {match, times, fault}.", "invalid_request_error", "fault")
-        if installed.times > 0:
-            self.faults.installed.append(installed)
-        return 200, self._faults_body()
 
-    def _faults_body(self) -> bytes:
-        return orjson.dumps({"faults": [one.as_json() for one in self.faults.installed]})
+def _refusal(error: ValidationError) -> bytes:
+    first = error.errors()[0]
+    return error_body(first["msg"], "invalid_request_error", ".".join(map(str, first["loc"])) or None)
 
 
-async def _lifespan(receive: Receive, send: Send) -> None:
+async def _body(receive: Receive) -> bytes:
+    parts = []
     while True:
-        kind = (await receive())["type"]
-        await send({"type": f"{kind}.complete"})
-        if kind == "lifespan.shutdown":
-            return
+        message = await receive()
+        if message["type"] != "http.request":
+            raise ConnectionResetError("the client went away")
+        parts.append(message.get("body", b""))
+        if not message.get("more_body"):
+            return b"".join(parts)
 
 
-def create_app(options: OfflineOptions | None = None) -> OfflineApp:
-    """A new server with its own counters and faults."""
-    return OfflineApp(options or OfflineOptions())
+async def _until_done_or_gone(job: asyncio.Task[None], receive: Receive) -> None:
+    async def gone() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    watch = asyncio.create_task(gone())
+    try:
+        await asyncio.wait({job, watch}, return_when=asyncio.FIRST_COMPLETED)
+        if job.done():
+            job.result()
+    finally:
+        watch.cancel()
+        job.cancel()
+        await asyncio.gather(job, watch, return_exceptions=True)

@@ -1,134 +1,109 @@
 """What is asked in a conversation, and what has been done about it already.
 
 The model keeps no state: everything is read from the messages of the request, so that a retried request
-gets the same answer, whichever process asks.
+gets the same answer from any process.
 """
-
-from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
 
-from offline_model.request import text_of
+from offline_model.english import read_script
+from offline_model.request import Message
+from offline_model.script import S, Script
 
-FOLLOW_UP = re.compile(r"<user_follow_up\b[^>]*>(.*?)(?:</user_follow_up>|\Z)", re.DOTALL)
+_FOLLOW_UP = re.compile(r"<user_follow_up\b[^>]*>(.*?)(?:</user_follow_up>|\Z)", re.DOTALL)
 _CONTEXT = re.compile(r"<(user_context|page_\w+|session_\w+|context|about_\w+)\b[^>]*>.*?</\1>", re.DOTALL)
-_NUMBERED = re.compile(r"^\s*\[?(\d+)[.):\]]\s*", re.MULTILINE)
+_NUMBERED = re.compile(r"^\s*\[?(\d{1,4})[.):\]]\s*", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call to make; the arguments are raw text because some of them are wrong on purpose."""
+    """A call of a tool, with its result once it has one. The arguments are text: some are wrong on purpose."""
 
     name: str
     arguments: str
-
-
-@dataclass(frozen=True, slots=True)
-class DoneCall:
-    """A call that was made earlier, with its result."""
-
-    name: str
-    arguments: str
-    result: str
+    result: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One thing a person asked for, at its place in the conversation."""
+    """One message of a person; a follow-up was typed while the model was at work."""
 
-    text: str
-    position: int
+    script: Script
     follow_up: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Conversation:
-    """The requests that are still open, the newest user text, and the calls made since."""
+class Task:
+    """User messages that stand together, and all messages since."""
 
-    messages: list[dict[str, Any]]
     entries: list[Entry]
+    since: list[Message]
+
+    def of(self, kind: type[S]) -> list[S]:
+        """The steps of one kind of all entries, in order."""
+        return [step for entry in self.entries for step in entry.script.of(kind)]
+
+    @property
+    def rounds(self) -> int:
+        """How many answers of the model have followed, as far as they are still in the context."""
+        return sum(message.role == "assistant" for message in self.since)
+
+    def calls(self, *, first_round_only: bool = False) -> list[ToolCall]:
+        """The calls that were made since, with their results."""
+        results = {message.tool_call_id: message.text for message in self.since if message.role == "tool"}
+        answers = [message for message in self.since if message.role == "assistant"]
+        return [
+            ToolCall(call.function.name, call.function.arguments, results.get(call.id, ""))
+            for answer in answers[: 1 if first_round_only else None]
+            for call in answer.tool_calls or ()
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """The tasks that are still open, in order, and the newest text of a person as it was sent."""
+
+    tasks: list[Task]
     newest_text: str
-    newest_start: int
-
-    def answered(self, entry: Entry) -> bool:
-        """Whether the model has spoken (text or calls) since the entry came."""
-        return any(m["role"] == "assistant" for m in self.messages[entry.position :])
-
-    def is_newest(self, entry: Entry) -> bool:
-        return entry.position >= self.newest_start
-
-    def rounds_since_original(self) -> int:
-        """Number of model calls that this turn shows, as far as they are still in the context."""
-        start = self.entries[0].position if self.entries else self.newest_start
-        return sum(m["role"] == "assistant" for m in self.messages[start:])
-
-    def calls_after(self, position: int) -> list[DoneCall]:
-        """All calls with their results from a place on, in order."""
-        return calls_in(self.messages[position:])
-
-    def first_calls(self, entry: Entry) -> list[DoneCall]:
-        """The calls of the first round after an entry: those it asked for."""
-        for i in range(entry.position, len(self.messages)):
-            if self.messages[i]["role"] == "assistant":
-                end = i + 1
-                while end < len(self.messages) and self.messages[end]["role"] == "tool":
-                    end += 1
-                return calls_in(self.messages[i:end])
-        return []
 
 
-def calls_in(messages: list[dict[str, Any]]) -> list[DoneCall]:
-    """The tool calls of these messages, each with its result."""
-    results = {m["tool_call_id"]: text_of(m.get("content")) for m in messages if m["role"] == "tool"}
-    return [
-        DoneCall(call["function"]["name"], call["function"]["arguments"], results.get(call["id"], ""))
-        for message in messages
-        if message["role"] == "assistant"
-        for call in message.get("tool_calls") or ()
-    ]
+def read_conversation(messages: list[Message]) -> Conversation:
+    """Find the open tasks: the last original message and all follow-ups since the last finished answer."""
+    groups: list[tuple[list[str], int]] = []  # texts, and the place behind them
+    finished = 0
+    for place, message in enumerate(messages, start=1):
+        if message.role == "user":
+            texts = groups.pop()[0] if groups and groups[-1][1] == place - 1 else []
+            groups.append(([*texts, message.text], place))
+        elif message.role == "assistant" and not message.tool_calls:
+            finished = place
+    tasks: list[Task] = []
+    for texts, place in reversed(groups):
+        if place <= finished:
+            break
+        entries = [entry for text in texts for entry in _entries(text)]
+        tasks.insert(0, Task(entries, messages[place:]))
+        if not all(entry.follow_up for entry in entries):
+            break
+    return Conversation(tasks, "\n".join(groups[-1][0]) if groups else "")
 
 
-def read_conversation(messages: list[dict[str, Any]]) -> Conversation:
-    """Find the open requests: the last original message, and the follow-ups, since the last finished answer."""
-    users = [(i, text_of(m.get("content"))) for i, m in enumerate(messages) if m["role"] == "user"]
-    if not users:
-        return Conversation(messages, [], "", len(messages))
-    newest_start = _group_start(messages, users[-1][0])
-    originals = [i for i, text in users if not FOLLOW_UP.search(text)]
-    start = _group_start(messages, originals[-1]) if originals else users[0][0]
-    finished = max(
-        (i for i, m in enumerate(messages) if m["role"] == "assistant" and not m.get("tool_calls")),
-        default=-1,
-    )
-    entries = [entry for i, text in users if i >= start and i > finished for entry in _entries(text, i)]
-    newest = "\n".join(text for i, text in users if i >= newest_start)
-    return Conversation(messages, entries, newest, newest_start)
+def _entries(text: str) -> list[Entry]:
+    blocks = _FOLLOW_UP.findall(text)
+    if blocks:
+        return [Entry(read_script(entry), follow_up=True) for block in blocks for entry in follow_up_entries(block)]
+    plain = _CONTEXT.sub("", text) if "</" in text else text
+    return [Entry(read_script(plain.strip()), follow_up=False)]
 
 
 def follow_up_entries(block: str) -> list[str]:
-    """The numbered entries of a block; numbers inside an entry that are out of order split nothing."""
+    """The numbered entries of a block; a number that is out of order is part of an entry."""
     starts: list[tuple[int, int]] = []
     for match in _NUMBERED.finditer(block):
         if int(match[1]) == len(starts) + 1:
             starts.append((match.start(), match.end()))
     if not starts:
         return [block.strip()] if block.strip() else []
-    ends = [s for s, _ in starts[1:]] + [len(block)]
+    ends = [start for start, _ in starts[1:]] + [len(block)]
     return [block[begin:end].strip() for (_, begin), end in zip(starts, ends, strict=True)]
-
-
-def _group_start(messages: list[dict[str, Any]], index: int) -> int:
-    """The first of the user messages that stand together, with nothing of the model's between them."""
-    while index > 0 and messages[index - 1]["role"] == "user":
-        index -= 1
-    return index
-
-
-def _entries(text: str, position: int) -> list[Entry]:
-    blocks = FOLLOW_UP.findall(text)
-    if blocks:
-        return [Entry(e, position, follow_up=True) for block in blocks for e in follow_up_entries(block)]
-    plain = _CONTEXT.sub("", text) if "</" in text else text
-    return [Entry(plain.strip(), position, follow_up=False)]

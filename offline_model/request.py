@@ -1,160 +1,115 @@
-"""Reading a Chat Completions body: what is wrong with it is said as OpenAI says it."""
+"""Reading a Chat Completions request, as strictly as OpenAI does: a broken history must show in tests."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
+from functools import cached_property
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Literal
 
-import orjson
-
-ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
-class BadRequestError(Exception):
-    """The body is not a request that the real service would take; `param` names the culprit."""
-
-    def __init__(self, message: str, param: str | None = None, code: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.param = param
-        self.code = code
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True)
 
 
-@dataclass(frozen=True, slots=True)
-class ChatRequest:
-    """The parts of a request that the offline model looks at."""
-
-    model: str
-    messages: list[dict[str, Any]]
-    tools: frozenset[str]
-    stream: bool
-    include_usage: bool
-    reasoning: bool
-    digest: str
-    prompt_tokens: int
+class _Function(_Strict):
+    name: str
+    arguments: str
 
 
-def text_of(content: Any) -> str:
-    """The text of a message's content, which may be a string, a list of parts, or nothing."""
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list):
-        return "".join(str(p.get("text") or "") for p in content if isinstance(p, dict))
-    return ""
+class _ToolCall(_Strict):
+    id: str
+    function: _Function
 
 
-def parse_request(raw: bytes, call_key: str) -> ChatRequest:
-    """Check and read a body. The call key goes into the digest, so tool call ids differ from turn to turn."""
-    try:
-        body = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise BadRequestError(f"We could not parse the JSON body of your request: {error}") from None
-    if not isinstance(body, dict):
-        raise BadRequestError("The body must be a JSON object.")
-    model = body.get("model")
-    if not isinstance(model, str) or not model:
-        raise BadRequestError("you must provide a model parameter", "model")
-    messages = body.get("messages")
-    if not isinstance(messages, list) or not messages:
-        raise BadRequestError("'messages' must be a non-empty array.", "messages")
-    _check_messages(messages)
-    if not isinstance(body.get("stream"), bool | None):
-        raise BadRequestError("Invalid type for 'stream': expected a boolean.", "stream", "invalid_type")
-    return ChatRequest(
-        model=model,
-        messages=messages,
-        tools=frozenset() if body.get("tool_choice") == "none" else _tool_names(body.get("tools")),
-        stream=bool(body.get("stream")),
-        include_usage=_flag(body.get("stream_options"), "include_usage") or _flag(body.get("usage"), "include"),
-        reasoning=_wants_reasoning(body),
-        digest=blake2b(orjson.dumps(messages) + call_key.encode(), digest_size=8).hexdigest(),
-        prompt_tokens=max(1, len(raw) // 4),
-    )
+class Message(_Strict):
+    """One message of the conversation."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[dict[str, Any]] | None = None
+    tool_calls: list[_ToolCall] | None = Field(None, min_length=1)
+    tool_call_id: str = ""
+
+    @property
+    def text(self) -> str:
+        """The text of the content, which may be a string, a list of parts, or nothing."""
+        if isinstance(self.content, list):
+            return "".join(str(part.get("text") or "") for part in self.content)
+        return self.content or ""
 
 
-def _flag(value: Any, name: str) -> bool:
-    return isinstance(value, dict) and value.get(name) is True
+class _NamedFunction(_Strict):
+    name: str = Field(min_length=1)
 
 
-def _wants_reasoning(body: dict[str, Any]) -> bool:
-    effort = body.get("reasoning_effort")
-    if effort is not None:
-        return str(effort) != "none"
-    asked = body.get("reasoning")
-    if not isinstance(asked, dict):
-        return bool(asked)
-    budget = asked.get("max_tokens")
-    if isinstance(budget, int | float) and budget <= 0:
-        return False
-    return asked.get("enabled") is not False and asked.get("effort") != "none"
+class _Tool(_Strict):
+    function: _NamedFunction
 
 
-def _tool_names(tools: Any) -> frozenset[str]:
-    if tools is None:
-        return frozenset()
-    if not isinstance(tools, list):
-        raise BadRequestError("Invalid type for 'tools': expected an array.", "tools", "invalid_type")
-    names = set()
-    for i, tool in enumerate(tools):
-        function = tool.get("function") if isinstance(tool, dict) else None
-        name = function.get("name") if isinstance(function, dict) else None
-        if not isinstance(name, str) or not name:
-            raise BadRequestError(f"Missing required parameter: 'tools[{i}].function.name'.", f"tools[{i}].function")
-        names.add(name)
-    return frozenset(names)
+class ChatRequest(_Strict):
+    """The fields of a request that the offline model uses."""
 
+    model: str = Field(min_length=1)
+    messages: list[Message] = Field(min_length=1)
+    tools: list[_Tool] | None = None
+    tool_choice: Any = None
+    stream: bool | None = None
+    stream_options: dict[str, Any] | None = None
+    usage: dict[str, Any] | None = None
+    reasoning_effort: str | None = None
+    reasoning: dict[str, Any] | bool | None = None
+    digest: str = ""
+    prompt_tokens: int = 0
 
-def _check_messages(messages: list[Any]) -> None:
-    """As strict as the real service about tool calls and their results: a broken history must show in tests."""
-    open_ids: set[str] = set()
-    known_ids: set[str] = set()
-    for i, message in enumerate(messages):
-        where = f"messages[{i}]"
-        role = message.get("role") if isinstance(message, dict) else None
-        if role not in ROLES:
-            raise BadRequestError(f"Invalid value for '{where}.role': {role!r}.", f"{where}.role", "invalid_value")
-        content = message.get("content")
-        if not isinstance(content, str | list | None):
-            raise BadRequestError(f"Invalid type for '{where}.content'.", f"{where}.content", "invalid_type")
-        if role == "tool":
-            call_id = message.get("tool_call_id")
-            if call_id not in known_ids:
-                raise BadRequestError(
-                    f"Invalid parameter: {where} with role 'tool' must be a response to a preceding message "
-                    f"with 'tool_calls' (tool_call_id {call_id!r}).",
-                    f"{where}.role",
-                )
-            open_ids.discard(call_id)
-            continue
-        if open_ids:
-            raise BadRequestError(_UNANSWERED + ", ".join(sorted(open_ids)), f"{where}.role")
-        known_ids = _call_ids(message, where) if role == "assistant" else set()
-        open_ids = set(known_ids)
-    if open_ids:
-        raise BadRequestError(_UNANSWERED + ", ".join(sorted(open_ids)), f"messages[{len(messages)}]")
+    @classmethod
+    def read(cls, raw: bytes, call_key: str) -> "ChatRequest":
+        """Check and read a body. The call key is part of the digest, so tool call ids differ from turn to turn.
 
+        Raises:
+            ValidationError: OpenAI would not accept this body.
+        """
+        request = cls.model_validate_json(raw)
+        request.digest = blake2b(raw + call_key.encode(), digest_size=8).hexdigest()
+        request.prompt_tokens = max(1, len(raw) // 4)
+        return request
 
-_UNANSWERED = (
-    "An assistant message with 'tool_calls' must be followed by tool messages responding to each "
-    "'tool_call_id'. The following tool_call_ids did not have response messages: "
-)
+    @field_validator("messages")
+    @classmethod
+    def _calls_have_results(cls, messages: list[Message]) -> list[Message]:
+        """Each tool call has its result behind it, and each result its call before it."""
+        called: set[str] = set()
+        missing: set[str] = set()
+        for place, message in enumerate(messages):
+            if message.role == "tool":
+                if message.tool_call_id not in called:
+                    raise ValueError(f"messages[{place}] must be a response to a preceding message with 'tool_calls'.")
+                missing.discard(message.tool_call_id)
+                continue
+            if missing:
+                break
+            called = {call.id for call in message.tool_calls or ()}
+            if len(called) < len(message.tool_calls or ()):
+                raise ValueError(f"messages[{place}].tool_calls has a duplicate id.")
+            missing = set(called)
+        if missing:
+            raise ValueError(f"These tool_call_ids did not have response messages: {', '.join(sorted(missing))}")
+        return messages
 
+    @cached_property
+    def tool_names(self) -> frozenset[str]:
+        """The tools that may be called."""
+        return frozenset(tool.function.name for tool in self.tools or () if self.tool_choice != "none")
 
-def _call_ids(message: dict[str, Any], where: str) -> set[str]:
-    calls = message.get("tool_calls")
-    if calls is None:
-        return set()
-    if not isinstance(calls, list) or not calls:
-        raise BadRequestError(f"Invalid '{where}.tool_calls': a non-empty array.", f"{where}.tool_calls")
-    ids: set[str] = set()
-    for call in calls:
-        function = call.get("function") if isinstance(call, dict) else None
-        if not (isinstance(function, dict) and isinstance(call.get("id"), str)) or not (
-            isinstance(function.get("name"), str) and isinstance(function.get("arguments"), str)
-        ):
-            raise BadRequestError(f"Invalid entry in '{where}.tool_calls'.", f"{where}.tool_calls", "invalid_type")
-        if call["id"] in ids:
-            raise BadRequestError(f"Duplicate tool call id {call['id']!r}.", f"{where}.tool_calls")
-        ids.add(call["id"])
-    return ids
+    @property
+    def include_usage(self) -> bool:
+        """Whether the stream ends with the usage, asked for in OpenAI's or in OpenRouter's way."""
+        return (self.stream_options or {}).get("include_usage") is True or (self.usage or {}).get("include") is True
+
+    @property
+    def wants_reasoning(self) -> bool:
+        """Whether reasoning is asked for, in OpenAI's or in OpenRouter's way."""
+        if self.reasoning_effort is not None:
+            return self.reasoning_effort != "none"
+        if not isinstance(self.reasoning, dict):
+            return bool(self.reasoning)
+        off = self.reasoning.get("enabled") is False or self.reasoning.get("effort") == "none"
+        return not off and self.reasoning.get("max_tokens") != 0

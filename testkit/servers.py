@@ -2,6 +2,7 @@
 
 import abc
 import asyncio
+import json
 import os
 import random
 import shutil
@@ -169,7 +170,7 @@ class RedisServer(Server):
 
 
 class ModelServer(Server):
-    """The offline model, hurried."""
+    """The offline model, at a quick pace."""
 
     name = "model"
 
@@ -202,7 +203,7 @@ class ModelServer(Server):
         return _by_round((await self.stats())["completed_by_key"], turn_id)
 
     async def fault(self, fault: str, *, match: str = "", times: int = 1) -> None:
-        """Break the next `times` calls whose newest user text contains `match`, see `offline_model/faults.py`."""
+        """Break the next `times` calls whose newest user text contains `match`, see `offline_model/script.py`."""
         async with self._client() as client:
             answer = await client.post("/faults", json={"fault": fault, "match": match, "times": times})
             answer.raise_for_status()
@@ -215,6 +216,16 @@ def _by_round(counts: dict[str, int], turn_id: str) -> dict[int, int]:
     """Counts of one turn: the key of a call is `turn:round`."""
     keys = ((key.rpartition(":"), count) for key, count in counts.items())
     return {int(number): count for (turn, _, number), count in keys if turn == turn_id}
+
+
+def script(*steps: dict[str, Any]) -> str:
+    """A message that asks the offline model for these steps, which `offline_model/script.py` lists."""
+    return json.dumps({"script": steps})
+
+
+def calling(tool: str, /, **arguments: Any) -> str:
+    """A message that asks the offline model to call a tool, whether it is offered or not."""
+    return script({"call": tool, "arguments": arguments})
 
 
 def postgres_folder() -> Path:

@@ -1,7 +1,5 @@
 """The real server on a real socket, in a thread of this process."""
 
-from __future__ import annotations
-
 import socket
 import threading
 import time
@@ -14,7 +12,8 @@ import pytest
 import uvicorn
 from openai import OpenAI
 
-from offline_model import OfflineOptions, create_app
+from offline_model.app import OfflineApp
+from offline_model.script import Pace
 
 TOOLS = [
     "calculator",
@@ -47,7 +46,7 @@ class Reply:
 
 
 class Model:
-    """A client with the words that the tests use."""
+    """A client of the server."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -114,7 +113,7 @@ def server_url() -> Iterator[str]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-    app = create_app(OfflineOptions(ttft_ms=0, token_delay_ms=0))
+    app = OfflineApp(Pace(ttft=0, delay=0))
     config = uvicorn.Config(app, port=port, log_level="error", lifespan="off", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)

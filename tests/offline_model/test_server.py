@@ -1,7 +1,5 @@
 """The protocol, the counters and the faults, on the wire."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import signal

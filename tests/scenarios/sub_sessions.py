@@ -12,6 +12,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from longhaul.temporal import workflow_id
 from testkit.checks import stored
 from testkit.product import Product
+from testkit.servers import calling
 from testkit.wait import until
 
 RUN, GET = "run_sub_session", "get_sub_session_result"
@@ -33,11 +34,6 @@ class Used:
         return found
 
 
-def asking(tool: str, **arguments: Any) -> str:
-    """A message at which the offline model calls a tool with these arguments."""
-    return f"show args: {tool} {json.dumps(arguments)}"
-
-
 async def results(product: Product, session: str, tool: str, turn_id: str | None = None) -> list[Used]:
     """What the calls of a tool have answered in a session (in one turn of it), in order."""
     rows = (await stored(product.database, [session])).of(session, "tool")
@@ -50,7 +46,7 @@ async def results(product: Product, session: str, tool: str, turn_id: str | None
 
 async def use(product: Product, session: str, tool: str, **arguments: Any) -> Used:
     """Let the model of a session call a tool; what the tool answered."""
-    turn_id = await say(product, session, asking(tool, **arguments))
+    turn_id = await say(product, session, calling(tool, **arguments))
     return (await results(product, session, tool, turn_id))[0]
 
 

@@ -12,6 +12,7 @@ from testkit.checks import check_rows
 from testkit.grammar import check_stream
 from testkit.postgres import PostgresServer
 from testkit.product import Product
+from testkit.servers import script
 from testkit.wait import until
 from tests.scenarios.support import (
     api_raised_nothing,
@@ -110,7 +111,7 @@ async def test_while_a_tool_waits(product: Product) -> None:
 async def test_a_long_answer_is_kept_too(product: Product) -> None:
     """2 MB fit into no payload; still nothing is asked for twice."""
     session = await product.api.create_session()
-    live = await product.api.open(session, "speak bytes 2000000 [ttft=2500]")
+    live = await product.api.open(session, script({"speak": 2_000_000, "unit": "bytes"}, {"ttft": 2500}))
     await live.until_seen("start-step")
     turn = live.log.turn_id
     await database(product).stop()

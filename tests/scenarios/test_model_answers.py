@@ -3,6 +3,7 @@
 import pytest
 
 from testkit.product import Product
+from testkit.servers import script
 from tests.scenarios.support import next_message_works, same_as_stored
 
 PRODUCT = {"backend": "postgresql", "settings": {"LONGHAUL_MODEL_SMALL": ""}}
@@ -26,7 +27,7 @@ async def test_a_call_that_cannot_be_run(product: Product, fault: str, named: st
 
 async def test_arguments_that_are_no_object(product: Product) -> None:
     session = await product.api.create_session()
-    log = await product.api.stream(session, 'show args: calculator ["6*7"]')
+    log = await product.api.stream(session, script({"call": "calculator", "arguments": '["6*7"]'}))
     found = await same_as_stored(product, session, log)
     assert found.of(session, "tool")[0].is_error
     assert found.turns[session][0].status == "completed"
@@ -51,7 +52,7 @@ async def test_an_answer_that_is_not_whole(product: Product, fault: str) -> None
 async def test_ten_megabytes(product: Product) -> None:
     """Through the worker, Redis, the API and into one row, and the conversation goes on with it."""
     session = await product.api.create_session()
-    log = await product.api.stream(session, "speak bytes 10000000")
+    log = await product.api.stream(session, script({"speak": 10_000_000, "unit": "bytes"}))
     found = await same_as_stored(product, session, log, kinds=("message",))
     assert len(found.of(session, "assistant")[0].content.encode()) >= 10_000_000
     await next_message_works(product, session)
@@ -60,7 +61,7 @@ async def test_ten_megabytes(product: Product) -> None:
 async def test_twenty_thousand_pieces(product: Product) -> None:
     """Are gathered into far fewer events, in their order."""
     session = await product.api.create_session()
-    log = await product.api.stream(session, "tiny 20000 [delay=0.05]")
+    log = await product.api.stream(session, "speak 20000 [delay=0]")
     await same_as_stored(product, session, log, kinds=("message",))
     assert 1 < log.count("text-delta") < 5_000
     assert await product.servers.model.answered(log.turn_id) == {1: 1}

@@ -12,6 +12,7 @@ import psutil
 
 from testkit.process import Process
 from testkit.product import Product
+from testkit.servers import script
 from testkit.wait import until
 from tests.scenarios.support import next_message_works, same_as_stored
 
@@ -64,7 +65,9 @@ async def test_clients_that_read_nothing(product: Product) -> None:
     await next_message_works(product, session)
     before = memory_of(product.apis[0])
     with ExitStack() as slow:
-        poster = slow.enter_context(reader_of(product, session, f"speak bytes {SIZE} [ttft=4000]"))
+        poster = slow.enter_context(
+            reader_of(product, session, script({"speak": SIZE, "unit": "bytes"}, {"ttft": 4000}))
+        )
         await until_open(product, 1)
         for _ in range(SLOW):
             slow.enter_context(reader_of(product, session))
@@ -84,7 +87,7 @@ async def test_clients_that_read_nothing(product: Product) -> None:
 async def test_beside_one_that_reads(product: Product) -> None:
     """A client gets its 10 MB whole while others of the same turn do not move, and some have gone by a reset."""
     session = await product.api.create_session()
-    live = await product.api.open(session, f"speak bytes {SIZE} [ttft=3000]")
+    live = await product.api.open(session, script({"speak": SIZE, "unit": "bytes"}, {"ttft": 3000}))
     for number in range(SLOW):
         with reader_of(product, session) as connection:
             connection.settimeout(10)

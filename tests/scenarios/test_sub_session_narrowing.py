@@ -5,7 +5,8 @@ from longhaul.contracts import Budget, Scope
 from longhaul.db.models import utc_now
 from longhaul.tools.workflow_tools import RunSubSession
 from testkit.product import Product
-from tests.scenarios.sub_sessions import RUN, asking, results, say, sub_of, use
+from testkit.servers import calling
+from tests.scenarios.sub_sessions import RUN, results, say, sub_of, use
 
 PARENT = Scope(
     depth=1,
@@ -55,13 +56,13 @@ def test_what_only_a_new_one_can_be_given() -> None:
 async def test_tools(product: Product) -> None:
     """What the root may not, a sub-session may not, though it is told that it may; what it may not, none below may."""
     session = await product.api.create_session(deny_tools=["write_file"])
-    prompt = asking("write_file", path="a.txt", content="x")
+    prompt = calling("write_file", path="a.txt", content="x")
     await use(product, session, RUN, prompt=prompt, allow_tools=["write_file", "calculator", "read_file"])
     (sub_id,) = await sub_of(product, session)
     refused = (await results(product, sub_id, "write_file"))[0]
     assert refused.is_error
     assert "is not allowed in this session. Available: calculator, read_file." in refused.output
-    turn = await say(product, sub_id, asking(RUN, prompt="1+1"))
+    turn = await say(product, sub_id, calling(RUN, prompt="1+1"))
     assert "is not allowed" in (await results(product, sub_id, RUN, turn))[0].output
     shown = await product.api.session(sub_id)
     assert shown["allow_tools"] == ["write_file", "calculator", "read_file"]

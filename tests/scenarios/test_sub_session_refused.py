@@ -6,6 +6,7 @@ from longhaul.contracts import Scope
 from longhaul.db import sessions
 from testkit.checks import check_rows, stored
 from testkit.product import Product
+from testkit.servers import script
 from tests.scenarios.sub_sessions import GET, RUN, results, sub_of, subs, tree, use, walk
 
 pytestmark = pytest.mark.backends("sqlite")  # the same lines refuse on any database
@@ -113,7 +114,7 @@ async def test_narrowing_of_one_that_is_there(product: Product) -> None:
 @pytest.mark.parametrize("arguments", ['{"prompt": 5}', '{"prompt": "1+1", "max_seconds": 0}', '{"prompt"', "[]"])
 async def test_arguments_that_do_not_fit(product: Product, arguments: str) -> None:
     session = await product.api.create_session()
-    turn = await product.api.start(session, f"show args: {RUN} {arguments}")
+    turn = await product.api.start(session, script({"call": RUN, "arguments": arguments}))
     assert (await product.api.wait_for_turn(session, turn))["status"] == "completed"
     assert (await results(product, session, RUN))[0].is_error
     assert await subs(product, session) == []

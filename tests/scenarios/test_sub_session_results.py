@@ -3,10 +3,10 @@
 from testkit.checks import check_rows
 from testkit.pool import MakeProduct
 from testkit.product import Product
+from testkit.servers import calling
 from tests.scenarios.sub_sessions import (
     GET,
     RUN,
-    asking,
     nothing_runs,
     results,
     running,
@@ -175,4 +175,4 @@ async def test_a_wait_for_one_two_levels_below(product: Product) -> None:
     found = (await use(product, session, GET, sub_session_id=leaf)).json
     assert found["status"] == "completed"
     assert found["elapsed_seconds"] < 30
-    assert asking(GET, sub_session_id=leaf) in [row["content"] for row in await product.api.messages(session)]
+    assert calling(GET, sub_session_id=leaf) in [row["content"] for row in await product.api.messages(session)]

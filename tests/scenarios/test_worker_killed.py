@@ -16,6 +16,7 @@ from testkit.client import LiveStream
 from testkit.grammar import check_stream
 from testkit.pool import MakeProduct
 from testkit.product import Backend, Product
+from testkit.servers import calling
 from testkit.wait import until
 from tests.scenarios.held_tools import Gate
 from tests.scenarios.support import locked, until_answer_is_kept, until_asked, until_blocked, working_on
@@ -147,7 +148,7 @@ async def test_in_a_tool_that_must_not_run_twice(make_product: MakeProduct, back
     gate = Gate(tmp_path)
     product = await make_product(backend, workers=2, settings=gate.settings)
     session = await product.api.create_session()
-    live = await product.api.open(session, 'show args: pay {"amount": 5}')
+    live = await product.api.open(session, calling("pay", amount=5))
     await until(lambda: gate.runs("pay"), what="the tool runs")
     product.kill(await working_on(product, session, "run_tool"))
     gate.open()
@@ -169,7 +170,7 @@ async def test_in_a_quick_tool(make_product: MakeProduct, backend: Backend, tmp_
     gate = Gate(tmp_path)
     product = await make_product(backend, workers=2, settings=gate.settings)
     session = await product.api.create_session()
-    live = await product.api.open(session, 'show args: ponder {"expression": "6*7"}')
+    live = await product.api.open(session, calling("ponder", expression="6*7"))
     await until(lambda: gate.runs("ponder"), what="the tool runs")
     [(pid, _)] = gate.runs("ponder")
     hung = next(worker for worker in product.workers if worker.pid == pid)
@@ -192,7 +193,7 @@ async def test_a_quick_tool_that_the_next_worker_lacks(make_product: MakeProduct
     gate = Gate(tmp_path)
     product = await make_product(settings=gate.settings)
     session = await product.api.create_session()
-    live = await product.api.open(session, 'show args: ponder {"expression": "6*7"}')
+    live = await product.api.open(session, calling("ponder", expression="6*7"))
     await until(lambda: gate.runs("ponder"), what="the tool runs")
     product.kill(product.workers[0])
     await product.start_worker({"LONGHAUL_TOOLS": ""})
@@ -220,7 +221,7 @@ async def test_in_every_activity_at_once(make_product: MakeProduct, tmp_path: Pa
         await product.start_worker()
         streams: dict[str, LiveStream] = {
             answering: await api.open(answering, "speak 60 [delay=100]"),
-            tool: await api.open(tool, 'show args: pay {"amount": 1}'),
+            tool: await api.open(tool, calling("pay", amount=1)),
             waiting: await api.open(waiting, "wait 6 s"),
             joined: await api.open(joined, "speak 60 [delay=100]"),
             closing: await api.open(closing, "speak 60 [delay=100]"),

@@ -1,16 +1,15 @@
-"""What the stand-in makes of a text, told through the real client."""
-
-from __future__ import annotations
+"""What the offline model answers to phrases and scripts, seen through the real client."""
 
 import json
+from typing import Any
 
 import pytest
 
-from offline_model.arithmetic import find_sums
-from offline_model.rules import split_items
+from offline_model.english import find_sums, split_items, title_of
+from testkit.servers import script
 from tests.offline_model.conftest import Model, after, user
 
-STAND_IN = "offline stand-in"
+SUFFIX = "(offline stand-in model: no real model is connected)"
 
 
 @pytest.mark.parametrize(
@@ -65,7 +64,7 @@ def test_without_the_tool_no_call(model: Model) -> None:
 
 def test_echo_is_honest_and_short(model: Model) -> None:
     reply = model.ask("Tell me a story [ttft=1 delay=0] " + "x" * 500)
-    assert STAND_IN in reply.text
+    assert SUFFIX in reply.text
     assert "ttft" not in reply.text
     assert len(reply.text) < 200
 
@@ -78,10 +77,6 @@ def test_rounds_to_the_end_even_when_trimmed(model: Model) -> None:
         assert reply.calls == [("calculator", json.dumps({"expression": f"{k}+0"}, separators=(",", ":")))]
         messages = after(start, reply, str(k))  # all earlier rounds are trimmed
     assert "3 of 3 rounds" in model.ask(messages).text
-    first = model.ask("rounds 3")
-    summary = {"role": "system", "content": "Summary: Long work under way: rounds 1000."}
-    reply = model.ask(after([user("hello"), summary], first, "1"))
-    assert reply.calls[0][1] == '{"expression":"2+0"}'
 
 
 def test_delegation_joins_the_answers(model: Model) -> None:
@@ -149,24 +144,52 @@ def test_thinking(model: Model) -> None:
     assert model.ask("hello", reasoning_effort="low").reasoning
     assert model.ask("hello", extra_body={"reasoning": {"max_tokens": 100}}).reasoning
     assert not model.ask("hello", extra_body={"reasoning": {"max_tokens": 0}}).reasoning
-    tagged = model.ask("think-tags: hello")
-    assert tagged.text.startswith("<think>")
-    assert "</think>" in tagged.text
-    assert not any("<think>" in piece for piece in tagged.pieces)
 
 
 def test_sizes(model: Model) -> None:
     spoken = model.ask("speak 200")
     assert spoken.text.split() == [f"w{i}" for i in range(1, 201)]
     assert len(spoken.pieces) == spoken.usage.completion_tokens == 200
-    assert len(model.ask("speak bytes 1000000").text) == 1_000_000
-    assert len(model.ask("tiny 3000 [delay=50]").pieces) == 3000
+    assert len(model.ask(script({"speak": 1_000_000, "unit": "bytes"})).text) == 1_000_000
     start = [user("calc then speak 3: 6*7")]
     assert model.ask(after(start, model.ask(start), "42")).text == "w1 w2 w3"
 
 
-def test_show_args_are_raw(model: Model) -> None:
-    assert model.ask('show args: no_tool {"a": ').calls == [("no_tool", '{"a":')]
+@pytest.mark.parametrize(
+    ("steps", "calls"),
+    [
+        ([{"call": "no_such_tool", "arguments": '{"a": '}], [("no_such_tool", '{"a": ')]),
+        ([{"call": "wait", "arguments": {"seconds": 2}}, {"speak": 3}], [("wait", '{"seconds":2}')]),
+        ([{"rounds": 2}], [("calculator", '{"expression":"1+0"}')]),
+        (
+            [{"delegate": ["A", [{"speak": 3}]], "mode": "slowly"}],
+            [
+                ("run_sub_session", json.dumps({"prompt": prompt, "wait_for_result": 0}, separators=(",", ":")))
+                for prompt in ("A", script({"speak": 3}))
+            ],
+        ),
+    ],
+)
+def test_scripts(model: Model, steps: list[dict[str, Any]], calls: list[tuple[str, str]]) -> None:
+    assert model.ask(script(*steps)).calls == calls
+
+
+def test_a_script_says_and_thinks(model: Model) -> None:
+    reply = model.ask(script({"think": "Well then."}, {"say": "Good morning."}) + "\n   page: https://x.y/1")
+    assert (reply.text, "".join(reply.reasoning)) == (f"Good morning. {SUFFIX}", "Well then.")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('{"script": [', "it is not JSON"),
+        ('{"script": 1}', "it is not a list of steps"),
+        (script({"speak": 1}, {"dance": 2}), "number 2 is not a step"),
+        (script({"fault": "status:200"}), "number 1 is not a step"),
+    ],
+)
+def test_a_script_that_cannot_be_read(model: Model, text: str, problem: str) -> None:
+    assert f"I cannot read this script: {problem}" in model.ask(text).text
 
 
 def test_title(model: Model) -> None:
@@ -175,9 +198,18 @@ def test_title(model: Model) -> None:
     assert reply.text == "Please tell me what the weather"
 
 
-def test_summary_keeps_the_rounds(model: Model) -> None:
-    system = {"role": "system", "content": "Summarise the conversation for yourself."}
-    assert "rounds 1000" in model.ask([system, user("user: rounds 1000\nassistant: ok")], tools=[]).text
+@pytest.mark.parametrize(
+    ("text", "title"),
+    [
+        ("What is 12 * (3 + 4)?", "What is 12 * (3 + 4)"),
+        ("write notes.txt: hello", "Write notes.txt: hello"),
+        ("what is 2*3 and 4 + 5 - 1, please? Thank you", "What is 2*3 and 4 + 5 - 1, please"),
+        ("x" * 80, "X" + "x" * 58 + "…"),
+        ("?!", "New session"),
+    ],
+)
+def test_titles(text: str, title: str) -> None:
+    assert title_of(text) == title
 
 
 def test_sums() -> None:

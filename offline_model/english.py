@@ -1,0 +1,166 @@
+"""English: the phrases that people type, translated to the script language, and the words of the answers."""
+
+import re
+from collections.abc import Callable
+from itertools import accumulate
+
+from pydantic import ValidationError
+
+from offline_model.script import AnyStep, Call, Delegate, Fault, Mode, Pace, Rounds, Script, Speak, Think, json_script
+
+SUFFIX = "(offline stand-in model: no real model is connected)"
+
+_I = re.IGNORECASE
+_NOTE = re.compile(r"\[((?:\s*(?:ttft|delay|fault|times|round)=[^\s\]]+)+)\s*\]", _I)
+_THINK = re.compile(r"^\s*think:\s*", _I)
+_DELEGATE = re.compile(r"\bdelegate(?:\s+(slowly|detached))?:\s*(.+)", _I | re.DOTALL)
+_WRITE = re.compile(r"\bwrite\s+(?:file\s+([^\s:]+)|([^\s:]+\.\w+))\s*:\s?(.*)", _I | re.DOTALL)
+_READ = re.compile(r"\bread\s+(?:the\s+)?(?:file\s+(\S+)|(\S+\.\w+))", _I)
+_LIST = re.compile(r"\blist\s+(?:the\s+|all\s+|my\s+)*files\b", _I)
+_TIME = re.compile(r"\bwhat time\b|\bdate\b|\bwhat(?:'s| is) the time\b", _I)
+_WAIT = re.compile(r"\bwait\s+(?:for\s+)?(\d+(?:\.\d+)?)\s*(ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?)\b", _I)
+_ROUNDS = re.compile(r"\brounds\s+(\d{1,9})\b", _I)
+_MODES: dict[str, Mode] = {"": "wait", "slowly": "slowly", "detached": "detached"}
+_SPEAK = re.compile(r"\bspeak\s+(\d{1,8})\b", _I)
+#: Phrases that can be mixed are looked for at the beginning of a text only: searching them takes quadratic time.
+_SEARCHED = 4_000
+
+_NUMBER = r"\({0,9}\s*-?\d+(?:\.\d+)?\s*\){0,9}"
+_SUM = re.compile(rf"{_NUMBER}(?:\s*(?:\*\*|[-+*/%^×÷]|x(?=\s*[\d(]))\s*{_NUMBER})+")
+#: Dates, times, telephone-like numbers, URLs and names with digits are not sums.
+_NO_SUM = re.compile(r"https?://\S+|\b\d{4}-\d\d-\d\d\S*|\b\d+(?:-\d+){2,}\b|\b[A-Za-z_]+[-/]?\d[\w./-]*")
+_SPELLING = str.maketrans({"×": "*", "÷": "/", "x": "*", "^": "**"})
+_MAX_SUMS = 64
+
+
+def read_script(text: str) -> Script:
+    """What a message asks for: it is a script itself, or a text in English."""
+    return json_script(text) or _translated(text)
+
+
+def _translated(text: str) -> Script:
+    text, steps = _without_notes(text)
+    if prefix := _THINK.match(text):
+        steps.append(Think(think=thoughts(text)))
+    asked = text[prefix.end() :] if prefix else text
+    if match := _DELEGATE.search(asked):
+        steps.append(Delegate(delegate=list(split_items(match[2])), mode=_MODES[(match[1] or "").lower()]))
+    elif match := _WRITE.search(asked):
+        steps.append(_call("write_file", path=match[1] or match[2], content=match[3]))
+    else:
+        steps += _mixed(asked[:_SEARCHED])
+    return Script(text, steps)
+
+
+def _without_notes(text: str) -> tuple[str, list[AnyStep]]:
+    """Take the notes in brackets out of a text: `[ttft=50 delay=5]`, `[fault=status:503 times=1]`.
+
+    Notes inside the parentheses of a delegation belong to the sub-session. A note that cannot be read stays.
+    """
+    steps: list[AnyStep] = []
+    delegated = _DELEGATE.search(text)
+    items = delegated.start(2) if delegated else len(text)
+    for match in reversed(list(_NOTE.finditer(text))):
+        if text.count("(", items, match.start()) > text.count(")", items, match.start()):
+            continue
+        note = dict(pair.split("=", 1) for pair in match[1].lower().split())
+        kinds = [kind for kind in (Pace, Fault) if kind.model_fields.keys() & note.keys()]
+        try:
+            steps[:0] = [kind.model_validate({k: note[k] for k in kind.model_fields if k in note}) for kind in kinds]
+        except ValidationError:
+            continue
+        text = text[: match.start()].rstrip(" ") + " " + text[match.end() :].lstrip(" ")
+    return text.strip(), steps
+
+
+def _mixed(text: str) -> list[AnyStep]:
+    """The phrases that can stand together in one text; sums are looked for in the rest of it."""
+    steps: list[AnyStep] = []
+
+    def take(pattern: re.Pattern[str], step: Callable[[re.Match[str]], AnyStep]) -> None:
+        nonlocal text
+        steps.extend(step(match) for match in pattern.finditer(text))
+        text = pattern.sub(" ", text)
+
+    take(_SPEAK, lambda match: Speak(speak=int(match[1])))
+    take(_ROUNDS, lambda match: Rounds(rounds=int(match[1])))
+    if _LIST.search(text):
+        steps.append(_call("list_files", path="."))
+    take(_READ, lambda match: _call("read_file", path=(match[1] or match[2]).rstrip("?!,;.\"'").lstrip("\"'")))
+    take(_WAIT, lambda match: _call("wait", seconds=_seconds(match[1], match[2].lower())))
+    if _TIME.search(text):
+        steps.append(_call("current_time"))
+    return [*steps, *(_call("calculator", expression=expression) for expression in find_sums(text))]
+
+
+def _call(tool: str, **arguments: str | float) -> Call:
+    return Call(call=tool, arguments=arguments, optional=True)
+
+
+def _seconds(number: str, unit: str) -> float | int:
+    factor = 0.001 if unit.startswith(("ms", "milli")) else 60.0 if unit.startswith("m") else 1.0
+    value = round(float(number) * factor, 3)
+    return int(value) if value == int(value) else value
+
+
+def split_items(text: str) -> list[str]:
+    """Split at the semicolons outside parentheses, and take one outer pair off each item."""
+    cuts = [place for place, depth in enumerate(_depths(text)) if text[place] == ";" and depth <= 0]
+    items = [text[i + 1 : j].strip() for i, j in zip([-1, *cuts], [*cuts, len(text)], strict=True)]
+    wrapped = [item[:1] == "(" and item[-1:] == ")" and 0 not in _depths(item)[:-1] for item in items]
+    plain = [item[1:-1].strip() if has_pair else item for item, has_pair in zip(items, wrapped, strict=True)]
+    return [item for item in plain if item]
+
+
+def _depths(text: str) -> list[int]:
+    """How many parentheses are open behind each character."""
+    return list(accumulate((char == "(") - (char == ")") for char in text))
+
+
+def find_sums(text: str) -> list[str]:
+    """The sums of a text in order, without blanks, in the calculator's spelling."""
+    sums = _SUM.findall(_NO_SUM.sub(" ", text))[:_MAX_SUMS]
+    return [_balanced(re.sub(r"\s+", "", each).translate(_SPELLING)) for each in sums]
+
+
+def _balanced(expression: str) -> str:
+    """Take parentheses of the surrounding sentence off."""
+    while expression.count("(") > expression.count(")") and expression.startswith("("):
+        expression = expression[1:]
+    while expression.count(")") > expression.count("(") and expression.endswith(")"):
+        expression = expression[:-1]
+    return expression
+
+
+def title_of(message: str) -> str:
+    """The first six words of a message; a sum counts as one word."""
+    plain = re.sub(r"[^\w\s.,:;'()+*/=-]", " ", read_script(message).text[:_SEARCHED])
+    title = " ".join(re.findall(rf"{_SUM.pattern}(?<!\s)\S*|\S+", plain)[:6])
+    title = shortened(title, 60).rstrip(".,:;- ")
+    return title[:1].upper() + title[1:] or "New session"
+
+
+def shortened(text: str, limit: int) -> str:
+    """The beginning of a text, on one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
+
+
+def words(text: str) -> list[str]:
+    """A text in the pieces in which it is streamed."""
+    return re.findall(r"\s*\S+(?:\s+\Z)?|\s+\Z", text)
+
+
+def acknowledgement(follow_ups: list[str]) -> str:
+    """The first sentence after follow-ups arrived."""
+    return "About your follow-up: " + "; ".join(f"“{shortened(text, 60)}”" for text in follow_ups) + "."
+
+
+def echo(text: str) -> str:
+    """The answer to a text that asks for nothing in particular."""
+    return f"You wrote: “{shortened(text, 80)}”." if text.strip() else "There is nothing left to answer."
+
+
+def thoughts(text: str) -> str:
+    """What is sent as reasoning about a text."""
+    return f"The person asks: {shortened(text, 60)} I answer now."
