@@ -22,10 +22,10 @@ from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkerDeploymentConfig
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
-from activities.deps import Deps
-from activities.heartbeat import HeartbeatInterceptor
+from activities.attempt import HeartbeatInterceptor, TurnStreams
 from activities.model import ModelActivities
 from activities.sub_sessions import SubSessionActivities
+from activities.title import Titles
 from activities.tools import ToolActivities
 from activities.turns import TurnActivities
 from longhaul import __version__, redis, temporal
@@ -62,11 +62,21 @@ def workflow_options(*, sandboxed: bool = True) -> dict[str, Any]:
     }
 
 
-def build(client: Client, deps: Deps) -> Worker:
+def build(
+    client: Client,
+    settings: Settings,
+    *,
+    database: Database,
+    streams: TurnStreams,
+    model_client: ModelClient,
+    titles: Titles,
+    registry: Registry,
+) -> Worker:
     """A worker for one task queue; its workflows are pinned to its build id when it has one."""
-    settings = deps.settings
-    turns, model, tools = TurnActivities(deps), ModelActivities(deps), ToolActivities(deps)
-    subs = SubSessionActivities(deps)
+    turns = TurnActivities(database, streams, titles, settings)
+    model = ModelActivities(database, streams, model_client, registry, settings)
+    tools = ToolActivities(database, streams, registry, settings)
+    subs = SubSessionActivities(database, streams, client, settings)
     versioning = None
     if settings.build_id:
         versioning = WorkerDeploymentConfig(
@@ -107,17 +117,27 @@ async def run(settings: Settings, tools: Registry) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
-        db = Database(settings.sqlalchemy_url)
-        stack.push_async_callback(db.close)
-        streams = redis.connect(settings)
-        stack.push_async_callback(streams.aclose)
-        model = ModelClient(settings)
-        stack.push_async_callback(model.close)
+        database = Database(settings.sqlalchemy_url)
+        stack.push_async_callback(database.close)
+        redis_client = redis.connect(settings)
+        stack.push_async_callback(redis_client.aclose)
+        model_client = ModelClient(settings)
+        stack.push_async_callback(model_client.close)
+        streams = TurnStreams(redis_client, settings)
+        titles = Titles(database, streams, model_client, settings.model_small)
+        stack.push_async_callback(titles.close)
         client = await _connected(settings, stop)
         if client is None:
             return
-        deps = Deps(settings=settings, db=db, redis=streams, model=model, tools=tools, temporal=client)
-        async with build(client, deps):
+        async with build(
+            client,
+            settings,
+            database=database,
+            streams=streams,
+            model_client=model_client,
+            titles=titles,
+            registry=tools,
+        ):
             log.info("worker ready on task queue %s", settings.task_queue)
             if ready := os.environ.get("LONGHAUL_READY_FILE"):
                 await asyncio.to_thread(Path(ready).touch)

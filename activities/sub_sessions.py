@@ -4,10 +4,10 @@ import time
 
 import orjson
 from temporalio import activity
-from temporalio.client import WorkflowExecutionStatus
+from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
-from activities.deps import Deps, storage_faults
+from activities.attempt import TurnStreams, storage_faults
 from activities.narrowing import lasting, narrowed, rejoined, unheard
 from activities.sub_session_results import result_of
 from longhaul.contracts import (
@@ -25,11 +25,12 @@ from longhaul.contracts import (
     TurnStatus,
 )
 from longhaul.db import messages, sessions, turns
-from longhaul.db.database import Connection
+from longhaul.db.database import Connection, Database
 from longhaul.db.messages import row_id
 from longhaul.db.sessions import NewSession, Session
 from longhaul.db.turns import TurnRecord
 from longhaul.errors import InboxFullError, NotFoundError
+from longhaul.settings import Settings
 from longhaul.streams.events import data_part, tool_output_part
 from longhaul.streams.publisher import outputs_in
 from longhaul.temporal import TURN_ID_MEMO, workflow_id
@@ -42,8 +43,11 @@ LOOKS = 3
 class SubSessionActivities:
     """Makes sub-sessions, looks at them, tells their results."""
 
-    def __init__(self, deps: Deps) -> None:
-        self._deps = deps
+    def __init__(self, database: Database, streams: TurnStreams, temporal: Client, settings: Settings) -> None:
+        self._database = database
+        self._streams = streams
+        self._temporal = temporal
+        self._settings = settings
 
     @activity.defn
     async def prepare_sub_session(self, call: PrepareSubSession) -> PreparedSubSession:
@@ -56,7 +60,7 @@ class SubSessionActivities:
             return PreparedSubSession(error=error)
         try:
             with storage_faults(missing_is_final=False):
-                async with self._deps.db.write() as connection:
+                async with self._database.write() as connection:
                     if given.sub_session_id:
                         session = await _below(connection, turn, sub_id)
                         scope = rejoined(Scope.model_validate(session.scope), call.scope)
@@ -70,14 +74,14 @@ class SubSessionActivities:
                         message_id=message_id,
                         content=content,
                         context=None,
-                        limit=self._deps.settings.max_pending_messages,
+                        limit=self._settings.max_pending_messages,
                     )
         except NotFoundError as error:
             return PreparedSubSession(error=str(error))
         except InboxFullError as error:
             return PreparedSubSession(error=f"The sub-session takes no more messages for now: {error}")
         task = _task(given.prompt)
-        async with self._deps.publisher(turn) as publisher:
+        async with self._streams.publisher(turn) as publisher:
             news = {"sub_session_id": sub_id, "tool_call_id": call.tool_call_id, "status": "running", "task": task}
             publisher.put(data_part("sub-session", {"event": "started", **news}))
         return PreparedSubSession(
@@ -112,7 +116,7 @@ class SubSessionActivities:
             return SubSessionSeen(error="A session cannot wait for itself or for one above it.")
         try:
             with storage_faults(missing_is_final=False):
-                async with self._deps.db.read() as connection:
+                async with self._database.read() as connection:
                     session = await _below(connection, turn, sub_id)
                     below = await _all_below(connection, session) if look.cancel else []
         except NotFoundError as error:
@@ -134,7 +138,7 @@ class SubSessionActivities:
             running = await self._running_turn(look.sub_session_id)
             turn_id = running
             with storage_faults(missing_is_final=False):
-                async with self._deps.db.read() as connection:
+                async with self._database.read() as connection:
                     if look.message_id:
                         row = await messages.get(connection, row_id(look.sub_session_id, "user", look.message_id))
                         turn_id = (row.turn_id if row is not None else None) or ""
@@ -158,7 +162,7 @@ class SubSessionActivities:
 
     async def _running_turn(self, session_id: str) -> str | None:
         try:
-            found = await self._deps.temporal.get_workflow_handle(workflow_id(session_id)).describe()
+            found = await self._temporal.get_workflow_handle(workflow_id(session_id)).describe()
         except RPCError as error:
             if error.status is RPCStatusCode.NOT_FOUND:
                 return None
@@ -169,7 +173,7 @@ class SubSessionActivities:
 
     async def _cancel(self, session_id: str) -> None:
         try:
-            await self._deps.temporal.get_workflow_handle(workflow_id(session_id)).cancel()
+            await self._temporal.get_workflow_handle(workflow_id(session_id)).cancel()
         except RPCError as error:
             if error.status is not RPCStatusCode.NOT_FOUND:
                 raise
@@ -179,7 +183,7 @@ class SubSessionActivities:
         """Store and publish what a sub-session tool answers."""
         turn, started = report.turn, time.monotonic()
         with storage_faults():
-            async with self._deps.db.write() as connection:
+            async with self._database.write() as connection:
                 own_row = row_id(turn.turn_id, report.round, "tool", report.tool_call_id)
                 stored = await messages.get(connection, own_row)
                 output = stored.content if stored else orjson.dumps(await result_of(connection, report)).decode()
@@ -192,7 +196,7 @@ class SubSessionActivities:
                     duration_ms=round((time.monotonic() - started + report.elapsed_seconds) * 1000),
                 )
                 await messages.append(connection, turn.session_id, [row])
-        async with self._deps.publisher(turn) as publisher:
+        async with self._streams.publisher(turn) as publisher:
             event = "progress" if report.status is SubSessionState.RUNNING else "ended"
             news = {"sub_session_id": report.sub_session_id, "tool_call_id": report.tool_call_id}
             publisher.put(data_part("sub-session", {"event": event, **news, "status": report.status}))

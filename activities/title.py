@@ -1,86 +1,115 @@
-"""Names a new session with a small model, beside the first model call, so that nobody waits for it."""
+"""Names a new session with a small model, in the background: no turn waits for it, and none fails by it."""
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 
 from openai import OpenAIError
 
-from activities.deps import Deps
-from longhaul.contracts import CallModel
-from longhaul.db import ledger, sessions
+from activities.attempt import TurnStreams
+from longhaul.contracts import Scope, TurnRef
+from longhaul.db import ledger, messages, sessions
+from longhaul.db.database import Connection, Database
 from longhaul.db.ledger import LedgerEntry
-from longhaul.db.messages import StoredMessage, row_id
+from longhaul.db.messages import row_id
+from longhaul.db.sessions import Session
 from longhaul.errors import StreamBrokenError, UnavailableError
 from longhaul.llm import prompts
-from longhaul.llm.completion import Assembler, priced
+from longhaul.llm.client import ModelClient
+from longhaul.llm.completion import Assembler, Completion, priced
 from longhaul.streams.events import data_part
-from longhaul.streams.publisher import StreamPublisher
+from longhaul.streams.publisher import Writer
 
 log = logging.getLogger(__name__)
-SHOWN_CHARS = 2_000
+MESSAGE_CHARS = 2_000
 TITLE_CHARS = 100
+PROVISIONAL_CHARS = 60
+TITLE_S = 60.0
 
 
-class TitleCall:
-    """Runs while the block runs; what is not there at its end is tried again in the session's next turn."""
+class Titles:
+    """Asks for titles. A session gets a provisional title first, from its first message.
 
-    def __init__(self, deps: Deps, call: CallModel, publisher: StreamPublisher, *, wanted: bool) -> None:
-        self._deps = deps
-        self._call = call
-        self._publisher = publisher
-        self._wanted = wanted and bool(deps.settings.model_small)
-        self._task: asyncio.Task[None] | None = None
+    Storing the provisional title claims the session, so that exactly one model call is made for it, however often the
+    activity or the turn is repeated. If the call fails or the worker dies, the provisional title stays.
+    """
 
-    async def __aenter__(self) -> "TitleCall":
-        return self
+    def __init__(self, database: Database, streams: TurnStreams, model_client: ModelClient, model: str) -> None:
+        self._database = database
+        self._streams = streams
+        self._model_client = model_client
+        self._model = model
+        self._running: set[asyncio.Task[None]] = set()
 
-    def start(self, rows: Sequence[StoredMessage]) -> None:
-        """Begin, if a title is wanted and somebody has said something."""
-        first = next((row.content for row in rows if row.role == "user"), "")
-        if self._wanted and first:
-            self._task = asyncio.create_task(self._run(first[:SHOWN_CHARS]))
+    async def claim(self, connection: Connection, session: Session, message_id: str) -> str:
+        """Give an untitled session its provisional title; the message to name it by, or "" if no title is needed."""
+        if not self._model or session.title is not None:
+            return ""
+        message = await messages.get(connection, row_id(session.id, "user", message_id))
+        text = message.content if message is not None else ""
+        if not text.strip() or not await sessions.name_if_untitled(connection, session.id, provisional(text)):
+            return ""
+        return text
 
-    async def __aexit__(self, *_: object) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+    def start(self, turn: TurnRef, scope: Scope, text: str) -> None:
+        """Ask for the title of a claimed session."""
+        task = asyncio.create_task(self._name(turn, scope, text))
+        self._running.add(task)
+        task.add_done_callback(self._ended)
 
-    async def _run(self, first_message: str) -> None:
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._running.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("a title failed by a defect", exc_info=error)
+
+    async def close(self) -> None:
+        """Cut off the calls that are still running."""
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+    async def _name(self, turn: TurnRef, scope: Scope, text: str) -> None:
         try:
-            await self._name(first_message)
-        except (OpenAIError, StreamBrokenError, UnavailableError) as error:
-            log.warning("session %s stays untitled for now: %s", self._call.turn.session_id, error)
+            async with asyncio.timeout(TITLE_S):
+                completion = await self._ask(text[:MESSAGE_CHARS])
+                title = " ".join(completion.text.split()).strip(" \"'.")[:TITLE_CHARS]
+                named = await self._store(turn, scope, completion, title, provisional(text))
+                if named:
+                    async with self._streams.publisher_of(turn, Writer(f"title:{turn.turn_id}")) as publisher:
+                        publisher.put(data_part("title", {"title": title}))
+        except (OpenAIError, StreamBrokenError, UnavailableError, TimeoutError) as error:
+            log.warning("session %s keeps its provisional title: %s", turn.session_id, error)
 
-    async def _name(self, first_message: str) -> None:
-        deps, turn, model = self._deps, self._call.turn, self._deps.settings.model_small
+    async def _ask(self, text: str) -> Completion:
+        prompt = [{"role": "system", "content": prompts.TITLE}, {"role": "user", "content": text}]
+        body = {"model": self._model, "messages": prompt, "max_tokens": 40, "stream_options": {"include_usage": True}}
         assembler = Assembler()
-        prompt = [{"role": "system", "content": prompts.TITLE}, {"role": "user", "content": first_message}]
-        body = {"model": model, "messages": prompt, "max_tokens": 40, "stream_options": {"include_usage": True}}
-        async with aclosing(deps.model.stream(body)) as chunks:
+        async with aclosing(self._model_client.stream(body)) as chunks:
             async for chunk in chunks:
                 assembler.feed(chunk)
-        completion = assembler.completion(0)
-        title = " ".join(completion.text.split()).strip(" \"'.")[:TITLE_CHARS]
-        if not title:
-            return
-        async with deps.db.write() as connection:
-            named = await sessions.name_if_untitled(connection, turn.session_id, title)
+        return assembler.completion(0)
+
+    async def _store(self, turn: TurnRef, scope: Scope, completion: Completion, title: str, replaces: str) -> bool:
+        """Book the call and replace the provisional title; False if a person has renamed the session meanwhile."""
+        async with self._database.write() as connection:
             await ledger.book(
                 connection,
                 LedgerEntry(
-                    id=row_id(turn.turn_id, self._call.round, "title"),
+                    id=row_id(turn.session_id, "title"),
                     user_id=turn.user_id,
                     session_id=turn.session_id,
-                    path=self._call.scope.path(turn.session_id),
+                    path=scope.path(turn.session_id),
                     turn_id=turn.turn_id,
-                    round=self._call.round,
+                    round=0,
                     kind="title",
-                    model=model,
-                    usage=priced(model, completion.usage),
+                    model=self._model,
+                    usage=priced(self._model, completion.usage),
                 ),
             )
-        if named:
-            self._publisher.put(data_part("title", {"title": title}))
+            return bool(title) and await sessions.replace_title(connection, turn.session_id, replaces, title)
+
+
+def provisional(text: str) -> str:
+    """The beginning of a message as a title."""
+    line = messages.replace_unstorable(" ".join(text.split()))
+    return line if len(line) <= PROVISIONAL_CHARS else line[: PROVISIONAL_CHARS - 1].rstrip() + "…"

@@ -1,4 +1,4 @@
-"""Runs tools and stores what they gave."""
+"""Runs tools and stores their results."""
 
 import asyncio
 import logging
@@ -11,20 +11,28 @@ from temporalio import activity
 from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 
-from activities.deps import Deps, handed_over, stop_requested, storage_faults
-from activities.heartbeat import checkpoint
+from activities.attempt import (
+    TurnStreams,
+    checkpoint,
+    handed_over,
+    last_checkpoint,
+    stop_requested,
+    storage_faults,
+)
 from longhaul.contracts import RunTool, StoreToolResult, ToolOutcome, ToolStatus, TurnRef
 from longhaul.db import conversation, messages
+from longhaul.db.database import Database
 from longhaul.llm import prompts
+from longhaul.settings import Settings
 from longhaul.streams.events import tool_output_part
 from longhaul.streams.publisher import StreamPublisher, outputs_in
-from longhaul.tools import ToolContext, ToolError
+from longhaul.tools import Registry, ToolContext, ToolError
 
 log = logging.getLogger(__name__)
 
 
 class ToolResult(BaseModel):
-    """What a tool call gave."""
+    """How a tool call ended, and its output."""
 
     output: str
     status: ToolStatus
@@ -32,7 +40,7 @@ class ToolResult(BaseModel):
 
 
 class ToolState(BaseModel):
-    """Checkpoint of a tool run: how often it was begun, and its result while that is not stored yet."""
+    """Checkpoint of a tool run: how often it was started, and its result until that is stored."""
 
     starts: int = 0
     result: ToolResult | None = None
@@ -46,8 +54,11 @@ def tool_label(name: str) -> str:
 class ToolActivities:
     """Runs tools."""
 
-    def __init__(self, deps: Deps) -> None:
-        self._deps = deps
+    def __init__(self, database: Database, streams: TurnStreams, tools: Registry, settings: Settings) -> None:
+        self._database = database
+        self._streams = streams
+        self._tools = tools
+        self._home = settings.home
 
     @activity.defn
     async def run_tool(self, call: RunTool) -> ToolOutcome:
@@ -56,18 +67,17 @@ class ToolActivities:
         Raises:
             ApplicationError: `StorageUnavailable`, `HandedOver`.
         """
-        details = activity.info().heartbeat_details
-        state = ToolState.model_validate(details[0]) if details else ToolState()
+        state = last_checkpoint(ToolState) or ToolState()
         result = state.result or await self._result(call, state)
         checkpoint(ToolState(starts=state.starts + 1, result=result))
         return await self._store(call.turn, call.round, call.tool_call_id, call.name, result)
 
     @activity.defn(dynamic=True)
     async def quick_tool(self, arguments: Sequence[RawValue]) -> ToolOutcome:
-        """`run_tool` by any name: of a local activity, the Web UI's timeline shows nothing but the name.
+        """`run_tool` under any name: the Web UI's timeline shows only the name of a local activity.
 
         Raises:
-            ApplicationError: `NotFoundError`, for an ordinary activity: another worker may know it.
+            ApplicationError: `NotFoundError` for an ordinary activity: another worker may have it.
         """
         info = activity.info()
         if not info.is_local:
@@ -84,7 +94,7 @@ class ToolActivities:
 
     async def _result(self, call: RunTool, state: ToolState) -> ToolResult:
         with storage_faults():
-            async with self._deps.db.read() as connection:
+            async with self._database.read() as connection:
                 rows = await conversation.rows_of_round(connection, call.turn.turn_id, call.round)
         own_row = messages.row_id(call.turn.turn_id, call.round, "tool", call.tool_call_id)
         if done := next((row for row in rows if row.id == own_row), None):
@@ -100,20 +110,20 @@ class ToolActivities:
         return ToolResult(output=output, status=status, duration_ms=round((time.monotonic() - started) * 1000))
 
     async def _run(self, call: RunTool, arguments: str, state: ToolState) -> tuple[str, ToolStatus]:
-        tool = self._deps.tools.get(call.name, call.scope)
+        tool = self._tools.get(call.name, call.scope)
         parsed = tool.parse(arguments)
         if tool.run is None:
             raise ToolError(f"The tool {call.name!r} cannot be run here.")
         if call.scope.dry_run and tool.changes:
             return f"Dry run: {call.name} was not run.", ToolStatus.OK
-        # Without a checkpoint a second attempt cannot tell whether the first one came this far: assume that it did.
+        # Without a checkpoint, a second attempt cannot know whether the first one ran the tool: assume that it did.
         starts = max(state.starts, activity.info().attempt - 1 if not tool.repeatable else 0)
         if starts and (not tool.repeatable or starts >= call.max_tries):
             return prompts.LOST_CALL, ToolStatus.LOST
         checkpoint(ToolState(starts=starts + 1))
         state.starts = starts
         try:
-            output = await tool.run(parsed, _context(self._deps.settings.home, call))
+            output = await tool.run(parsed, _context(self._home, call))
         except asyncio.CancelledError:
             if activity.is_worker_shutdown() and tool.repeatable and not stop_requested():
                 checkpoint(ToolState(starts=starts))
@@ -122,7 +132,7 @@ class ToolActivities:
         except ToolError:
             raise
         except Exception as error:
-            # Whatever a tool raises is the model's to deal with; a turn must not fail by it.
+            # The model deals with every exception of a tool; a turn must not fail by one.
             log.exception("tool %s failed", call.name)
             raise ToolError(f"{call.name} failed: {type(error).__name__}: {error}") from error
         return output, ToolStatus.OK
@@ -133,9 +143,9 @@ class ToolActivities:
             turn.turn_id, round_, call_id, name, result.output, is_error=is_error, duration_ms=result.duration_ms
         )
         with storage_faults():
-            async with self._deps.db.write() as connection:
+            async with self._database.write() as connection:
                 first = await messages.append(connection, turn.session_id, [row])
-        async with self._deps.publisher(turn) as publisher:
+        async with self._streams.publisher(turn) as publisher:
             if (first and activity.info().attempt == 1) or not await _published(publisher, call_id):
                 publisher.put(tool_output_part(call_id, result.output, is_error=is_error))
         return ToolOutcome(tool_call_id=call_id, status=result.status, published=not publisher.broken)

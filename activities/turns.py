@@ -1,11 +1,12 @@
-"""The beginning and the end of a turn, and the messages that come in between."""
+"""Opens a turn, takes the messages that arrive while it runs, and closes it."""
 
 from typing import Any
 
 from temporalio import activity
 
+from activities.attempt import TurnStreams, storage_faults
 from activities.budgets import budgets_of
-from activities.deps import Deps, storage_faults
+from activities.title import Titles
 from longhaul.contracts import (
     CloseTurn,
     Empty,
@@ -16,32 +17,31 @@ from longhaul.contracts import (
     TurnStatus,
 )
 from longhaul.db import conversation, messages, sessions, turns
-from longhaul.db.database import Connection
+from longhaul.db.database import Connection, Database
 from longhaul.db.messages import NewMessage, row_id, tool_row
 from longhaul.db.turns import NewTurn
 from longhaul.llm import prompts
+from longhaul.settings import Settings
 from longhaul.streams.events import data_part
 from longhaul.streams.publisher import StreamPublisher
 from longhaul.streams.step_writer import StepWriter, leftovers
-
-FINISHED_SHORT = {
-    "length": "The answer was cut off at the model's length limit.",
-    "content_filter": "The model's content filter ended the answer.",
-}
 
 
 class TurnActivities:
     """Opens turns, takes their messages, closes them."""
 
-    def __init__(self, deps: Deps) -> None:
-        self._deps = deps
+    def __init__(self, database: Database, streams: TurnStreams, titles: Titles, settings: Settings) -> None:
+        self._database = database
+        self._streams = streams
+        self._titles = titles
+        self._stream_ttl = settings.stream_ttl
 
     @activity.defn
     async def open_turn(self, opening: OpenTurn) -> OpenedTurn:
         """Place the first messages, store the turn's row, answer tool calls that an earlier turn left open."""
         turn = opening.turn
         with storage_faults():
-            async with self._deps.db.write() as connection:
+            async with self._database.write() as connection:
                 session = await sessions.get(connection, turn.session_id)
                 lost = await self._lost_rows(connection, turn.session_id, turn.turn_id)
                 if lost:
@@ -64,14 +64,15 @@ class TurnActivities:
                         ),
                     )
                 budgets = await budgets_of(connection, session, opening.scope, opening.started_at)
-        async with self._deps.publisher(turn) as publisher:
+                to_name = await self._titles.claim(connection, session, taken[0]) if taken else ""
+        if to_name:
+            self._titles.start(turn, opening.scope, to_name)
+        async with self._streams.publisher(turn) as publisher:
             await publisher.begin()
             if not taken:
-                # Every message had been answered by an earlier turn: a late duplicate. Let its reader go.
-                await publisher.seal(None, self._deps.settings.stream_ttl)
-        return OpenedTurn(
-            taken=taken, title_wanted=session.title is None, budgets=budgets, published=not publisher.broken
-        )
+                # A late duplicate: an earlier turn has answered every message. Release the readers of this stream.
+                await publisher.seal(None, self._stream_ttl)
+        return OpenedTurn(taken=taken, budgets=budgets, published=not publisher.broken)
 
     async def _lost_rows(self, connection: Connection, session_id: str, turn_id: str) -> list[NewMessage]:
         return [
@@ -82,10 +83,10 @@ class TurnActivities:
 
     @activity.defn
     async def take_inbox(self, taking: TakeInbox) -> TakenInbox:
-        """Place follow-ups behind a round's rows; the next model call sees them."""
+        """Place follow-ups after a round's rows; the next model call sees them."""
         turn = taking.turn
         with storage_faults():
-            async with self._deps.db.write() as connection:
+            async with self._database.write() as connection:
                 taken = await messages.place_in_turn(
                     connection,
                     turn.session_id,
@@ -94,18 +95,18 @@ class TurnActivities:
                     round_=taking.round,
                     kind="follow_up",
                 )
-        async with self._deps.publisher(turn) as publisher:
+        async with self._streams.publisher(turn) as publisher:
             for message_id in taken:
                 publisher.put(data_part("follow-up", {"message_id": message_id, "round": taking.round}))
         return TakenInbox(taken=taken, published=not publisher.broken)
 
     @activity.defn
     async def close_turn(self, closing: CloseTurn) -> Empty:
-        """Rows for what is still open, the turn's end, and the stream's; whatever of it is done already stays."""
+        """Store results for open tool calls and the turn's end, then end its stream, each once."""
         turn, progress = closing.turn, closing.progress
         closing_text = _closing_text(closing)
         with storage_faults():
-            async with self._deps.db.write() as connection:
+            async with self._database.write() as connection:
                 rows = [
                     tool_row(turn.turn_id, call.round, call.id, call.name, prompts.CANCELLED_CALL, is_error=True)
                     for call in await conversation.open_tool_calls_of_turn(connection, turn.turn_id)
@@ -132,22 +133,22 @@ class TurnActivities:
                     started_at=progress.started_at,
                 )
                 await turns.end(connection, row, progress)
-        async with self._deps.publisher(turn) as publisher:
+        async with self._streams.publisher(turn) as publisher:
             await self._end_stream(closing, closing_text, publisher)
         return Empty()
 
     async def _end_stream(self, closing: CloseTurn, closing_text: str, publisher: StreamPublisher) -> None:
         progress = closing.progress
-        said = False
+        closing_text_shown = False
         if progress.status is TurnStatus.COMPLETED and activity.info().attempt == 1:
             if closing.step_open:
                 publisher.put({"type": "finish-step"})
         else:
             parts = await publisher.since_step()
-            said = _ended_step_of(parts, progress.round + 1)
+            closing_text_shown = _is_whole_step_of(parts, progress.round + 1)
             for part in leftovers(parts, progress.round + 1, unanswered=prompts.CANCELLED_CALL):
                 publisher.put(part)
-        if closing_text and not said:
+        if closing_text and not closing_text_shown:
             writer = StepWriter(publisher, progress.round + 1, activity.info().attempt)
             writer.begin()
             writer.text(closing_text)
@@ -158,23 +159,23 @@ class TurnActivities:
             outcome = {"type": "abort"}
         elif progress.status is TurnStatus.FAILED:
             outcome = {"type": "error", "errorText": progress.error or "The turn failed."}
-        await publisher.seal(outcome, self._deps.settings.stream_ttl)
+        await publisher.seal(outcome, self._stream_ttl)
 
 
-def _ended_step_of(parts: list[dict[str, Any]], round_: int) -> bool:
+def _is_whole_step_of(parts: list[dict[str, Any]], round_: int) -> bool:
     """Whether `parts` are a whole step of this round."""
     starts = [part["id"] for part in parts if part["type"] == "text-start"]
     return any(i.startswith(f"{round_}.") for i in starts) and any(part["type"] == "finish-step" for part in parts)
 
 
 def _closing_text(closing: CloseTurn) -> str:
-    """What is said at the end of a completed turn whose model said nothing, or could not finish."""
+    """The last text of a completed turn whose model gave none, or could not finish."""
     if closing.progress.status is not TurnStatus.COMPLETED:
         return ""
     if closing.round_limit_reached:
         return prompts.ROUND_LIMIT.format(limit=closing.progress.round)
-    if closing.finish_reason in FINISHED_SHORT:
-        return FINISHED_SHORT[closing.finish_reason]
+    if closing.finish_reason in prompts.FINISHED_SHORT:
+        return prompts.FINISHED_SHORT[closing.finish_reason]
     return "" if closing.answered_with_text else prompts.CLOSING_TEXT
 
 

@@ -162,7 +162,7 @@ class TurnLoop:
                 **policies.placing(request.limits, "open turn"),
             )
         )
-        turn.update(opened=True, title_wanted=opened.title_wanted, budgets=opened.budgets)
+        turn.update(opened=True, budgets=opened.budgets)
         turn.update_published(opened.published)
         self._raise_if_stopped_while_storing()
         return bool(opened.taken)
@@ -178,7 +178,6 @@ class TurnLoop:
                 model=request.model,
                 mode=request.mode,
                 scope=turn.scope,
-                title_wanted=turn.state.title_wanted,
                 step_open=turn.state.step_open,
             ),
             **policies.calling_model(request.limits, f"round {turn.state.round} · {request.model}"),

@@ -21,7 +21,6 @@ class OpenedTurn(Contract):
     """`taken`: the messages that were new; none: nothing to answer. `budgets`: those that limit the turn."""
 
     taken: list[str]
-    title_wanted: bool = False
     budgets: tuple[Budget, ...] = ()
     published: bool = True
 
@@ -44,8 +43,7 @@ class TakenInbox(Contract):
 class CallModel(Contract):
     """One round's model call.
 
-    `title_wanted`: the session is new and needs a title. `step_open`: the stream still has the previous round's step
-    open, because its tools published their outputs in it.
+    `step_open`: the stream still has the previous round's step open, because its tools published their outputs in it.
     """
 
     turn: TurnRef
@@ -53,7 +51,6 @@ class CallModel(Contract):
     model: str
     mode: str = "fast"
     scope: Scope = Scope()
-    title_wanted: bool = False
     step_open: bool = False
 
 

@@ -220,7 +220,6 @@ class TurnState(Contract):
     sub_sessions: list[SubSessionRecord] = []
     usage: Usage = Usage()
     seen: list[str] = []
-    title_wanted: bool = False
     step_open: bool = False
     published: bool = True
     budgets: tuple[Budget, ...] = ()

@@ -131,6 +131,16 @@ async def name_if_untitled(connection: Connection, session_id: str, title: str) 
     return bool(named.rowcount)
 
 
+async def replace_title(connection: Connection, session_id: str, old: str, new: str) -> bool:
+    """Replace a title that is still `old`; False otherwise."""
+    replaced = await connection.execute(
+        update(SessionRow)
+        .where(SessionRow.id == session_id, SessionRow.title == old)
+        .values(title=replace_unstorable(new)[:TITLE_MAX])
+    )
+    return bool(replaced.rowcount)
+
+
 async def delete_all(connection: Connection, session_ids: Sequence[str]) -> None:
     """Delete sessions with all their rows; the ledger stays, because it is money."""
     for table in (MessageRow, TurnRow):

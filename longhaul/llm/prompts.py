@@ -20,6 +20,10 @@ CLOSING_TEXT = "Done. I have nothing to add to what the tools above show."
 ROUND_LIMIT = (
     "I stopped here: this turn reached its limit of {limit} rounds. Nothing is lost; send a message to let me go on."
 )
+FINISHED_SHORT = {
+    "length": "The answer was cut off at the model's length limit.",
+    "content_filter": "The model's content filter ended the answer.",
+}
 STOPPED = "Stopped by the user."
 CANCELLED_CALL = "Cancelled: the turn was stopped before this call had a result."
 LOST_CALL = "Lost: the turn ended before this call had a result; whether it took effect is not known."

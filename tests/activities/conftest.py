@@ -2,23 +2,30 @@
 
 import asyncio
 import shutil
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from temporalio.testing import ActivityEnvironment
 
-from activities.deps import Deps
+from activities.attempt import TurnStreams
 from longhaul.contracts import TurnRef
 from longhaul.db import sessions
 from longhaul.db.database import Database
 from longhaul.db.migrate import upgrade
 from longhaul.settings import load_settings
-from longhaul.tools import default_tools
 
 #: Not published: no activity then talks to Redis.
 TURN = TurnRef(session_id="s", turn_id="t", user_id="u", published=False)
+
+
+SETTINGS = load_settings(home=Path(tempfile.gettempdir()) / "longhaul-activities")
+#: Streams on a Redis that does not answer.
+NO_STREAMS = TurnStreams(Redis(host="127.0.0.1", port=1, retry=Retry(NoBackoff(), 0)), SETTINGS)
 
 
 @pytest.fixture(scope="session")
@@ -29,15 +36,13 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-async def deps(template: Path, tmp_path: Path) -> AsyncIterator[Deps]:
-    """With one session."""
+async def database(template: Path, tmp_path: Path) -> AsyncIterator[Database]:
+    """A database with one session."""
     await asyncio.to_thread(shutil.copy, template, tmp_path / "longhaul.db")
     database = Database(f"sqlite+inline:///{tmp_path / 'longhaul.db'}")
     async with database.write() as connection:
         await sessions.create(connection, sessions.NewSession(TURN.session_id, TURN.user_id))
-    nothing = cast("Any", None)
-    settings = load_settings(home=tmp_path)
-    yield Deps(settings, database, redis=nothing, model=nothing, tools=default_tools(), temporal=nothing)
+    yield database
     await database.close()
 
 

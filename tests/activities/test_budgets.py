@@ -6,62 +6,62 @@ from typing import Any
 from sqlalchemy import insert
 
 from activities.budgets import budgets_of, reached
-from activities.deps import Deps
 from longhaul.contracts import Budget, Scope, Usage
 from longhaul.db import ledger, sessions
+from longhaul.db.database import Database
 from longhaul.db.models import TurnRow
 
 NOON = datetime(2026, 5, 5, 12, tzinfo=UTC)
 ROOT = Budget(session_id="root", max_cost_microdollars=100)
 
 
-async def book(deps: Deps, session: str, path: str, cost: int | None) -> None:
+async def book(database: Database, session: str, path: str, cost: int | None) -> None:
     usage = Usage(cost_microdollars=cost)
     entry = ledger.LedgerEntry(f"{path}{cost}", "u", session, path, turn_id="t", round=1, model="m", usage=usage)
-    async with deps.db.write() as connection:
+    async with database.write() as connection:
         await ledger.book(connection, entry)
 
 
-async def used_up(deps: Deps, session: str, scope: Scope) -> str | None:
-    async with deps.db.read() as connection:
+async def used_up(database: Database, session: str, scope: Scope) -> str | None:
+    async with database.read() as connection:
         return await reached(connection, session, scope)
 
 
-async def own(deps: Deps, scope: Scope, **limits: Any) -> tuple[Budget, ...]:
-    async with deps.db.write() as connection:
+async def own(database: Database, scope: Scope, **limits: Any) -> tuple[Budget, ...]:
+    async with database.write() as connection:
         await sessions.create(connection, sessions.NewSession("mine", "u", **limits))
         return await budgets_of(connection, await sessions.get(connection, "mine"), scope, NOON)
 
 
-async def test_a_budget_counts_what_is_spent_below_it(deps: Deps) -> None:
+async def test_a_budget_counts_what_is_spent_below_it(database: Database) -> None:
     child = Scope(depth=1, ancestors=("root",), budgets=(ROOT,))
-    assert await used_up(deps, "root", Scope(budgets=(ROOT,))) is None
-    await book(deps, "root", "root/", 60)
-    await book(deps, "root", "root/", None)
-    await book(deps, "rooted", "rooted/", 500)
-    assert await used_up(deps, "child", child) is None
-    await book(deps, "child", "root/child/", 40)
-    assert "this session is used up: 100 of 100" in str(await used_up(deps, "root", Scope(budgets=(ROOT,))))
-    assert "session root above it is used up" in str(await used_up(deps, "child", child))
+    assert await used_up(database, "root", Scope(budgets=(ROOT,))) is None
+    await book(database, "root", "root/", 60)
+    await book(database, "root", "root/", None)
+    await book(database, "rooted", "rooted/", 500)
+    assert await used_up(database, "child", child) is None
+    await book(database, "child", "root/child/", 40)
+    assert "this session is used up: 100 of 100" in str(await used_up(database, "root", Scope(budgets=(ROOT,))))
+    assert "session root above it is used up" in str(await used_up(database, "child", child))
 
 
-async def test_a_childs_own_budget_is_its_own(deps: Deps) -> None:
+async def test_a_childs_own_budget_is_its_own(database: Database) -> None:
     mine = Budget(session_id="child", max_cost_microdollars=50)
     scope = Scope(depth=1, ancestors=("root",), budgets=(mine,))
-    await book(deps, "root", "root/", 1000)
-    assert await used_up(deps, "child", scope) is None
-    await book(deps, "grandchild", "root/child/grandchild/", 50)
-    assert "this session is used up" in str(await used_up(deps, "child", scope))
-    assert await used_up(deps, "other", Scope(ancestors=("root",), budgets=(mine,))) is None
+    await book(database, "root", "root/", 1000)
+    assert await used_up(database, "child", scope) is None
+    await book(database, "grandchild", "root/child/grandchild/", 50)
+    assert "this session is used up" in str(await used_up(database, "child", scope))
+    assert await used_up(database, "other", Scope(ancestors=("root",), budgets=(mine,))) is None
 
 
-async def test_without_limits_only_the_inherited_hold(deps: Deps) -> None:
-    assert await own(deps, Scope(budgets=(ROOT,))) == (ROOT,)
+async def test_without_limits_only_the_inherited_hold(database: Database) -> None:
+    assert await own(database, Scope(budgets=(ROOT,))) == (ROOT,)
 
 
-async def test_time_that_was_worked_is_gone(deps: Deps) -> None:
+async def test_time_that_was_worked_is_gone(database: Database) -> None:
     before = Budget(session_id="mine", max_cost_microdollars=1)
-    async with deps.db.write() as connection:
+    async with database.write() as connection:
         await sessions.create(connection, sessions.NewSession("mine", "u", max_seconds=60, max_cost_microdollars=9))
         for number, took in enumerate((20, 15)):
             row = {"turn_id": f"t{number}", "session_id": "mine", "user_id": "u", "status": "completed", "model": "m"}
@@ -70,4 +70,4 @@ async def test_time_that_was_worked_is_gone(deps: Deps) -> None:
             await connection.execute(insert(TurnRow).values(**row, started_at=began, ended_at=ended))
     left = NOON + timedelta(seconds=25)
     expected = Budget(session_id="mine", max_cost_microdollars=9, max_seconds=60, deadline=left)
-    assert await own(deps, Scope(budgets=(ROOT, before))) == (ROOT, expected)
+    assert await own(database, Scope(budgets=(ROOT, before))) == (ROOT, expected)

@@ -8,14 +8,14 @@ from pydantic import BaseModel
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from activities import heartbeat
-from activities.deps import Deps
+from activities import attempt as module
 from activities.tools import ToolActivities, ToolResult, ToolState
 from longhaul.contracts import RunTool, Scope, StoreToolResult, ToolOutcome, ToolStatus
 from longhaul.db import conversation, messages
+from longhaul.db.database import Database
 from longhaul.llm import prompts
 from longhaul.tools import Registry, ToolContext, ToolError, default_tools, tool
-from tests.activities.conftest import TURN
+from tests.activities.conftest import NO_STREAMS, SETTINGS, TURN
 
 RUNS: list[str] = []
 
@@ -47,20 +47,20 @@ async def breaks(arguments: Nothing, context: ToolContext) -> str:
 
 
 @pytest.fixture(autouse=True)
-async def calls(deps: Deps) -> None:
+async def calls(database: Database) -> None:
     """One call of each tool, and calls that cannot be run."""
-    heartbeat._checkpoint.set([])
+    module._heartbeat_details.set([])
     RUNS.clear()
     made = [("works", "{}"), ("once", "{}"), ("refuses", "{}"), ("breaks", "{}"), ("wait", '{"seconds": 1}')]
     made += [("unknown", "{}"), ("works", "{"), ("works", "[" * 100_000)]
     written = [{"id": f"c{n}", "function": {"name": name, "arguments": text}} for n, (name, text) in enumerate(made)]
     row = messages.NewMessage("row", "assistant", tool_calls=written, turn_id=TURN.turn_id, round=1)
-    async with deps.db.write() as connection:
+    async with database.write() as connection:
         await messages.append(connection, TURN.session_id, [row])
 
 
 async def run(
-    deps: Deps, call: str, name: str, *, attempt: int = 1, state: ToolState | None = None, **more: Any
+    database: Database, call: str, name: str, *, attempt: int = 1, state: ToolState | None = None, **more: Any
 ) -> ToolOutcome:
     environment = ActivityEnvironment()
     details = [state] if state else []
@@ -71,13 +71,13 @@ async def run(
 
     environment.on_heartbeat = sent
     tools = Registry([works, once, refuses, breaks, *default_tools()])
-    activities = ToolActivities(replace(deps, tools=tools))
+    activities = ToolActivities(database, NO_STREAMS, tools, SETTINGS)
     given = RunTool(turn=TURN, round=1, message_id="row", tool_call_id=call, name=name, **more)
     return await environment.run(activities.run_tool, given)
 
 
-async def result(deps: Deps, call: str) -> tuple[str, bool]:
-    async with deps.db.read() as connection:
+async def result(database: Database, call: str) -> tuple[str, bool]:
+    async with database.read() as connection:
         rows = await conversation.rows_of_round(connection, TURN.turn_id, 1)
     found = [row for row in rows if row.tool_call_id == call]
     assert len(found) == 1
@@ -96,67 +96,71 @@ async def result(deps: Deps, call: str) -> tuple[str, bool]:
         ("c7", "works", ToolStatus.ERROR, "works: the arguments are not valid JSON"),
     ],
 )
-async def test_whatever_happens_is_a_result(deps: Deps, call: str, name: str, status: ToolStatus, said: str) -> None:
-    outcome = await run(deps, call, name)
+async def test_whatever_happens_is_a_result(
+    database: Database, call: str, name: str, status: ToolStatus, said: str
+) -> None:
+    outcome = await run(database, call, name)
     assert outcome == ToolOutcome(tool_call_id=call, status=status, published=False)
-    content, is_error = await result(deps, call)
+    content, is_error = await result(database, call)
     assert content.startswith(said)
     assert is_error is (status is not ToolStatus.OK)
 
 
-async def test_a_stored_result_is_not_made_again(deps: Deps) -> None:
-    await run(deps, "c0", "works")
-    assert (await run(deps, "c0", "works", attempt=2)).status is ToolStatus.OK
-    await run(deps, "c2", "refuses")
-    assert (await run(deps, "c2", "refuses", attempt=2)).status is ToolStatus.ERROR
+async def test_a_stored_result_is_not_made_again(database: Database) -> None:
+    await run(database, "c0", "works")
+    assert (await run(database, "c0", "works", attempt=2)).status is ToolStatus.OK
+    await run(database, "c2", "refuses")
+    assert (await run(database, "c2", "refuses", attempt=2)).status is ToolStatus.ERROR
     assert RUNS == ["s"]
 
 
-async def test_a_result_in_the_checkpoint_is_stored_without_another_run(deps: Deps) -> None:
+async def test_a_result_in_the_checkpoint_is_stored_without_another_run(database: Database) -> None:
     kept = ToolState(starts=1, result=ToolResult(output="kept", status=ToolStatus.OK))
-    await run(deps, "c1", "once", attempt=2, state=kept)
-    assert await result(deps, "c1") == ("kept", False)
+    await run(database, "c1", "once", attempt=2, state=kept)
+    assert await result(database, "c1") == ("kept", False)
     assert RUNS == []
 
 
 @pytest.mark.parametrize("state", [None, ToolState(starts=1)])
-async def test_what_must_not_run_twice_is_lost_instead(deps: Deps, state: ToolState | None) -> None:
-    assert (await run(deps, "c1", "once", attempt=2, state=state)).status is ToolStatus.LOST
-    assert await result(deps, "c1") == (prompts.LOST_CALL, True)
+async def test_what_must_not_run_twice_is_lost_instead(database: Database, state: ToolState | None) -> None:
+    assert (await run(database, "c1", "once", attempt=2, state=state)).status is ToolStatus.LOST
+    assert await result(database, "c1") == (prompts.LOST_CALL, True)
     assert RUNS == []
 
 
 @pytest.mark.parametrize(("starts", "runs"), [(0, 1), (2, 1), (3, 0)])
-async def test_what_kills_its_workers_is_given_up(deps: Deps, starts: int, runs: int) -> None:
-    outcome = await run(deps, "c0", "works", attempt=starts + 1, state=ToolState(starts=starts), max_tries=3)
+async def test_what_kills_its_workers_is_given_up(database: Database, starts: int, runs: int) -> None:
+    outcome = await run(database, "c0", "works", attempt=starts + 1, state=ToolState(starts=starts), max_tries=3)
     assert outcome.status is (ToolStatus.OK if runs else ToolStatus.LOST)
     assert len(RUNS) == runs
 
 
-async def test_a_dry_run_changes_nothing(deps: Deps) -> None:
+async def test_a_dry_run_changes_nothing(database: Database) -> None:
     scope = Scope(dry_run=True)
-    assert (await run(deps, "c1", "once", scope=scope)).status is ToolStatus.OK
-    assert await result(deps, "c1") == ("Dry run: once was not run.", False)
-    await run(deps, "c0", "works", scope=scope)
+    assert (await run(database, "c1", "once", scope=scope)).status is ToolStatus.OK
+    assert await result(database, "c1") == ("Dry run: once was not run.", False)
+    await run(database, "c0", "works", scope=scope)
     assert RUNS == ["s"], "what changes nothing runs"
 
 
-async def test_a_tool_that_is_not_allowed_does_not_run(deps: Deps) -> None:
-    assert (await run(deps, "c0", "works", scope=Scope(deny_tools=("works",)))).status is ToolStatus.ERROR
-    assert "not allowed" in (await result(deps, "c0"))[0]
+async def test_a_tool_that_is_not_allowed_does_not_run(database: Database) -> None:
+    assert (await run(database, "c0", "works", scope=Scope(deny_tools=("works",)))).status is ToolStatus.ERROR
+    assert "not allowed" in (await result(database, "c0"))[0]
     assert RUNS == []
 
 
-async def test_a_call_that_nobody_made_is_a_fault_of_ours(deps: Deps) -> None:
+async def test_a_call_that_nobody_made_is_a_fault_of_ours(database: Database) -> None:
     with pytest.raises(ApplicationError) as raised:
-        await run(deps, "c99", "works")
+        await run(database, "c99", "works")
     assert raised.value.non_retryable
 
 
-async def test_results_of_the_workflow_are_stored_the_same_way(deps: Deps) -> None:
+async def test_results_of_the_workflow_are_stored_the_same_way(database: Database) -> None:
     environment = ActivityEnvironment()
     given = StoreToolResult(turn=TURN, round=1, tool_call_id="c4", name="wait", output="waited", is_error=True)
     for _ in range(2):
-        outcome = await environment.run(ToolActivities(deps).store_tool_result, given)
+        outcome = await environment.run(
+            ToolActivities(database, NO_STREAMS, default_tools(), SETTINGS).store_tool_result, given
+        )
         assert outcome.status is ToolStatus.ERROR
-    assert await result(deps, "c4") == ("waited", True)
+    assert await result(database, "c4") == ("waited", True)

@@ -1,13 +1,15 @@
 """What must not happen, happens: a defect in workflow code, a row that cannot be read. The session survives it."""
 
 from contextlib import AsyncExitStack
+from typing import Any
 from unittest.mock import patch
 
 import pytest
 from sqlalchemy import text
 
-from activities import rows
-from activities.deps import Deps
+from activities import model
+from activities.attempt import TurnStreams
+from activities.title import Titles
 from longhaul import redis
 from longhaul.contracts import ToolCall
 from longhaul.db.database import Database
@@ -29,13 +31,26 @@ async def worker_here(stack: AsyncExitStack, product: Product) -> None:
     """A worker inside the test, whose code the test can change."""
     with patch.dict("os.environ", product.environment(), clear=True):
         settings = load_settings(_env_file=None)
-    database, streams, model = Database(settings.sqlalchemy_url), redis.connect(settings), ModelClient(settings)
-    stack.push_async_callback(database.close)
-    stack.push_async_callback(streams.aclose)
-    stack.push_async_callback(model.close)
+    database, redis_client, model_client = (
+        Database(settings.sqlalchemy_url),
+        redis.connect(settings),
+        ModelClient(settings),
+    )
+    streams = TurnStreams(redis_client, settings)
+    titles = Titles(database, streams, model_client, settings.model_small)
+    for close in (database.close, redis_client.aclose, model_client.close, titles.close):
+        stack.push_async_callback(close)
     client = await product.temporal()
-    deps = Deps(settings=settings, db=database, redis=streams, model=model, tools=default_tools(), temporal=client)
-    await stack.enter_async_context(build(client, deps))
+    worker = build(
+        client,
+        settings,
+        database=database,
+        streams=streams,
+        model_client=model_client,
+        titles=titles,
+        registry=default_tools(),
+    )
+    await stack.enter_async_context(worker)
 
 
 @pytest.mark.parametrize("place", ["_work", "_close"])
@@ -77,15 +92,15 @@ async def test_workflow_code_that_raises(
 async def test_a_payload_that_is_too_large(make_product: MakeProduct, monkeypatch: pytest.MonkeyPatch) -> None:
     """Temporal takes 2 MB at once; more is no reason to try for ever, but one to say so."""
 
-    def huge(call_id: str, name: str, arguments: str) -> ToolCall:
-        return ToolCall(tool_call_id=call_id, name=name, arguments="x" * 3_000_000)
+    def huge(**values: Any) -> ToolCall:
+        return ToolCall(**{**values, "arguments": "x" * 3_000_000})
 
     product = await make_product(workers=0)
     session = await product.api.create_session()
     async with AsyncExitStack() as stack:
         await worker_here(stack, product)
         with monkeypatch.context() as patched:
-            patched.setattr(rows, "_tool_call", huge)
+            patched.setattr(model, "ToolCall", huge)
             log = check_stream(await product.api.stream(session, "2*3"))
         assert "size" in log.parts("error")[0]["errorText"]
         following = check_stream(await product.api.stream(session, "6*7"))

@@ -1,15 +1,17 @@
 """A model's answer as rows: stored once, read back as it was."""
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 
-from activities.deps import Deps
-from activities.rows import answer_from_row, partial_rows, store_answer
-from longhaul.contracts import CallModel, Usage
+from activities.model import ModelActivities, StoredAnswer, partial_rows, store_answer
+from longhaul.contracts import CallModel, ModelAnswer, Usage
 from longhaul.db import conversation, ledger
+from longhaul.db.database import Database
 from longhaul.llm.completion import CompletedCall, Completion
-from tests.activities.conftest import TURN
+from longhaul.tools import default_tools
+from tests.activities.conftest import NO_STREAMS, SETTINGS, TURN
 
 CALL = CallModel(turn=TURN, round=2, model="asked-for")
 USAGE = Usage(calls=1, prompt_tokens=5, completion_tokens=6, cost_microdollars=70)
@@ -27,30 +29,35 @@ WHOLE = Completion(
 )
 
 
-async def store(deps: Deps, completion: Completion) -> Any:
-    async with deps.db.write() as connection:
-        return (await store_answer(connection, CALL, completion)).answer
+async def store(database: Database, completion: Completion) -> StoredAnswer:
+    async with database.write() as connection:
+        return await store_answer(connection, CALL, completion)
 
 
-async def test_an_answer_is_stored_once_and_read_back_as_it_was(deps: Deps) -> None:
-    answer = await store(deps, WHOLE)
-    assert await store(deps, WHOLE) == answer
-    async with deps.db.read() as connection:
+def report(database: Database, answer: StoredAnswer) -> ModelAnswer:
+    activities = ModelActivities(database, NO_STREAMS, cast("Any", None), default_tools(), SETTINGS)
+    return activities._report(answer, published=True)
+
+
+async def test_an_answer_is_stored_once_and_read_back_as_it_was(database: Database) -> None:
+    answer = await store(database, WHOLE)
+    assert await store(database, WHOLE) == answer
+    async with database.read() as connection:
         rows = await conversation.rows_of_round(connection, TURN.turn_id, 2)
         spent = await ledger.usage_of_each(connection, [TURN.session_id])
     assert [(row.role, row.content, row.sequence) for row in rows] == [
         ("reasoning", "hm", 0),
         ("assistant", "hello", 1),
     ]
-    assert answer_from_row(rows[1]) == answer
+    assert replace(StoredAnswer.from_row(rows[1]), is_ours=True) == answer
     assert (rows[1].duration_ms, rows[1].finish_reason) == (9, "tool_calls")
     assert spent == {TURN.session_id: USAGE}
     assert answer.message_id == rows[1].id
-    assert (answer.has_text, answer.usage) == (True, USAGE)
+    assert (answer.text, answer.usage) == ("hello", USAGE)
 
 
-async def test_only_arguments_that_the_workflow_needs_leave_the_database(deps: Deps) -> None:
-    answer = await store(deps, WHOLE)
+async def test_only_arguments_that_the_workflow_needs_leave_the_database(database: Database) -> None:
+    answer = report(database, await store(database, WHOLE))
     assert [(made.name, made.arguments) for made in answer.tool_calls] == [
         ("calculator", None),
         ("wait", '{"seconds": 1}'),
@@ -58,8 +65,8 @@ async def test_only_arguments_that_the_workflow_needs_leave_the_database(deps: D
 
 
 @pytest.mark.parametrize(("text", "has_text"), [("", False), (" \n", False), ("x", True)])
-async def test_blank_text_is_none(deps: Deps, text: str, has_text: bool) -> None:
-    answer = await store(deps, Completion(text=text, finish_reason="stop"))
+async def test_blank_text_is_none(database: Database, text: str, has_text: bool) -> None:
+    answer = report(database, await store(database, Completion(text=text, finish_reason="stop")))
     assert (answer.has_text, answer.tool_calls) == (has_text, [])
 
 

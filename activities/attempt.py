@@ -1,0 +1,171 @@
+"""One attempt of an activity: heartbeats and checkpoints, Stop and hand-over, faults as Temporal failures, its stream.
+
+A heartbeat shows the server within the heartbeat timeout whether the worker is alive, carries the activity's latest
+checkpoint, and brings back that Stop was pressed.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+from redis.asyncio import Redis
+from temporalio import activity
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
+from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
+
+from longhaul.contracts import TurnRef
+from longhaul.errors import HANDED_OVER, STORAGE_UNAVAILABLE, NotFoundError, UnavailableError
+from longhaul.settings import Settings
+from longhaul.streams.parent_updates import ParentNews
+from longhaul.streams.publisher import StreamPublisher, Writer
+
+SESSION_GONE = "SessionGone"
+CHECKPOINT_MAX_BYTES = 1_000_000
+STORE_PAUSE_S, STORE_PAUSE_MAX_S = 0.2, 5.0
+
+_heartbeat_details: ContextVar[list[Any]] = ContextVar("heartbeat_details")
+State = TypeVar("State", bound=BaseModel)
+T = TypeVar("T")
+
+
+def checkpoint(state: BaseModel) -> None:
+    """Keep `state` for the next attempts of this activity: sent now, and again with every later heartbeat.
+
+    A state that is too large for a payload is not kept; the next attempt then does the work again. So does a local
+    activity, which has no heartbeats: only work that may be repeated runs in one.
+    """
+    if not activity.info().is_local and len(state.model_dump_json()) <= CHECKPOINT_MAX_BYTES:
+        _heartbeat_details.get()[:] = [state]
+        activity.heartbeat(state)
+
+
+def last_checkpoint(kind: type[State]) -> State | None:
+    """The newest checkpoint that an earlier attempt has left."""
+    details = activity.info().heartbeat_details
+    return kind.model_validate(details[0]) if details else None
+
+
+class HeartbeatInterceptor(Interceptor):
+    """Sends a heartbeat every `interval` seconds from the first interval on; short activities send none."""
+
+    def __init__(self, interval: float) -> None:
+        self._interval = interval
+
+    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002
+        return _Heartbeating(next, self._interval)
+
+
+class _Heartbeating(ActivityInboundInterceptor):
+    def __init__(self, next: ActivityInboundInterceptor, interval: float) -> None:  # noqa: A002
+        super().__init__(next)
+        self._interval = interval
+
+    async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002
+        try:
+            return await self._execute(input)
+        except ApplicationError as error:
+            raise without_tracebacks(error) from error.__cause__
+
+    async def _execute(self, input: ExecuteActivityInput) -> Any:  # noqa: A002
+        if activity.info().is_local:
+            return await super().execute_activity(input)
+        details: list[Any] = []
+        _heartbeat_details.set(details)
+        beating = asyncio.create_task(self._beat(details))
+        try:
+            return await super().execute_activity(input)
+        finally:
+            beating.cancel()
+            with suppress(asyncio.CancelledError):
+                await beating
+
+    async def _beat(self, details: list[Any]) -> None:
+        while True:
+            await asyncio.sleep(self._interval)
+            activity.heartbeat(*details)
+
+
+def without_tracebacks(error: ApplicationError) -> ApplicationError:
+    """An expected failure without tracebacks: Temporal keeps 4 KB of a failure, and they would displace its type."""
+    link: BaseException | None = error
+    while link is not None:
+        link = link.with_traceback(None).__cause__
+    return error
+
+
+@contextmanager
+def storage_faults(*, missing_is_final: bool = True) -> Iterator[None]:
+    """Make Temporal retry while the database is unreachable, and end the turn when its session has been deleted."""
+    try:
+        yield
+    except UnavailableError as error:
+        raise ApplicationError(str(error), type=STORAGE_UNAVAILABLE) from error
+    except NotFoundError as error:
+        if not missing_is_final:
+            raise
+        raise ApplicationError(str(error), type=SESSION_GONE, non_retryable=True) from error
+
+
+async def when_storage_is_back(store: Callable[[], Awaitable[T]], window: float) -> T:
+    """Repeat `store` in this attempt, for up to `window` seconds, while the database is unreachable.
+
+    For results that are too large for a checkpoint: the next attempt would not have them.
+    """
+    deadline, pause = time.monotonic() + window, STORE_PAUSE_S
+    while True:
+        try:
+            with storage_faults():
+                return await store()
+        except ApplicationError as error:
+            if error.type != STORAGE_UNAVAILABLE or time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, STORE_PAUSE_MAX_S)
+
+
+def stop_requested() -> bool:
+    """Whether a person pressed Stop; also in a worker that is shutting down at the same time."""
+    reason = activity.cancellation_details()
+    return reason is not None and reason.cancel_requested
+
+
+def handed_over() -> ApplicationError:
+    """This worker shuts down: another one takes the activity over at once. Not counted as a failure."""
+    return ApplicationError(
+        "The worker shut down; another one continues.",
+        type=HANDED_OVER,
+        next_retry_delay=timedelta(milliseconds=1),
+        category=ApplicationErrorCategory.BENIGN,
+    )
+
+
+class TurnStreams:
+    """The streams of turns, as activities write them."""
+
+    def __init__(self, redis: "Redis", settings: Settings) -> None:
+        self._redis = redis
+        self._flush_s = settings.stream_flush_ms / 1000
+
+    def publisher(self, turn: TurnRef) -> StreamPublisher:
+        """The writing end of a turn's stream, for this attempt of the running activity."""
+        info = activity.info()
+        # Local activities restart at attempt 1, so order their attempts by start time.
+        attempt = int(info.started_time.timestamp() * 1000) if info.is_local else info.attempt
+        # Activity ids start again at 1 when a turn continues as new, so the run's id is part of the writer's name.
+        return self.publisher_of(turn, Writer(f"{info.workflow_run_id}:{info.activity_id}", attempt))
+
+    def publisher_of(self, turn: TurnRef, writer: Writer) -> StreamPublisher:
+        """The writing end of a turn's stream, for work outside of activities."""
+        return StreamPublisher(
+            self._redis,
+            turn.turn_id,
+            flush_s=self._flush_s,
+            published=turn.published,
+            writer=writer,
+            news=ParentNews(self._redis, turn) if turn.parent_turn_id else None,
+        )

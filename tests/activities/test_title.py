@@ -1,0 +1,134 @@
+"""The title of a session: one call, booked, replaced by a person's own title, harmless when it fails."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import pytest
+from temporalio.testing import ActivityEnvironment
+
+from activities.title import Titles, provisional
+from activities.turns import TurnActivities
+from longhaul.contracts import OpenTurn
+from longhaul.db import ledger, messages, sessions
+from longhaul.db.database import Database
+from longhaul.errors import StreamBrokenError
+from tests.activities.conftest import NO_STREAMS, SETTINGS, TURN
+
+MESSAGE = "How do I plan a long trip with three children and a dog through the whole of Norway?"
+USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "cost": 0.000012}
+
+
+class SmallModel:
+    """Answers every call with one title once `gate` is set; counts the calls."""
+
+    def __init__(self, *, broken: bool = False) -> None:
+        self.calls = 0
+        self.gate = asyncio.Event()
+        self._broken = broken
+
+    async def stream(self, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+        self.calls += bool(body["messages"])
+        await self.gate.wait()
+        if self._broken:
+            raise StreamBrokenError("The model's stream broke off.")
+        yield {"choices": [{"delta": {"content": '"Norway with children"'}, "finish_reason": "stop"}], "usage": USAGE}
+
+
+async def open_turn(database: Database, titles: Titles, turn_id: str) -> None:
+    """A message, and the turn that takes it."""
+    async with database.write() as connection:
+        await messages.accept(
+            connection,
+            session_id=TURN.session_id,
+            user_id=TURN.user_id,
+            message_id=f"of-{turn_id}",
+            content=MESSAGE,
+            context=None,
+            limit=0,
+        )
+    opening = OpenTurn(
+        turn=TURN.model_copy(update={"turn_id": turn_id}),
+        message_ids=[f"of-{turn_id}"],
+        model="m",
+        mode="fast",
+        tier="standard",
+        started_at=datetime.now(UTC),
+    )
+    activities = TurnActivities(database, NO_STREAMS, titles, SETTINGS)
+    for _ in range(2):  # a repeated local activity must not ask again
+        await ActivityEnvironment().run(activities.open_turn, opening)
+
+
+async def title(database: Database) -> str | None:
+    async with database.read() as connection:
+        found: str | None = (await sessions.get(connection, TURN.session_id)).title
+    return found
+
+
+async def end(titles: Titles) -> None:
+    await asyncio.wait_for(asyncio.gather(*titles._running), 10)
+
+
+def titles_of(database: Database, model: SmallModel, name: str = "small") -> Titles:
+    return Titles(database, NO_STREAMS, cast("Any", model), name)
+
+
+async def test_one_call_for_a_session_however_many_turns_it_has(database: Database) -> None:
+    model = SmallModel()
+    titles = titles_of(database, model)
+    for turn in ("t1", "t2", "t3"):
+        await open_turn(database, titles, turn)
+    await asyncio.sleep(0)
+    assert await title(database) == provisional(MESSAGE)
+    model.gate.set()
+    await end(titles)
+    assert model.calls == 1
+    assert await title(database) == "Norway with children"
+    async with database.read() as connection:
+        spent = (await ledger.usage_of_each(connection, [TURN.session_id]))[TURN.session_id]
+    assert (spent.calls, spent.prompt_tokens, spent.completion_tokens, spent.cost_microdollars) == (1, 7, 3, 12)
+
+
+async def test_a_failure_leaves_the_provisional_title(database: Database, caplog: pytest.LogCaptureFixture) -> None:
+    model = SmallModel(broken=True)
+    titles = titles_of(database, model)
+    model.gate.set()
+    await open_turn(database, titles, "t1")
+    await end(titles)
+    await open_turn(database, titles, "t2")
+    assert model.calls == 1
+    assert await title(database) == provisional(MESSAGE)
+    assert "provisional title" in caplog.text
+
+
+async def test_a_persons_title_stays(database: Database) -> None:
+    model = SmallModel()
+    titles = titles_of(database, model)
+    await open_turn(database, titles, "t1")
+    async with database.write() as connection:
+        await sessions.rename(connection, TURN.session_id, TURN.user_id, "Mine")
+    model.gate.set()
+    await end(titles)
+    assert await title(database) == "Mine"
+
+
+async def test_a_shutdown_cuts_the_call_off(database: Database) -> None:
+    model = SmallModel()
+    titles = titles_of(database, model)
+    await open_turn(database, titles, "t1")
+    await asyncio.wait_for(titles.close(), 10)
+    assert await title(database) == provisional(MESSAGE)
+
+
+async def test_no_small_model_no_title(database: Database) -> None:
+    model = SmallModel()
+    titles = titles_of(database, model, "")
+    await open_turn(database, titles, "t1")
+    assert (model.calls, await title(database)) == (0, None)
+
+
+def test_a_provisional_title_is_one_short_line() -> None:
+    assert provisional(" a\n b\x00 ") == "a b\ufffd"
+    assert len(provisional("word " * 100)) <= 60
