@@ -7,12 +7,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from temporalio.testing import ActivityEnvironment
 
 from activities.attempt import TurnStreams
+from longhaul import redis
 from longhaul.contracts import TurnRef
 from longhaul.db import sessions
 from longhaul.db.database import Database
@@ -23,9 +21,9 @@ from longhaul.settings import load_settings
 TURN = TurnRef(session_id="s", turn_id="t", user_id="u", published=False)
 
 
-SETTINGS = load_settings(home=Path(tempfile.gettempdir()) / "longhaul-activities")
+SETTINGS = load_settings(home=Path(tempfile.gettempdir()) / "longhaul-activities", redis_url="redis://127.0.0.1:1")
 #: Streams on a Redis that does not answer.
-NO_STREAMS = TurnStreams(Redis(host="127.0.0.1", port=1, retry=Retry(NoBackoff(), 0)), SETTINGS)
+NO_STREAMS = TurnStreams(redis.connect(SETTINGS), SETTINGS)
 
 
 @pytest.fixture(scope="session")
