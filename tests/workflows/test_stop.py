@@ -1,0 +1,175 @@
+"""Stop at each `await` of a turn, with fake activities; and a turn whose close fails."""
+
+import pytest
+
+from longhaul.contracts import CloseTurn, OpenTurn, TurnStatus
+from tests.workflows.fakes import Session, tool_calls
+
+CANCELLED, COMPLETED = TurnStatus.CANCELLED, TurnStatus.COMPLETED
+
+
+def waiting_at_close(session: Session) -> list[str]:
+    """The messages that `close_turn` was to file unanswered."""
+    [closing] = session.arguments(CloseTurn)
+    assert isinstance(closing, CloseTurn)
+    return closing.waiting
+
+
+def without_second_round(calls: list[str]) -> list[str]:
+    """A workflow task that does not know of the Stop yet may ask for the next model call, which ends at once."""
+    return [call for call in calls if not call.startswith("call_model 2")]
+
+
+async def test_while_the_turn_opens(session: Session) -> None:
+    """The store is finished first; then no model call is begun, or it is ended at once."""
+    session.script.hold("open_turn m1")
+    session.script.hold("call_model 1")
+    await session.send("m1")
+    await session.script.reached("open_turn m1")
+    await session.stop()
+    session.script.release("open_turn m1")
+    assert await session.status() is CANCELLED
+    calls = [call for call in session.calls if not call.startswith("call_model 1")]
+    assert calls == ["open_turn m1", "close_turn cancelled"]
+
+
+async def test_during_a_model_call(session: Session) -> None:
+    session.script.hold("call_model 1")
+    await session.send("m1")
+    await session.script.reached("call_model 1")
+    await session.stop()
+    assert await session.status() is CANCELLED
+    assert session.calls[1:] == ["call_model 1", "call_model 1 cancelled", "close_turn cancelled"]
+
+
+async def test_as_a_model_call_ends(session: Session) -> None:
+    """A model call that completes although it was cancelled; its tools are not run."""
+    session.script.answers = [tool_calls("a")]
+    session.script.hold("call_model 1").ignores_stop = True
+    await session.send("m1")
+    await session.script.reached("call_model 1")
+    await session.stop()
+    await session.until_stop_is_known()
+    session.script.release("call_model 1")
+    assert await session.status() is CANCELLED
+    assert session.calls[1:] == ["call_model 1", "close_turn cancelled"]
+
+
+async def test_during_tools(session: Session) -> None:
+    session.script.answers = [tool_calls("a", "b")]
+    session.script.hold("run_tool a")
+    await session.send("m1")
+    await session.script.reached("run_tool a")
+    await session.until_called("run_tool b")
+    await session.stop()
+    assert await session.status() is CANCELLED
+    assert session.calls[-2:] == ["run_tool a cancelled", "close_turn cancelled"]
+
+
+async def test_as_a_tool_ends(session: Session) -> None:
+    """A tool that completes although it was cancelled: no further round begins."""
+    session.script.answers = [tool_calls("a")]
+    session.script.hold("run_tool a").ignores_stop = True
+    await session.send("m1")
+    await session.script.reached("run_tool a")
+    await session.stop()
+    await session.until_stop_is_known()
+    session.script.release("run_tool a")
+    assert await session.status() is CANCELLED
+    assert session.calls[-2:] == ["run_tool a", "close_turn cancelled"]
+
+
+async def test_during_the_wait_tool(session: Session) -> None:
+    session.script.answers = [tool_calls("wait", arguments='{"seconds": 60}')]
+    await session.send("m1")
+    await session.until_called("call_model 1")
+    await session.until_tool_runs("wait")
+    await session.stop()
+    assert await session.status() is CANCELLED
+    assert session.calls == ["open_turn m1", "call_model 1", "close_turn cancelled"]
+
+
+async def test_while_a_result_is_stored(session: Session) -> None:
+    session.script.answers = [tool_calls("wait", arguments='{"seconds": 0.01}')]
+    session.script.hold("store_tool_result wait")
+    await session.send("m1")
+    await session.script.reached("store_tool_result wait")
+    await session.stop()
+    assert await session.status() is CANCELLED
+    assert session.calls[-2:] == ["store_tool_result wait cancelled", "close_turn cancelled"]
+
+
+async def test_while_follow_ups_are_stored(session: Session) -> None:
+    """The store is finished, so that the messages are rows when the turn ends."""
+    session.script.hold("call_model 1")
+    session.script.hold("take_inbox m2")
+    session.script.hold("call_model 2")
+    await session.send("m1")
+    await session.script.reached("call_model 1")
+    await session.send("m2")
+    session.script.release("call_model 1")
+    await session.script.reached("take_inbox m2")
+    await session.stop()
+    session.script.release("take_inbox m2")
+    assert await session.status() is CANCELLED
+    assert without_second_round(session.calls)[-2:] == ["take_inbox m2", "close_turn cancelled"]
+    assert waiting_at_close(session) == []
+
+
+async def test_while_messages_wait(session: Session) -> None:
+    """They are filed unanswered, in their order, each once."""
+    session.script.hold("call_model 1")
+    await session.send("m1")
+    await session.script.reached("call_model 1")
+    for message_id in ("m2", "m3", "m2"):
+        await session.send(message_id)
+    await session.stop()
+    assert await session.status() is CANCELLED
+    assert session.calls[-1] == "close_turn cancelled"
+    assert waiting_at_close(session) == ["m2", "m3"]
+
+
+async def test_a_message_after_the_stop(session: Session) -> None:
+    """It arrives while the stopped turn closes, and begins the next turn."""
+    session.script.hold("call_model 1")
+    session.script.hold("close_turn cancelled")
+    await session.send("m1")
+    await session.script.reached("call_model 1")
+    await session.stop()
+    await session.script.reached("close_turn cancelled")
+    session.script.release("call_model 1")
+    await session.send("m2")
+    session.script.release("close_turn cancelled")
+    assert await session.status() is COMPLETED
+    assert session.calls[-4:] == ["close_turn cancelled", "open_turn m2", "call_model 1", "close_turn completed"]
+    first, second = session.arguments(OpenTurn)
+    assert isinstance(first, OpenTurn)
+    assert isinstance(second, OpenTurn)
+    assert first.turn.turn_id == session.turn_id != second.turn.turn_id
+
+
+async def test_while_the_turn_closes(session: Session) -> None:
+    """The turn is complete already; its last store is not interrupted, and its end stays what it was."""
+    session.script.hold("close_turn completed")
+    await session.send("m1")
+    await session.script.reached("close_turn completed")
+    await session.stop()
+    await session.until_stop_is_known()
+    session.script.release("close_turn completed")
+    assert await session.status() is COMPLETED
+    assert session.calls[-1] == "close_turn completed"
+
+
+@pytest.mark.parametrize("times", [2, 3])
+async def test_twice(session: Session, times: int) -> None:
+    session.script.hold("call_model 1")
+    session.script.hold("close_turn cancelled")
+    await session.send("m1")
+    await session.script.reached("call_model 1")
+    for _ in range(times):
+        await session.stop()
+    await session.script.reached("close_turn cancelled")
+    await session.stop()
+    session.script.release("close_turn cancelled")
+    assert await session.status() is CANCELLED
+    assert session.calls.count("close_turn cancelled") == 1
