@@ -52,7 +52,6 @@ class TurnLoop:
         self._tools = ToolCalls(self._turn)
         self._round_limit_reached = False
         self._next_turn_id = ""
-        self._stopped_while_storing = False
 
     @workflow.signal(name=temporal.FOLLOW_UP_SIGNAL)
     def follow_up(self, message: FollowUp) -> None:
@@ -134,7 +133,10 @@ class TurnLoop:
             self._continue_as_new_if_long()
 
     def _raise_if_stopped(self) -> None:
-        """Obey a Stop, or the end of the time budget, that no `await` raised: its activity was about to end."""
+        """Obey a Stop, or the end of the time budget, that no `await` raised.
+
+        It arrived during a store, or as an activity ended.
+        """
         if self._turn.stop_requested:
             raise asyncio.CancelledError("stopped")
         if self._turn.out_of_time:
@@ -164,7 +166,6 @@ class TurnLoop:
         )
         turn.update(opened=True, budgets=opened.budgets)
         turn.update_published(opened.published)
-        self._raise_if_stopped_while_storing()
         return bool(opened.taken)
 
     async def _call_model(self) -> ModelAnswer:
@@ -202,11 +203,10 @@ class TurnLoop:
             )
         )
         turn.update_published(taken.published)
-        self._raise_if_stopped_while_storing()
         return bool(taken.taken)
 
     async def _uninterrupted(self, store: Coroutine[Any, Any, T]) -> T:
-        """Wait until a store has ended. `_raise_if_stopped_while_storing` obeys a Stop that arrives meanwhile."""
+        """Wait until a store has ended; `_raise_if_stopped` obeys a Stop that arrives meanwhile."""
         task = asyncio.create_task(store)
         while True:
             try:
@@ -214,12 +214,6 @@ class TurnLoop:
             except asyncio.CancelledError:
                 if task.cancelled():
                     raise
-                self._stopped_while_storing = True
-
-    def _raise_if_stopped_while_storing(self) -> None:
-        if self._stopped_while_storing:
-            self._stopped_while_storing = False
-            raise asyncio.CancelledError
 
     def _continue_as_new_if_long(self) -> None:
         """Go on in a fresh history, with the inbox; the turn keeps its id."""

@@ -7,7 +7,7 @@ import pytest
 from temporalio.client import Client
 from temporalio.worker import Worker
 
-from activities.heartbeat import HeartbeatInterceptor
+from activities.attempt import HeartbeatInterceptor
 from testkit.servers import TemporalServer
 from tests.workflows.fakes import FakeActivities, Session
 from worker import workflow_options
