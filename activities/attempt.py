@@ -74,7 +74,8 @@ class _Heartbeating(ActivityInboundInterceptor):
     async def _execute(self, input: ExecuteActivityInput) -> Any:  # noqa: A002
         if activity.info().is_local:
             return await super().execute_activity(input)
-        details: list[Any] = []
+        # Start with the checkpoint of the attempts before: a heartbeat without it would erase it for the next attempt.
+        details = list(activity.info().heartbeat_details)
         _heartbeat_details.set(details)
         beating = asyncio.create_task(self._beat(details))
         try:
