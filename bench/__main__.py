@@ -10,13 +10,17 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench.turns import Figures, Plan, measure
+from bench.turns import Figures, Workload, measure
 from testkit.pool import Pool
 from testkit.process import kill_all
 
-# The embedded stack's defaults, where the test harness has shorter ones.
+# The embedded stack's defaults, where the testkit has shorter ones.
 DEFAULTS = {"LONGHAUL_HEARTBEAT_TIMEOUT": "15", "LONGHAUL_HEARTBEAT_INTERVAL": "1", "LONGHAUL_SHUTDOWN_GRACE": "10"}
-GOALS = {"first delta after the model sent it": 50.0, "whole turn above the plain loop": 100.0}
+GOALS = {
+    "first delta after the model sent it": 50.0,
+    "whole turn above the plain loop": 100.0,
+    "Stop in the middle of an answer": 1000.0,
+}
 THROUGHPUT_GOAL = 12.0
 
 
@@ -29,26 +33,28 @@ def main(
     delay: Annotated[int, typer.Option(help="The model's time from token to token, in ms.")] = 2,
 ) -> None:
     """Measure on real servers, started for this run alone."""
-    plan = Plan(turns=turns, at_once=at_once, waves=waves, tokens=tokens, ttft_ms=ttft, delay_ms=delay)
-    show(Console(), plan, asyncio.run(_run(plan)))
+    workload = Workload(turns=turns, at_once=at_once, waves=waves, tokens=tokens, ttft_ms=ttft, delay_ms=delay)
+    show(Console(), workload, asyncio.run(_run(workload)))
 
 
-async def _run(plan: Plan) -> Figures:
+async def _run(workload: Workload) -> Figures:
     with tempfile.TemporaryDirectory(prefix="longhaul-bench-") as folder:
         pool = Pool(Path(folder))
         try:
             async with AsyncExitStack() as stack:
                 product = await pool.make(stack, "sqlite", settings=DEFAULTS)
-                figures = await measure(product, plan)
+                figures = await measure(product, workload)
             await pool.close()
         finally:
             kill_all()
     return figures
 
 
-def show(console: Console, plan: Plan, figures: Figures) -> None:
-    """Medians with their spread, beside the goals."""
-    table = Table(title=f"{plan.turns} turns, then {plan.at_once * plan.waves} with {plan.at_once} at once")
+def show(console: Console, workload: Workload, figures: Figures) -> None:
+    """Print medians with their spread, beside the goals."""
+    table = Table(
+        title=f"{workload.turns} turns, then {workload.at_once * workload.waves} with {workload.at_once} at once"
+    )
     for column in ("figure", "median", "min", "max", "goal"):
         table.add_column(column, justify="left" if column == "figure" else "right")
     for name, values in figures.milliseconds.items():

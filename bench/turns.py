@@ -1,4 +1,4 @@
-"""What is measured: the same answer of the same offline model, by Longhaul and by a plain loop, in the same run."""
+"""The measurements: the same answer of the same offline model, by Longhaul and by a plain loop, in one run."""
 
 import asyncio
 import json
@@ -16,11 +16,12 @@ from longhaul.tools.quick import calculate, calculator
 from testkit.product import Product
 
 WARM_UP = 3
+STOPS = 10
 Spread = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
-class Plan:
+class Workload:
     """How much to measure."""
 
     turns: int
@@ -37,7 +38,7 @@ class Plan:
 
 @dataclass
 class Figures:
-    """What came out: (minimum, median, maximum) in milliseconds by name, and the rest."""
+    """The results: (minimum, median, maximum) in milliseconds by name, and single figures."""
 
     milliseconds: dict[str, Spread] = field(default_factory=dict)
     per_second: float = 0.0
@@ -47,14 +48,14 @@ class Figures:
     history_bytes: int = 0
 
 
-async def measure(product: Product, plan: Plan) -> Figures:
-    """All figures; the two sides take turns, so that a machine that slows down slows both."""
+async def measure(product: Product, workload: Workload) -> Figures:
+    """Measure all figures. Longhaul and the plain loop alternate, so a machine that slows down slows both."""
     figures = Figures()
     plain, ours, first = [], [], []
     session = await product.api.create_session()
-    for number in range(plan.turns + WARM_UP):
-        loop_ms = await plain_loop(product, plan)
-        turn_ms, delta_ms = await one_turn(product, plan, session)
+    for number in range(workload.turns + WARM_UP):
+        loop_ms = await plain_loop(product, workload)
+        turn_ms, delta_ms = await one_turn(product, workload, session)
         if number >= WARM_UP:
             plain.append(loop_ms)
             ours.append(turn_ms)
@@ -66,16 +67,17 @@ async def measure(product: Product, plan: Plan) -> Figures:
         "whole turn": spread(ours),
         "whole turn above the plain loop": spread(above),
     }
+    figures.milliseconds["Stop in the middle of an answer"] = spread([await one_stop(product) for _ in range(STOPS)])
     figures.events, figures.history_bytes = await history(product, session)
     before = cpu_seconds(product)
-    figures.per_second = await throughput(product, plan)
-    turns = plan.at_once * plan.waves
+    figures.per_second = await throughput(product, workload)
+    turns = workload.at_once * workload.waves
     figures.cpu = {name: (used - before[name]) * 1000 / turns for name, used in cpu_seconds(product).items()}
     return figures
 
 
 def cpu_seconds(product: Product) -> dict[str, float]:
-    """What each process has used so far, this one (as the client) too."""
+    """CPU seconds that each process has used so far, with this one as the client."""
     pids = {process.name: process.pid for process in product.processes} | {"client": os.getpid()}
     times = {name: psutil.Process(pid).cpu_times() for name, pid in pids.items()}
     return {name: float(used.user + used.system) for name, used in times.items()}
@@ -85,9 +87,9 @@ def spread(values: list[float]) -> Spread:
     return min(values), statistics.median(values), max(values)
 
 
-async def plain_loop(product: Product, plan: Plan) -> float:
-    """What a longhaul without any durability does: milliseconds from the question to the last token."""
-    messages: list[dict[str, object]] = [{"role": "user", "content": plan.text}]
+async def plain_loop(product: Product, workload: Workload) -> float:
+    """A copilot without any durability: milliseconds from the question to the last token."""
+    messages: list[dict[str, object]] = [{"role": "user", "content": workload.text}]
     tools = [calculator.schema]
     async with AsyncOpenAI(base_url=product.servers.model.base_url, api_key="offline", max_retries=0) as client:
         started = time.perf_counter()
@@ -120,16 +122,29 @@ async def plain_loop(product: Product, plan: Plan) -> float:
                 messages.append({"role": "tool", "tool_call_id": call_made["id"], "content": str(value)})
 
 
-async def one_turn(product: Product, plan: Plan, session: str) -> tuple[float, float]:
+async def one_turn(product: Product, workload: Workload, session: str) -> tuple[float, float]:
     """Milliseconds of a turn as its client sees it, and from the model's first text to the client's first delta."""
     clock = time.time() - time.monotonic()
     started = time.monotonic()
-    log = await product.api.stream(session, plan.text)
+    log = await product.api.stream(session, workload.text)
     took = (time.monotonic() - started) * 1000
     seen = next(event.at for event in log.events if event.part and event.part["type"] == "text-delta")
     turn_id = log.headers["x-longhaul-turn-id"]
     sent = await _first_chunk_at(product, f"{turn_id}:2")
     return took, (seen + clock - sent) * 1000
+
+
+async def one_stop(product: Product) -> float:
+    """Milliseconds from the request to stop a turn that streams to the API's answer that it has ended."""
+    session = await product.api.create_session()
+    live = await product.api.open(session, "speak 2000 [delay=20]")
+    await live.until_seen("text-delta", 5)
+    started = time.monotonic()
+    answer = await product.api.cancel(session)
+    took = (time.monotonic() - started) * 1000
+    assert answer.body["status"] == "cancelled"
+    await live.done()
+    return took
 
 
 async def _first_chunk_at(product: Product, key: str) -> float:
@@ -144,15 +159,15 @@ async def history(product: Product, session: str) -> tuple[int, int]:
     return len(found.events), sum(event.ByteSize() for event in found.events)
 
 
-async def throughput(product: Product, plan: Plan) -> float:
+async def throughput(product: Product, workload: Workload) -> float:
     """Turns per second with many at once, each in a session of its own, each with a client that reads its stream."""
     api = product.api
-    sessions = [await api.create_session() for _ in range(plan.at_once)]
+    sessions = [await api.create_session() for _ in range(workload.at_once)]
 
     async def worker(session: str) -> None:
-        for _ in range(plan.waves):
+        for _ in range(workload.waves):
             async with api.http.stream(
-                "POST", f"/v1/sessions/{session}/stream", json={"message": plan.text}
+                "POST", f"/v1/sessions/{session}/stream", json={"message": workload.text}
             ) as response:
                 assert response.status_code == 200, "this turn was not begun by its own message"
                 async for _chunk in response.aiter_raw():
@@ -160,4 +175,4 @@ async def throughput(product: Product, plan: Plan) -> float:
 
     started = time.perf_counter()
     await asyncio.gather(*(worker(session) for session in sessions))
-    return plan.at_once * plan.waves / (time.perf_counter() - started)
+    return workload.at_once * workload.waves / (time.perf_counter() - started)

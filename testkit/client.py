@@ -54,7 +54,7 @@ class LiveStream:
         return self.log
 
 
-class ApiClient:
+class RecordingClient:
     """All routes that tests need."""
 
     def __init__(self, http: httpx2.AsyncClient) -> None:

@@ -17,7 +17,7 @@ from temporalio.client import Client
 from cli.stack.health import http_ok, local_client
 from longhaul.db.database import Database
 from longhaul.db.migrate import upgrade
-from testkit.client import ApiClient
+from testkit.client import RecordingClient
 from testkit.postgres import PostgresServer
 from testkit.process import ModuleProcess, Process
 from testkit.servers import HOST, ROOT, ModelServer, RedisServer, Server, TemporalServer, free_port
@@ -66,7 +66,7 @@ class Product:
     _database: Database | None = None
     _urls: dict[Process, str] = field(default_factory=dict)
     _ready: dict[Process, Path] = field(default_factory=dict)
-    _clients: list[ApiClient] = field(default_factory=list)
+    _clients: list[RecordingClient] = field(default_factory=list)
     _killed: set[Process] = field(default_factory=set)
     _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
 
@@ -203,7 +203,7 @@ class Product:
         """Where an API (the first, if none is named) listens."""
         return self._urls[api or self.apis[0]]
 
-    def client(self, api: Process | None = None, headers: Mapping[str, str] | None = None) -> ApiClient:
+    def client(self, api: Process | None = None, headers: Mapping[str, str] | None = None) -> RecordingClient:
         """A client of that API; it is closed with the product."""
         http = local_client(
             base_url=f"{self.url(api)}",
@@ -212,11 +212,11 @@ class Product:
             # Shorter than the server keeps a connection, so that none is reused while it is being closed.
             limits=httpx2.Limits(max_connections=200, keepalive_expiry=2),
         )
-        self._clients.append(ApiClient(http))
+        self._clients.append(RecordingClient(http))
         return self._clients[-1]
 
     @property
-    def api(self) -> ApiClient:
+    def api(self) -> RecordingClient:
         """The client of the first API."""
         return self._clients[0] if self._clients else self.client()
 

@@ -11,7 +11,7 @@ from uuid import UUID
 import httpx2
 
 from longhaul.streams.reader import BEGINNING
-from testkit.client import ApiClient
+from testkit.client import RecordingClient
 from testkit.grammar import grammar_problems
 from testkit.product import Product
 from testkit.streamlog import StreamLog
@@ -41,7 +41,7 @@ class Load:
     def __init__(self, product: Product, chance: random.Random) -> None:
         self._product = product
         self._chance = chance
-        self._clients: list[ApiClient] = []
+        self._clients: list[RecordingClient] = []
         self._closing = asyncio.Event()
         self.accepted: dict[str, set[str]] = defaultdict(set)
         self.stopping: set[str] = set()
@@ -62,7 +62,7 @@ class Load:
         """Nothing new from here on."""
         self._closing.set()
 
-    def _client(self) -> ApiClient:
+    def _client(self) -> RecordingClient:
         return self._chance.choice(self._clients)
 
     async def _person(self, session: str) -> None:

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 
-from testkit.chaos.faults import Faults
+from testkit.chaos.breakages import Breakages
 from testkit.chaos.load import Load
 from testkit.chaos.verdict import Verdict, judge, running, unrest
 from testkit.checks import stored
@@ -35,23 +35,24 @@ async def chaos(
 ) -> Outcome:
     """Break a product under load for so long, let it come to rest, and judge."""
     began = time.monotonic()
-    load, faults = Load(product, random.Random(f"load {seed}")), Faults(product, random.Random(f"faults {seed}"))
+    load = Load(product, random.Random(f"load {seed}"))
+    breakages = Breakages(product, random.Random(f"faults {seed}"))
     async with asyncio.TaskGroup() as both:
         both.create_task(load.run(sessions))
-        await faults.run(seconds, pause)
+        await breakages.run(seconds, pause)
         load.close()
     await until_at_rest(product)
     found = await stored(product.database)
     verdict = judge(found, load.accepted, load.stopping, load.streams)
     verdict.stuck += [f"{workflow} still runs" for workflow in await running(product)]
-    verdict.wrong += [*load.problems, *faults.problems]
+    verdict.wrong += [*load.problems, *breakages.problems]
     return Outcome(
         verdict,
-        faults.done,
+        breakages.done,
         load.stops,
         len(load.streams),
         sum(log.connections for _, log in load.streams),
-        max(faults.recoveries, default=0.0),
+        max(breakages.recoveries, default=0.0),
         time.monotonic() - began,
     )
 

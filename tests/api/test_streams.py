@@ -1,12 +1,9 @@
 """Watching a turn: resumed, cut, from several APIs, and with Redis gone."""
 
-import asyncio
 from uuid import uuid4
 
-from redis.asyncio import Redis
-
 from longhaul.temporal import workflow_id
-from testkit.client import ApiClient
+from testkit.client import RecordingClient
 from testkit.grammar import check_stream
 from testkit.pool import MakeProduct
 from testkit.product import Product
@@ -15,7 +12,7 @@ from testkit.streamlog import StreamLog
 LONG = "speak 150 [delay=10]"
 
 
-async def stored_text(client: ApiClient, session: str, turn: str) -> str:
+async def stored_text(client: RecordingClient, session: str, turn: str) -> str:
     rows = await client.messages(session)
     return "".join(row["content"] for row in rows if row["role"] == "assistant" and row["turn_id"] == turn)
 
@@ -67,48 +64,6 @@ async def test_keep_alive_comes_while_a_turn_is_silent(make_product: MakeProduct
     assert log.comments >= 2
 
 
-async def test_a_stream_while_no_worker_runs_waits_for_one(make_product: MakeProduct) -> None:
-    product = await make_product(workers=0)
-    session = await product.api.create_session()
-    stream = await product.api.open(session, "What is 6 * 7?")
-    await asyncio.sleep(4)
-    await product.start_worker()
-    log = check_stream(await stream.done(30))
-    assert "42" in log.text()
-
-
-async def test_redis_gone_in_mid_stream(make_product: MakeProduct) -> None:
-    product = await make_product(own_redis=True)
-    redis = product.servers.redis
-
-    async def flush() -> None:
-        client = Redis.from_url(redis.url(product.redis_database))
-        await client.flushall()
-        await client.aclose()
-
-    async def hang() -> None:
-        redis.pause()
-
-    async def die() -> None:
-        redis.kill()
-
-    for fault in (flush, hang, die):
-        session = await product.api.create_session()
-        stream = await product.api.open(session, LONG)
-        await stream.until_seen("text-delta", 5)
-        await fault()
-        log = check_stream(await stream.done(30))
-        assert log.text() == await stored_text(product.api, session, log.turn_id), fault.__name__
-        assert log.voided, fault.__name__
-        redis.resume()
-    after = check_stream(await product.api.stream(await product.api.create_session(), "What is 6 * 7?"))
-    assert "42" in after.text()
-    assert len(after.outputs()) == 1
-    await redis.start()
-    back = check_stream(await product.api.stream(await product.api.create_session(), "speak 30 [delay=10]"))
-    assert back.count("text-delta") > 3, "streaming is back"
-
-
 async def test_a_resume_without_redis_starts_over_and_says_so(make_product: MakeProduct) -> None:
     product = await make_product(own_redis=True)
     session = await product.api.create_session()
@@ -126,11 +81,10 @@ async def test_an_api_that_ends_lets_go_of_its_streams_and_another_goes_on(make_
     session = await first.create_session()
     stream = await first.open(session, "speak 200 [delay=20]")
     await stream.until_seen("text-delta", 3)
-    began = asyncio.get_running_loop().time()
     await product.terminate(product.apis[0])
-    assert asyncio.get_running_loop().time() - began < 5
-    log = await stream.done(5)
+    log = await stream.done()
     assert not log.finished
+    assert await product.servers.model.answered(log.turn_id) == {}, "it held its streams until the turn had ended"
     log = check_stream(await second.resume(session, log))
     assert log.text() == await stored_text(second, session, log.turn_id)
 
@@ -139,7 +93,6 @@ async def test_a_turn_ended_by_force_ends_its_stream(make_product: MakeProduct) 
     product = await make_product(workers=0)
     session = await product.api.create_session()
     stream = await product.api.open(session, "hello")
-    await asyncio.sleep(0.5)
     await (await product.temporal()).get_workflow_handle(workflow_id(session)).terminate()
-    log = check_stream(await stream.done(30))
+    log = check_stream(await stream.done())
     assert log.count("error") == 1

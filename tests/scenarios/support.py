@@ -12,7 +12,7 @@ from temporalio.client import WorkflowHandle
 
 from longhaul.temporal import workflow_id
 from testkit.checks import Stored, check_rows
-from testkit.client import ApiClient
+from testkit.client import RecordingClient
 from testkit.grammar import check_stream
 from testkit.process import Process
 from testkit.product import Product
@@ -34,7 +34,7 @@ async def same_as_stored(product: Product, session: str, log: StreamLog, *, kind
     return found
 
 
-async def next_message_works(product: Product, session: str, api: ApiClient | None = None) -> StreamLog:
+async def next_message_works(product: Product, session: str, api: RecordingClient | None = None) -> StreamLog:
     """Check that the session answers one more message in a turn of its own, live from Redis."""
     api = api or product.api
     await api.until_idle(session)

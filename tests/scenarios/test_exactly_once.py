@@ -9,7 +9,7 @@ from sqlalchemy import exists, select
 
 from longhaul.db.models import MessageRow, TurnRow
 from testkit.checks import check_rows
-from testkit.client import Answer, ApiClient
+from testkit.client import Answer, RecordingClient
 from testkit.pool import MakeProduct
 from testkit.product import Backend, Product
 from testkit.wait import until
@@ -21,7 +21,7 @@ SESSIONS = 20
 TEXTS = ("hello", "2*3 and 4*5", "rounds 2", "7+8", "speak 30", "what time is it", "think: why")
 
 
-async def five_times(api: ApiClient, session: str, text: str, message_id: str) -> set[str]:
+async def five_times(api: RecordingClient, session: str, text: str, message_id: str) -> set[str]:
     """Post the same message five times at once; the turns that the answers name."""
     answers: list[Answer] = await asyncio.gather(*(api.post(session, text, message_id) for _ in range(TIMES)))
     assert [answer.status for answer in answers] == [202] * TIMES, answers

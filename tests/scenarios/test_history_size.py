@@ -1,10 +1,13 @@
 """A turn's history stays as small as a turn, however long the conversation is."""
 
+import pytest
+
 from longhaul.db import messages
 from longhaul.temporal import workflow_id
 from testkit.checks import check_rows
 from testkit.product import Product
 
+pytestmark = pytest.mark.backends("sqlite")  # histories are Temporal's
 EVENTS = 40
 BYTES = 20_000
 ROWS = 2_000

@@ -1,6 +1,7 @@
 """`longhaul sessions repair`: a session that an operator's hand has left stuck is explained and mended."""
 
 import asyncio
+from pathlib import Path
 from uuid import uuid4
 
 from sqlalchemy import update
@@ -15,6 +16,7 @@ from testkit.checks import check_rows
 from testkit.pool import MakeProduct
 from testkit.product import Backend, Product
 from testkit.wait import until
+from tests.scenarios.held_tools import Gate
 
 
 async def repair(product: Product, session: str, *options: str) -> str:
@@ -63,14 +65,17 @@ async def test_a_terminated_turn(make_product: MakeProduct, backend: Backend) ->
     assert (await product.api.progress(session, turn))["status"] == "failed"
 
 
-async def test_a_session_that_is_well(product: Product) -> None:
+async def test_a_session_that_is_well(make_product: MakeProduct, tmp_path: Path) -> None:
     """A turn that runs is left alone, with its open calls and its inbox."""
+    gate = Gate(tmp_path)
+    product = await make_product(settings=gate.settings)
     session = await product.api.create_session()
-    turn = await working(product, session, "wait 15 s")
+    turn = await working(product, session, "2*3")
     await product.api.start(session, "and this")
     said = await repair(product, session)
     assert f"runs turn {turn}" in said
     assert "nothing is wrong" in said
+    gate.open()
     assert (await product.api.wait_for_turn(session, turn))["status"] == "completed"
     await check_rows(product.database, sessions=[session])
 

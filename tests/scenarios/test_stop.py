@@ -6,6 +6,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from uuid import uuid4
 
+import pytest
+
 from longhaul.db import conversation, messages
 from testkit.checks import Stored, check_rows
 from testkit.grammar import check_stream
@@ -36,6 +38,7 @@ def stopped_turn(found: Stored, session: str) -> None:
     assert rows[-1].kind == "stop"
 
 
+@pytest.mark.backends("postgresql")
 async def test_during_a_model_call(product: Product) -> None:
     session = await product.api.create_session()
     live = await product.api.open(session, "speak 1000 [delay=20]")
@@ -52,6 +55,7 @@ async def test_during_a_model_call(product: Product) -> None:
     assert log.text() == partial.content
 
 
+@pytest.mark.backends("postgresql")
 async def test_during_a_long_wait(product: Product) -> None:
     session = await product.api.create_session()
     live = await product.api.open(session, "wait 30 s and 2*3")
@@ -67,6 +71,7 @@ async def test_during_a_long_wait(product: Product) -> None:
     assert results == {"wait": True, "calculator": False}
 
 
+@pytest.mark.backends("postgresql")
 async def test_of_nothing(product: Product) -> None:
     session = await product.api.create_session()
     assert (await product.api.cancel(session)).status == 200
@@ -74,6 +79,7 @@ async def test_of_nothing(product: Product) -> None:
     assert (await product.api.cancel(session)).status == 200
 
 
+@pytest.mark.backends("postgresql")
 async def test_twice_at_once(product: Product) -> None:
     session = await product.api.create_session()
     live = await product.api.open(session, "speak 1000 [delay=20]")
@@ -86,6 +92,7 @@ async def test_twice_at_once(product: Product) -> None:
     await check_rows(product.database, sessions=[session], answered=False)
 
 
+@pytest.mark.backends("postgresql")
 async def test_while_follow_ups_wait(product: Product) -> None:
     """They stay in the conversation, for the next turn to see."""
     session, waiting = await product.api.create_session(), str(uuid4())

@@ -2,14 +2,15 @@
 
 from datetime import timedelta
 
-from activities.budgets import worked
-from longhaul.db.models import utc_now
-from longhaul.db.turns import TurnPeriod
+import pytest
+
 from longhaul.temporal import workflow_id
 from testkit.checks import check_rows, stored
 from testkit.grammar import check_stream
 from testkit.product import Product
 from tests.scenarios.sub_sessions import RUN, nothing_runs, results, say, stop_all, sub_of, tree, use, walk
+
+pytestmark = pytest.mark.backends("sqlite")  # but for the sums over a tree, which are SQL
 
 
 async def calls(product: Product, sessions: list[str]) -> int:
@@ -38,6 +39,7 @@ async def test_money_of_one_session(product: Product) -> None:
     assert await calls(product, [session]) == asked, "the model was asked without money"
 
 
+@pytest.mark.backends("sqlite", "postgresql")
 async def test_money_is_shared_with_all_below(product: Product) -> None:
     """The budget is the root's; it ends two levels below, in both branches, and then the root's own work."""
     session = await product.api.create_session(title="t", max_cost_microdollars=1500)
@@ -116,14 +118,3 @@ async def test_time_goes_on_in_a_later_turn(product: Product) -> None:
     await stop_all(product, session)
     assert (await stored(product.database, [sub_id])).turns[sub_id][-1].status == "cancelled"
     assert await sub_of(product, session) == [sub_id]
-
-
-def test_time_that_overlaps_counts_once() -> None:
-    now = utc_now()
-
-    def ago(start: int, end: int | None) -> TurnPeriod:
-        return TurnPeriod(now - timedelta(seconds=start), None if end is None else now - timedelta(seconds=end))
-
-    spans = [ago(100, 90), ago(95, 80), ago(94, 93), ago(50, 40), ago(5, None)]
-    assert worked(spans, now) == timedelta(seconds=20 + 10 + 5)
-    assert worked([], now) == timedelta()

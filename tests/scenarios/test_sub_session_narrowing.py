@@ -1,56 +1,12 @@
 """What a sub-session may do only narrows on the way down, whatever its arguments say."""
 
-from activities.narrowing import narrowed, rejoined, unheard
-from longhaul.contracts import Budget, Scope
-from longhaul.db.models import utc_now
-from longhaul.tools.workflow_tools import RunSubSession
+import pytest
+
 from testkit.product import Product
 from testkit.servers import calling
 from tests.scenarios.sub_sessions import RUN, results, say, sub_of, use
 
-PARENT = Scope(
-    depth=1,
-    ancestors=("root",),
-    root_session_id="root",
-    allow_tools=("calculator", "wait"),
-    deny_tools=("wait",),
-    dry_run=True,
-    budgets=(Budget(session_id="root", max_cost_microdollars=5),),
-)
-
-
-def test_arguments_cannot_widen() -> None:
-    given = RunSubSession(prompt="x", allow_tools=["write_file", "calculator"], dry_run=False, detached=True)
-    scope = narrowed(PARENT, given, "parent")
-    assert scope.allow_tools == ("calculator",)
-    assert scope.deny_tools == ("wait",)
-    assert scope.dry_run
-    assert scope.budgets == PARENT.budgets
-    assert (scope.depth, scope.ancestors, scope.root_session_id) == (2, ("root", "parent"), "root")
-    assert not narrowed(scope, RunSubSession(prompt="x"), "child").detached
-
-
-def test_nothing_allowed_stays_nothing() -> None:
-    scope = narrowed(PARENT, RunSubSession(prompt="x", allow_tools=[]), "parent")
-    assert scope.allow_tools == ()
-    assert narrowed(scope, RunSubSession(prompt="x", allow_tools=["calculator"]), "child").allow_tools == ()
-
-
-def test_one_that_is_gone_on_in_gets_the_deadlines_of_now() -> None:
-    """Its own budgets stay, and those above it keep their deadlines: they end the work wherever it is."""
-    stored = PARENT.model_copy(update={"budgets": (*PARENT.budgets, Budget(session_id="own", max_seconds=9))})
-    above = Scope(budgets=(Budget(session_id="root", max_cost_microdollars=5, deadline=utc_now()),))
-    found = rejoined(stored, above)
-    assert {b.session_id: b.deadline is not None for b in found.budgets} == {"root": True, "own": False}
-    assert found.allow_tools == PARENT.allow_tools
-
-
-def test_what_only_a_new_one_can_be_given() -> None:
-    assert unheard(RunSubSession(prompt="x", allow_tools=[], dry_run=True)) is None
-    assert unheard(RunSubSession(prompt="x", sub_session_id="s")) is None
-    told = unheard(RunSubSession(prompt="x", sub_session_id="s", allow_tools=[], max_seconds=5))
-    assert told is not None
-    assert "allow_tools, max_seconds can be given to a new sub-session only" in told
+pytestmark = pytest.mark.backends("sqlite")  # a scope is one value in a row
 
 
 async def test_tools(product: Product) -> None:

@@ -1,5 +1,7 @@
 """What the sub-session tools answer, status by status."""
 
+import pytest
+
 from testkit.checks import check_rows
 from testkit.pool import MakeProduct
 from testkit.product import Product
@@ -18,6 +20,7 @@ from tests.scenarios.sub_sessions import (
     walk,
 )
 
+pytestmark = pytest.mark.backends("postgresql")  # other tests read the same rows on both
 KEYS = {
     "status",
     "sub_session_id",

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from testkit.checks import check_rows
 from testkit.grammar import check_stream
 from testkit.pool import MakeProduct
@@ -65,6 +67,7 @@ def check_news(log: StreamLog, children: list[str]) -> None:
         assert {one["status"] for one in told if one["event"] == "ended"} == {"completed"}
 
 
+@pytest.mark.backends("postgresql")
 async def test_it_finishes(product: Product) -> None:
     session = await product.api.create_session(title="Tree")
     live = await product.api.open(session, asked())
@@ -74,6 +77,7 @@ async def test_it_finishes(product: Product) -> None:
         assert await product.servers.model.asked(node["turn_id"]) == {1: 1, 2: 1}
 
 
+@pytest.mark.backends("sqlite")
 async def test_it_finishes_while_workers_are_killed(make_product: MakeProduct, backend: Backend) -> None:
     product = await make_product(backend, workers=2)
     session = await product.api.create_session(title="Tree")
@@ -96,6 +100,7 @@ async def reached(product: Product, session: str, depth: int) -> None:
     await until(deep, what=f"something runs at depth {depth}")
 
 
+@pytest.mark.backends("postgresql")
 async def test_stopped_it_leaves_nothing_running(product: Product) -> None:
     session = await product.api.create_session(title="Tree")
     live = await product.api.open(session, asked(" [delay=60]").replace("+31", "+31 and wait 60 s"))

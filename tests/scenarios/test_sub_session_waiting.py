@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from testkit.checks import check_rows
 from testkit.grammar import check_stream
 from testkit.pool import MakeProduct
@@ -21,6 +23,7 @@ from tests.scenarios.sub_sessions import (
     walk,
 )
 
+pytestmark = pytest.mark.backends("sqlite")  # it is Temporal that waits
 PARENTS = 15
 
 

@@ -3,6 +3,8 @@
 import asyncio
 import json
 
+import pytest
+
 from longhaul.temporal import workflow_id
 from testkit.checks import check_rows
 from testkit.grammar import check_stream
@@ -22,6 +24,8 @@ from tests.scenarios.sub_sessions import (
     waiting,
     walk,
 )
+
+pytestmark = pytest.mark.backends("postgresql")  # sessions are tested on both
 
 
 async def test_it_is_listed_under_its_parent(product: Product) -> None:

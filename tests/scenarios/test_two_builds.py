@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Mapping
+from pathlib import Path
 
 from cli.promote import set_current
 from cli.stack.errors import StackError
@@ -12,6 +13,7 @@ from testkit.grammar import check_stream
 from testkit.pool import MakeProduct
 from testkit.product import Product
 from testkit.wait import until
+from tests.scenarios.held_tools import Gate
 from tests.scenarios.support import history, identities
 
 
@@ -37,20 +39,22 @@ async def build_of(product: Product, session: str) -> str:
     return described.raw_info.versioning_info.deployment_version.build_id
 
 
-async def test_an_old_turn_ends_on_the_old_code(make_product: MakeProduct) -> None:
+async def test_an_old_turn_ends_on_the_old_code(make_product: MakeProduct, tmp_path: Path) -> None:
     deployment = {"LONGHAUL_DEPLOYMENT_NAME": f"test-{secrets.token_hex(4)}"}
-    product = await make_product(workers=0)
+    gate = Gate(tmp_path)
+    product = await make_product(workers=0, settings=gate.settings)
     old = await product.start_worker({**deployment, "LONGHAUL_BUILD_ID": "v1"})
     await promote(product, deployment, "v1")
     first, second = await product.api.create_session(), await product.api.create_session()
-    gate = await product.api.open(first, "wait 20 s")
-    await gate.until_seen("tool-input-available")
+    live = await product.api.open(first, "2*3")
+    await until(gate.runs, what="the tool runs")
     new = await product.start_worker({**deployment, "LONGHAUL_BUILD_ID": "v2"})
     await promote(product, deployment, "v2")
-    turn = await product.api.start(second, "6*7")
+    turn = await product.api.start(second, "hello")
     assert (await product.api.wait_for_turn(second, turn))["status"] == "completed"
     await product.api.start(first, "still there?")  # a follow-up goes where the turn is
-    check_stream(await gate.done())
+    gate.open()
+    check_stream(await live.done())
     assert (await build_of(product, first), await build_of(product, second)) == ("v1", "v2")
     assert {i.partition("@")[0] for i in identities(await history(product, first))} == {str(old.pid)}
     assert {i.partition("@")[0] for i in identities(await history(product, second))} == {str(new.pid)}

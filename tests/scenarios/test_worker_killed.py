@@ -7,6 +7,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from uuid import uuid4
 
+import pytest
+
 from longhaul.db.messages import row_id
 from longhaul.db.models import MessageRow, SessionRow, TurnRow
 from longhaul.llm import prompts
@@ -125,6 +127,7 @@ async def test_between_row_and_report(make_product: MakeProduct) -> None:
     assert await product.servers.model.asked(turn) == {1: 1}
 
 
+@pytest.mark.backends("postgresql")
 async def test_in_parallel_tools(make_product: MakeProduct, backend: Backend, tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     product = await make_product(backend, workers=2, settings=gate.settings)
@@ -143,6 +146,7 @@ async def test_in_parallel_tools(make_product: MakeProduct, backend: Backend, tm
     await paid_once(product, found, session)
 
 
+@pytest.mark.backends("sqlite")
 async def test_in_a_tool_that_must_not_run_twice(make_product: MakeProduct, backend: Backend, tmp_path: Path) -> None:
     """Nobody knows how far it came: it is reported as lost, to the person and to the model, and not run again."""
     gate = Gate(tmp_path)

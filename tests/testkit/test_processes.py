@@ -1,4 +1,4 @@
-"""The harness itself: what it starts runs, dies when told to, comes back on its port, and leaves nothing behind."""
+"""Processes and servers of the testkit start, die on a signal, come back on their port and leave nothing behind."""
 
 import signal
 from pathlib import Path

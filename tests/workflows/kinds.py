@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from temporalio.api.enums.v1 import EventType
 
-from testkit.client import ApiClient
+from testkit.client import RecordingClient
 from testkit.wait import until
 
 COMPLETED = EventType.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED
@@ -14,7 +14,7 @@ CANCELLED = EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCELED
 CONTINUED = EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CONTINUED_AS_NEW
 
 #: Makes a turn in a session, which is new; returns when the turn has ended.
-Make = Callable[[ApiClient, str], Awaitable[None]]
+Make = Callable[[RecordingClient, str], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Kind:
 def says(text: str) -> Make:
     """A turn with this one message."""
 
-    async def make(api: ApiClient, session: str) -> None:
+    async def make(api: RecordingClient, session: str) -> None:
         await api.wait_for_turn(session, await api.start(session, text), limit=60)
 
     return make
@@ -47,7 +47,7 @@ def says(text: str) -> Make:
 def joined(text: str, follow_up: str) -> Make:
     """A turn that a second message joins."""
 
-    async def make(api: ApiClient, session: str) -> None:
+    async def make(api: RecordingClient, session: str) -> None:
         turn = await api.start(session, text)
         await _works(api, session, turn)
         assert await api.start(session, follow_up) == turn
@@ -59,7 +59,7 @@ def joined(text: str, follow_up: str) -> Make:
 def stopped(text: str, *follow_ups: str) -> Make:
     """A turn that is stopped in its middle."""
 
-    async def make(api: ApiClient, session: str) -> None:
+    async def make(api: RecordingClient, session: str) -> None:
         turn = await api.start(session, text)
         await _works(api, session, turn)
         for follow_up in follow_ups:
@@ -70,7 +70,7 @@ def stopped(text: str, *follow_ups: str) -> Make:
     return make
 
 
-async def _works(api: ApiClient, session: str, turn: str) -> None:
+async def _works(api: RecordingClient, session: str, turn: str) -> None:
     """Wait until the turn is in its first round (and its tools run, if it is for tools that it takes long)."""
 
     async def busy() -> bool:
@@ -80,7 +80,7 @@ async def _works(api: ApiClient, session: str, turn: str) -> None:
     await until(busy, limit=30, what="the turn works")
 
 
-async def _polled(api: ApiClient, session: str) -> None:
+async def _polled(api: RecordingClient, session: str) -> None:
     """A sub-session that is started without waiting, and stopped with its turn."""
     turn = await api.start(session, "delegate slowly: (wait 60 s)")
 

@@ -16,7 +16,7 @@ from typing import Any
 from temporalio.client import Client, WorkflowExecutionDescription, WorkflowExecutionStatus
 
 from longhaul.temporal import workflow_id
-from testkit.client import ApiClient
+from testkit.client import RecordingClient
 from testkit.pool import Pool
 from testkit.product import Product
 from testkit.wait import until
@@ -67,7 +67,7 @@ def without_traces(found: Any) -> Any:
     return [without_traces(value) for value in found] if isinstance(found, list) else found
 
 
-async def api_with(product: Product, kind: Kind) -> ApiClient:
+async def api_with(product: Product, kind: Kind) -> RecordingClient:
     """A client of an API with the settings of this kind."""
     return product.client(await product.start_api(dict(kind.settings))) if kind.settings else product.api
 

@@ -1,6 +1,5 @@
 """The reading end of a stream, on a real Redis; and what a client is sent when Redis cannot say any more."""
 
-import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 from uuid import uuid4
@@ -63,9 +62,7 @@ async def test_a_silent_stream_gives_nothing_and_a_later_entry_at_once(redis: "R
     assert await reader.read() == []
     assert not await reader.exists()
     await publish(redis, turn_id, [start_part(turn_id)])
-    began = time.monotonic()
     assert len(await reader.read()) == 1
-    assert time.monotonic() - began < 0.5
 
 
 async def test_a_client_goes_on_behind_what_it_has(redis: "Redis") -> None:
@@ -107,10 +104,8 @@ async def test_a_redis_that_is_away_is_a_lost_stream() -> None:
 
 async def test_a_redis_that_hangs_is_noticed(make_hanging_redis: RedisServer) -> None:
     client = connect_for_reading(load_settings(redis_url=make_hanging_redis.url(0)))
-    began = time.monotonic()
     with pytest.raises(StreamLostError):
         await StreamReader(client, "any", Seen()).read()
-    assert time.monotonic() - began < 4
     await client.aclose()
 
 

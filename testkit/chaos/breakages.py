@@ -17,7 +17,7 @@ from testkit.product import Product
 RECOVERY_LIMIT_S = 90.0
 
 
-class Faults:
+class Breakages:
     """Breaks parts of a product and puts them back. `done` counts them, `recoveries` are seconds after dead workers."""
 
     def __init__(self, product: Product, chance: random.Random) -> None:
