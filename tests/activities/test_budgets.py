@@ -74,7 +74,6 @@ async def test_time_that_was_worked_is_gone(database: Database) -> None:
     assert await own(database, Scope(budgets=(ROOT, before))) == (ROOT, expected)
 
 
-
 def test_time_that_overlaps_counts_once() -> None:
     now = utc_now()
 
