@@ -1,15 +1,14 @@
-"""The rows and the live status behind the sub-session tools."""
+"""What the sub-session tools do outside the workflow: create the session, look how it stands, store the result."""
 
 import time
+from typing import Any
 
 import orjson
 from temporalio import activity
-from temporalio.client import Client, WorkflowExecutionStatus
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.client import Client
 
 from activities.attempt import TurnStreams, storage_faults
-from activities.narrowing import lasting, narrowed, rejoined, unheard
-from activities.sub_session_results import result_of
+from activities.scopes import continued, narrowed, without_deadlines
 from longhaul.contracts import (
     SUB_STATES,
     LookAtSubSession,
@@ -22,51 +21,59 @@ from longhaul.contracts import (
     ToolOutcome,
     ToolStatus,
     TurnRef,
-    TurnStatus,
 )
-from longhaul.db import messages, sessions, turns
+from longhaul.db import conversation, ledger, messages, sessions
 from longhaul.db.database import Connection, Database
 from longhaul.db.messages import row_id
 from longhaul.db.sessions import NewSession, Session
-from longhaul.db.turns import TurnRecord
 from longhaul.errors import InboxFullError, NotFoundError
 from longhaul.settings import Settings
 from longhaul.streams.events import data_part, tool_output_part
 from longhaul.streams.publisher import outputs_in
-from longhaul.temporal import TURN_ID_MEMO, workflow_id
 from longhaul.tools.workflow_tools import RunSubSession
+from longhaul.turns.status import TurnLookup
+from longhaul.turns.stop import TurnStopper
 
 TASK_CHARS = 80
-LOOKS = 3
+RECENT_MESSAGES = 5
+RECENT_CHARS = 400
+ONLY_WHEN_CREATED = ("allow_tools", "dry_run", "max_cost_microdollars", "max_seconds", "agent")
+MESSAGES_BY_STATE = {
+    SubSessionState.RUNNING: "It still works; poll it with get_sub_session_result.",
+    SubSessionState.COMPLETED: "It has finished.",
+    SubSessionState.ERROR: "It failed.",
+    SubSessionState.CANCELLED: "It was stopped.",
+}
 
 
 class SubSessionActivities:
-    """Makes sub-sessions, looks at them, tells their results."""
+    """Creates sub-sessions, looks how they stand, reports their results."""
 
     def __init__(self, database: Database, streams: TurnStreams, temporal: Client, settings: Settings) -> None:
         self._database = database
         self._streams = streams
-        self._temporal = temporal
         self._settings = settings
+        self._turns = TurnLookup(database, temporal, settings.temporal_rpc_timeout)
+        self._stopper = TurnStopper(temporal, self._turns, settings.temporal_rpc_timeout)
 
     @activity.defn
     async def prepare_sub_session(self, call: PrepareSubSession) -> PreparedSubSession:
-        """The sub-session's row and the message that waits in it. A repeated call makes neither twice."""
-        turn, given = call.turn, RunSubSession.model_validate_json(call.arguments)
-        message_id = row_id(turn.turn_id, call.round, "prompt", call.tool_call_id)
-        sub_id = given.sub_session_id or row_id(turn.turn_id, call.round, "sub-session", call.tool_call_id)
-        content, scope = given.prompt, narrowed(call.scope, given, turn.session_id)
-        if error := unheard(given):
+        """Store the sub-session's row and the message that waits in it. A repeated call stores neither twice."""
+        turn, arguments = call.turn, RunSubSession.model_validate_json(call.arguments)
+        if error := rejected_arguments(arguments):
             return PreparedSubSession(error=error)
+        message_id = row_id(turn.turn_id, call.round, "prompt", call.tool_call_id)
+        sub_id = arguments.sub_session_id or row_id(turn.turn_id, call.round, "sub-session", call.tool_call_id)
+        content, scope = arguments.prompt, narrowed(call.scope, arguments, turn.session_id)
         try:
             with storage_faults(missing_is_final=False):
                 async with self._database.write() as connection:
-                    if given.sub_session_id:
-                        session = await _below(connection, turn, sub_id)
-                        scope = rejoined(Scope.model_validate(session.scope), call.scope)
-                        content = "\n\n".join(filter(None, (given.system_context, content)))
+                    if arguments.sub_session_id:
+                        session = await _session_below(connection, turn, sub_id)
+                        scope = continued(Scope.model_validate(session.scope), call.scope)
+                        content = "\n\n".join(filter(None, (arguments.system_context, content)))
                     else:
-                        await self._create(connection, turn, sub_id, given, scope)
+                        await _create(connection, turn, sub_id, arguments, scope)
                     await messages.accept(
                         connection,
                         session_id=sub_id,
@@ -80,107 +87,47 @@ class SubSessionActivities:
             return PreparedSubSession(error=str(error))
         except InboxFullError as error:
             return PreparedSubSession(error=f"The sub-session takes no more messages for now: {error}")
-        task = _task(given.prompt)
+        task = _task(arguments.prompt)
         async with self._streams.publisher(turn) as publisher:
-            news = {"sub_session_id": sub_id, "tool_call_id": call.tool_call_id, "status": "running", "task": task}
-            publisher.put(data_part("sub-session", {"event": "started", **news}))
+            part = {"sub_session_id": sub_id, "tool_call_id": call.tool_call_id, "status": "running", "task": task}
+            publisher.put(data_part("sub-session", {"event": "started", **part}))
         return PreparedSubSession(
             sub_session_id=sub_id, message_id=message_id, task=task, scope=scope, published=not publisher.broken
         )
 
-    async def _create(
-        self, connection: Connection, turn: TurnRef, sub_id: str, given: RunSubSession, scope: Scope
-    ) -> None:
-        await sessions.create(
-            connection,
-            NewSession(
-                id=sub_id,
-                user_id=turn.user_id,
-                title=_task(given.prompt),
-                parent_session_id=turn.session_id,
-                parent_turn_id=turn.turn_id,
-                root_session_id=scope.root_session_id,
-                system_context=given.system_context or None,
-                scope=lasting(scope),
-                max_cost_microdollars=given.max_cost_microdollars,
-                max_seconds=given.max_seconds,
-                agent=given.agent or None,
-            ),
-        )
-
     @activity.defn
     async def look_at_sub_session(self, look: LookAtSubSession) -> SubSessionSeen:
-        """The status as Temporal knows it, so that a cancelled or failed one never reads as completed."""
+        """The status from Temporal, so that a cancelled or failed sub-session never reads as completed."""
         turn, sub_id = look.turn, look.sub_session_id
         if sub_id in (*look.scope.ancestors, turn.session_id):
             return SubSessionSeen(error="A session cannot wait for itself or for one above it.")
         try:
             with storage_faults(missing_is_final=False):
                 async with self._database.read() as connection:
-                    session = await _below(connection, turn, sub_id)
-                    below = await _all_below(connection, session) if look.cancel else []
+                    session = await _session_below(connection, turn, sub_id)
+                    below = await _ids_below(connection, session) if look.cancel else []
+                if look.message_id:
+                    standing = await self._turns.taking(sub_id, look.message_id)
+                else:
+                    standing = await self._turns.newest(sub_id)
+                for session_id in (sub_id, *below) if look.cancel else ():
+                    await self._stopper.request_stop(session_id)
         except NotFoundError as error:
             return SubSessionSeen(error=str(error))
-        seen = await self._standing(look)
-        for session_id in (sub_id, *below) if look.cancel else ():
-            await self._cancel(session_id)
+        if standing is None:
+            return SubSessionSeen(error=f"The sub-session {sub_id} has not been started.")
         scope = Scope.model_validate(session.scope)
-        told = {"task": session.title or "", "detached": scope.detached, "far": scope.ancestors[-1] != turn.session_id}
-        return seen.model_copy(update=told)
-
-    async def _standing(self, look: LookAtSubSession) -> SubSessionSeen:
-        """How the newest turn stands, or the one that takes a message.
-
-        Rows are read behind Temporal's word, for a turn stores its end before it ends. One that is unfinished while
-        Temporal runs nothing may have begun in between, so both are asked again before it counts as dead.
-        """
-        for _ in range(LOOKS):
-            running = await self._running_turn(look.sub_session_id)
-            turn_id = running
-            with storage_faults(missing_is_final=False):
-                async with self._database.read() as connection:
-                    if look.message_id:
-                        row = await messages.get(connection, row_id(look.sub_session_id, "user", look.message_id))
-                        turn_id = (row.turn_id if row is not None else None) or ""
-                        if running is not None and turn_id in ("", running):
-                            found = await turns.get(connection, look.sub_session_id, turn_id)
-                            if found is None or not TurnStatus(found.status).final:
-                                return SubSessionSeen(turn_id=turn_id)
-                    elif running is not None:
-                        return SubSessionSeen(turn_id=running)
-                    newest = await self._turn(connection, look.sub_session_id, turn_id)
-            if newest is not None and TurnStatus(newest.status).final:
-                return SubSessionSeen(status=SUB_STATES[TurnStatus(newest.status)], turn_id=newest.turn_id)
-        if newest is None:
-            return SubSessionSeen(error=f"The sub-session {look.sub_session_id} has not been started.")
-        return SubSessionSeen(status=SubSessionState.ERROR, turn_id=newest.turn_id)
-
-    async def _turn(self, connection: Connection, session_id: str, turn_id: str | None) -> TurnRecord | None:
-        if turn_id:
-            return await turns.get(connection, session_id, turn_id)
-        return await turns.newest(connection, session_id)
-
-    async def _running_turn(self, session_id: str) -> str | None:
-        try:
-            found = await self._temporal.get_workflow_handle(workflow_id(session_id)).describe()
-        except RPCError as error:
-            if error.status is RPCStatusCode.NOT_FOUND:
-                return None
-            raise
-        if found.status is not WorkflowExecutionStatus.RUNNING:
-            return None
-        return str((await found.memo()).get(TURN_ID_MEMO, ""))
-
-    async def _cancel(self, session_id: str) -> None:
-        try:
-            await self._temporal.get_workflow_handle(workflow_id(session_id)).cancel()
-        except RPCError as error:
-            if error.status is not RPCStatusCode.NOT_FOUND:
-                raise
+        return SubSessionSeen(
+            status=SUB_STATES[standing.status],
+            turn_id=standing.turn_id,
+            task=session.title or "",
+            detached=scope.detached,
+            far=scope.ancestors[-1] != turn.session_id,
+        )
 
     @activity.defn
     async def report_sub_session(self, report: ReportSubSession) -> ToolOutcome:
-        """Store and publish what a sub-session tool answers."""
+        """Store and publish the result of a sub-session tool."""
         turn, started = report.turn, time.monotonic()
         with storage_faults():
             async with self._database.write() as connection:
@@ -198,18 +145,97 @@ class SubSessionActivities:
                 await messages.append(connection, turn.session_id, [row])
         async with self._streams.publisher(turn) as publisher:
             event = "progress" if report.status is SubSessionState.RUNNING else "ended"
-            news = {"sub_session_id": report.sub_session_id, "tool_call_id": report.tool_call_id}
-            publisher.put(data_part("sub-session", {"event": event, **news, "status": report.status}))
+            part = {"sub_session_id": report.sub_session_id, "tool_call_id": report.tool_call_id}
+            publisher.put(data_part("sub-session", {"event": event, **part, "status": report.status}))
             if activity.info().attempt == 1 or report.tool_call_id not in outputs_in(await publisher.since_step()):
                 publisher.put(tool_output_part(report.tool_call_id, output, is_error=False))
         return ToolOutcome(tool_call_id=report.tool_call_id, status=ToolStatus.OK, published=not publisher.broken)
 
 
-async def _below(connection: Connection, turn: TurnRef, sub_id: str) -> Session:
-    """A sub-session below this turn's session. All else reads as missing: what is not below may do more than we may.
+def rejected_arguments(arguments: RunSubSession) -> str | None:
+    """Reject options that apply only when a sub-session is created, if the call names an existing one.
+
+    Returns:
+        The error for the model, or None.
+    """
+    if not arguments.sub_session_id:
+        return None
+    defaults = RunSubSession(prompt="")
+    rejected = [name for name in ONLY_WHEN_CREATED if getattr(arguments, name) != getattr(defaults, name)]
+    if not rejected:
+        return None
+    return (
+        f"run_sub_session: {', '.join(rejected)} can be set for a new sub-session only. Leave it out to continue this "
+        "one, or leave out sub_session_id."
+    )
+
+
+async def result_of(connection: Connection, report: ReportSubSession) -> dict[str, Any]:
+    """The result that the model reads. A running sub-session shows no answer, least of all an old one."""
+    sub_id, ended = report.sub_session_id, report.status is not SubSessionState.RUNNING
+    rows = await conversation.rows_of_turn(connection, report.sub_turn_id) if ended and report.sub_turn_id else []
+    answers = [row.content for row in rows if row.role == "assistant" and row.content and not row.is_error]
+    failure = next((row.content for row in rows if row.kind == "error"), "")
+    usage = (await ledger.usage_of_each(connection, [sub_id])).get(sub_id)
+    result: dict[str, Any] = {
+        "status": SubSessionState.QUEUED if report.queued and not ended else report.status,
+        "sub_session_id": sub_id,
+        "link": f"/v1/sessions/{sub_id}",
+        "response": answers[-1] if answers else None,
+        "tool_calls": sum(len(row.tool_calls or ()) for row in rows),
+        "usage": usage.model_dump() if usage is not None else None,
+        "elapsed_seconds": round(report.elapsed_seconds, 1),
+        "progress": await _recent(connection, sub_id) if report.include_progress else None,
+        "message": " ".join(filter(None, (_message(report), failure))),
+    }
+    return {**result, "queued": True} if report.queued else result
+
+
+def _message(report: ReportSubSession) -> str:
+    text = MESSAGES_BY_STATE[report.status]
+    if report.status is SubSessionState.RUNNING:
+        if report.cancel:
+            return "It was asked to stop and has not ended yet; poll it with get_sub_session_result."
+        if report.queued:
+            text = f"It is at work, and your prompt waits in it. {text}"
+        return f"The user wrote a message, so the wait was cut short. {text}" if report.interrupted else text
+    if report.cancel and report.status is not SubSessionState.CANCELLED:
+        return f"{text} There was nothing to stop."
+    return text
+
+
+async def _recent(connection: Connection, sub_id: str) -> dict[str, Any]:
+    rows = (await conversation.for_model(connection, sub_id))[-RECENT_MESSAGES:]
+    return {
+        "messages": await conversation.length(connection, sub_id),
+        "recent": [{"role": row.role, "content": row.content[:RECENT_CHARS]} for row in rows],
+    }
+
+
+async def _create(connection: Connection, turn: TurnRef, sub_id: str, arguments: RunSubSession, scope: Scope) -> None:
+    await sessions.create(
+        connection,
+        NewSession(
+            id=sub_id,
+            user_id=turn.user_id,
+            title=_task(arguments.prompt),
+            parent_session_id=turn.session_id,
+            parent_turn_id=turn.turn_id,
+            root_session_id=scope.root_session_id,
+            system_context=arguments.system_context or None,
+            scope=without_deadlines(scope),
+            max_cost_microdollars=arguments.max_cost_microdollars,
+            max_seconds=arguments.max_seconds,
+            agent=arguments.agent or None,
+        ),
+    )
+
+
+async def _session_below(connection: Connection, turn: TurnRef, sub_id: str) -> Session:
+    """A sub-session below this turn's session. Every other session reads as missing: it may have wider permissions.
 
     Raises:
-        NotFoundError: one text for all of it.
+        NotFoundError: the same text for a missing, a foreign and an unrelated session.
     """
     missing = NotFoundError(f"There is no sub-session {sub_id} of this session.")
     try:
@@ -221,7 +247,7 @@ async def _below(connection: Connection, turn: TurnRef, sub_id: str) -> Session:
     return session
 
 
-async def _all_below(connection: Connection, session: Session) -> list[str]:
+async def _ids_below(connection: Connection, session: Session) -> list[str]:
     family = await sessions.descendants_of_root(connection, session.root_session_id or session.id)
     return [row.id for row in family if session.id in Scope.model_validate(row.scope or {}).ancestors]
 

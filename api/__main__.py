@@ -1,4 +1,4 @@
-"""`python -m api`: one API process. Any number may run; none of them holds anything that another could not serve."""
+"""`python -m api`: one API process. Any number may run: each can serve every request."""
 
 import logging
 import sys
@@ -11,21 +11,21 @@ from api.app import create_app
 from longhaul.settings import SettingsError, load_settings
 
 DRAIN_S = 3
-# Longer than proxies keep theirs (60 s as a rule): who closes first must not be the one that the next request goes to.
+# Longer than proxies keep theirs (usually 60 s): if we close first, the proxy's next request hits a closed connection.
 KEEP_ALIVE_S = 75
 
 
 class Server(uvicorn.Server):
-    """Tells open streams when the process is asked to end, so that their clients resume elsewhere at once."""
+    """Ends open streams when the process is told to stop, so that their clients resume elsewhere at once."""
 
     def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
         super().__init__(config)
         self._app = app
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        services = getattr(self._app.state, "services", None)
-        if services is not None:  # asked to end before it has started, there is no stream to tell
-            services.closing = True
+        dependencies = getattr(self._app.state, "dependencies", None)
+        if dependencies is not None:  # None: the signal came before the start was complete, so no stream is open.
+            dependencies.closing = True
         super().handle_exit(sig, frame)
 
 

@@ -1,4 +1,4 @@
-"""Wires the API: parts, middleware, routes."""
+"""Wires the API: dependencies, middleware, routes."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,17 +8,12 @@ from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 
 from api import openapi, problems
-from api.context import Context
-from api.loopback_only import LoopbackGuard
+from api.dependencies import connected
+from api.loopback_only import LoopbackOnly
 from api.metrics import Metrics
 from api.routes import health, sessions, stream, tree, turns
-from api.services import Services
-from longhaul import __version__, temporal
-from longhaul import redis as redis_client
-from longhaul.auth import Authenticator
-from longhaul.db.database import Database
+from longhaul import __version__
 from longhaul.settings import Settings
-from longhaul.streams.reader import connect_for_reading
 
 DESCRIPTION = """A backend for chat copilots whose work must not be lost: every turn is a durable Temporal workflow.
 
@@ -27,29 +22,14 @@ the AI SDK's UI message stream protocol, version 1. Errors are RFC 9457 problems
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The application; its parts are connected when it starts, Temporal and Redis with their first use."""
+    """The application. Its parts are connected when it starts, Temporal and Redis with their first use."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        services = Services(
-            settings=settings,
-            database=Database(settings.sqlalchemy_url),
-            redis=redis_client.connect(settings),
-            stream_redis=connect_for_reading(settings),
-            temporal=await temporal.connect(settings, lazy=True, identity="longhaul-api"),
-            auth=Authenticator(settings),
-        )
-        app.state.services = services
-        app.state.context = Context(services)
-        try:
+        async with connected(settings) as app.state.dependencies:
             yield
-        finally:
-            services.closing = True
-            await services.stream_redis.aclose()
-            await services.redis.aclose()
-            await services.database.close()
 
-    # With the scripts of /docs on board: a machine that reaches nothing else shows the page as well.
+    # Serves the scripts of /docs itself, so the page works on a machine without internet access.
     app = FastAPIOffline(
         title="Longhaul", version=__version__, description=DESCRIPTION, lifespan=lifespan, redoc_url=None
     )
@@ -67,6 +47,6 @@ def create_app(settings: Settings) -> FastAPI:
             expose_headers=["x-longhaul-turn-id", "x-vercel-ai-ui-message-stream", "etag", "retry-after"],
         )
     if settings.auth == "off":
-        app.add_middleware(LoopbackGuard, origins=settings.cors_origins)
+        app.add_middleware(LoopbackOnly, origins=settings.cors_origins)
     app.add_middleware(Metrics)
     return app

@@ -17,7 +17,7 @@ REFUSED = ProblemError(
 )
 
 
-class LoopbackGuard:
+class LoopbackOnly:
     """Answers only requests that name this machine, and pages that come from it or from an allowed origin."""
 
     def __init__(self, app: ASGIApp, origins: list[str]) -> None:

@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from api.body import PostMessage, UiMessages
+from api.posted_message import PostMessage, UiMessages
 from api.problems import Problem
 
 TAGS = [

@@ -41,7 +41,7 @@ class SessionRecord(BaseModel):
     updated_at: datetime
 
 
-class OwnedSessions:
+class SessionsOfOwners:
     """Reads sessions for their owners."""
 
     def __init__(self, database: Database, redis: "Redis", ttl_s: float) -> None:

@@ -1,62 +1,60 @@
-"""Who may hand in a message now."""
+"""The limit on follow-ups per user and minute."""
 
 import asyncio
 import logging
 import time
 
+from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from api import metrics
 from api.problems import ProblemError
-from api.services import Services
 
 log = logging.getLogger(__name__)
 WINDOW_S = 60
 PAUSE_S = 5.0
 
 
-class Admission:
-    """Limits on posting. Their counters live in Redis; while it is away people are let in."""
+class RateLimit:
+    """At most `limit` follow-ups a user and minute over all sessions; 0: no limit.
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
-        self._redis_back_at = 0.0
+    The counters live in Redis. While Redis is away nothing is counted and nothing refused.
+    """
 
-    async def frequency(self, user_id: str) -> None:
+    def __init__(self, redis: "Redis", limit: int, redis_timeout: float) -> None:
+        self._redis = redis
+        self._limit = limit
+        self._redis_timeout = redis_timeout
+        self._paused_until = 0.0
+
+    async def count_follow_up(self, user_id: str) -> None:
         """Count one follow-up of a user.
 
         Raises:
-            ProblemError: 429, too many of them in this minute over all sessions.
+            ProblemError: 429, this user has sent too many in this minute.
         """
-        limit = self._services.settings.follow_up_rate_limit
-        if not limit or time.monotonic() < self._redis_back_at:
+        if not self._limit or time.monotonic() < self._paused_until:
             return
         key = f"longhaul:follow-ups:{user_id}"
         try:
-            async with asyncio.timeout(self._services.settings.redis_timeout):
+            async with asyncio.timeout(self._redis_timeout):
                 # In a transaction, so that the window cannot end between SET and INCR: INCR would then make a key that
                 # never expires. `EXPIRE ... NX` needs Redis 7, and the bundled Redis is 6.2.
-                pipeline = self._services.redis.pipeline(transaction=True)
+                pipeline = self._redis.pipeline(transaction=True)
                 pipeline.set(key, 0, ex=WINDOW_S, nx=True)
                 pipeline.incr(key)
                 pipeline.ttl(key)
                 _, count, left = await pipeline.execute()
         except (RedisError, OSError, TimeoutError) as error:
-            # Not asked again for a moment: a Redis that hangs would cost every post its time-out.
-            self._redis_back_at = time.monotonic() + PAUSE_S
+            # Redis gets a pause: while it hangs, every post would wait for the timeout.
+            self._paused_until = time.monotonic() + PAUSE_S
             log.warning("follow-ups are not being counted: %s", error)
             return
-        if count > limit:
+        if count > self._limit:
             metrics.REFUSED.labels("frequency").inc()
             raise ProblemError(
                 429,
                 "too-many-messages",
-                f"{limit} messages a minute may be sent to running turns.",
+                f"{self._limit} messages a minute may be sent to running turns.",
                 headers={"Retry-After": str(max(1, left))},
             )
-
-    async def cost(self, user_id: str) -> None:
-        """Refuse a new turn of a user who has used up the day's or week's money (contracts, section 7).
-
-        The hook of the usage limits: it is called at the right place, for new turns only, and refuses nobody yet.
-        """

@@ -10,9 +10,7 @@ from collections.abc import AsyncIterator, Iterable
 from starlette.responses import StreamingResponse
 
 from api import metrics
-from api.services import Services
-from api.status import Live
-from longhaul.db import turns
+from api.dependencies import Dependencies
 from longhaul.errors import UnavailableError
 from longhaul.streams.events import data_part, encode
 from longhaul.streams.from_rows import parts_from_rows
@@ -39,14 +37,13 @@ HEADERS = {
 class TurnEvents:
     """The events of one turn for one client, behind `after` if it has seen some."""
 
-    def __init__(self, services: Services, live: Live, session_id: str, turn_id: str, after: str | None = None) -> None:
-        self._services = services
-        self._live = live
+    def __init__(self, deps: Dependencies, session_id: str, turn_id: str, after: str | None = None) -> None:
+        self._deps = deps
         self._session_id = session_id
         self._turn_id = turn_id
         self._after = after
         self._seen = Seen()
-        self._reader = StreamReader(services.stream_redis, turn_id, self._seen)
+        self._reader = StreamReader(deps.stream_redis, turn_id, self._seen)
         self._silent = 0
 
     def response(self) -> StreamingResponse:
@@ -59,10 +56,10 @@ class TurnEvents:
         with metrics.STREAMS_OPEN.track_inprogress():
             async for chunk in self._chunks():
                 now = time.monotonic()
-                if chunk or now - sent_at >= self._services.settings.stream_keep_alive:
+                if chunk or now - sent_at >= self._deps.settings.stream_keep_alive:
                     sent_at = now
                     yield chunk or KEEP_ALIVE
-                if self._services.closing:
+                if self._deps.closing:
                     return  # without its [DONE]: the client sees that it was cut off and resumes elsewhere
             yield DONE
 
@@ -78,11 +75,11 @@ class TurnEvents:
             return
         yield FORGET_ID
         rows = parts_from_rows(
-            self._services.database,
+            self._deps.database,
             self._seen,
             self._session_id,
             self._turn_id,
-            lambda: self._live.runs(self._session_id, self._turn_id),
+            lambda: self._deps.turns.is_running(self._session_id, self._turn_id),
         )
         async for parts in rows:
             yield b"".join(b"data: %b\n\n" % part for part in parts)
@@ -110,13 +107,14 @@ class TurnEvents:
         if self._silent % ROWS_EVERY:
             return
         try:
-            async with self._services.database.read() as connection:
-                position = await turns.position(connection, self._session_id, self._turn_id)
-            if position is not None and not self._seen.started:
+            stored = await self._deps.turns.stored(self._session_id, self._turn_id)
+            if stored is not None and not self._seen.started:
                 raise StreamLostError("the turn goes on and Redis does not have its beginning")
-            if position is not None and (position.status.final or position.round > (self._seen.round or 0)):
+            if stored is not None and (stored.status.final or stored.round > (self._seen.round or 0)):
                 raise StreamLostError("rows are ahead of what Redis has")
-            if self._silent % ALIVE_EVERY == 0 and not await self._live.runs(self._session_id, self._turn_id):
+            if self._silent % ALIVE_EVERY == 0 and not await self._deps.turns.is_running(
+                self._session_id, self._turn_id
+            ):
                 raise StreamLostError("the turn does not run")
         except UnavailableError as error:
             log.debug("turn %s is streamed on from Redis alone: %s", self._turn_id, error)

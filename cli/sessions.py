@@ -1,4 +1,4 @@
-"""`longhaul sessions …`: commands on stored sessions. A command put on `app` shows up by itself."""
+"""`longhaul sessions …`: commands on stored sessions. A command registered on `app` appears in the CLI."""
 
 import asyncio
 import os
@@ -24,7 +24,7 @@ def repair(
     session_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the session.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only explain, change nothing.")] = False,
 ) -> None:
-    """Say why a session is stuck, and mend it. A turn that Temporal runs is left alone; doing it twice does no harm."""
+    """Say why a session is stuck, and repair it. A turn that Temporal runs is left alone; repeating it does no harm."""
     os.environ.update(joined_environment(load_settings()))
     try:
         asyncio.run(_repair(load_settings(), session_id, dry_run=dry_run))
@@ -33,13 +33,13 @@ def repair(
 
 
 async def _repair(settings: Settings, session_id: str, *, dry_run: bool) -> None:
-    from cli.repair import connected  # the API's code is slow to import
+    from longhaul.turns.repair import connected  # The Temporal client is slow to import.
 
-    async with connected(settings) as repairing:
-        found = await repairing.examine(session_id)
-        if found.live is not None:
-            typer.echo(f"Temporal runs turn {found.live.turn_id}; it is left alone (Stop ends it)")
-        problems = found.explain()
+    async with connected(settings) as session_repair:
+        findings = await session_repair.examine(session_id)
+        if findings.running is not None:
+            typer.echo(f"Temporal runs turn {findings.running.turn_id}; it is left alone (Stop ends it)")
+        problems = findings.explain()
         for problem in problems:
             typer.echo(f"- {problem}")
         if not problems:
@@ -47,8 +47,5 @@ async def _repair(settings: Settings, session_id: str, *, dry_run: bool) -> None
         elif dry_run:
             typer.echo("nothing was changed (--dry-run)")
         else:
-            await repairing.mend(found)
-            typer.echo(f"mended: {len(problems)}")
-
-
-__all__ = ["app"]
+            await session_repair.repair(findings)
+            typer.echo(f"repaired: {len(problems)}")

@@ -20,7 +20,7 @@ ARROWS = {
     "workflows": {"activities", "longhaul"},
     "activities": {"longhaul"},
     "api": {"longhaul"},
-    "cli": {"longhaul", "api"},
+    "cli": {"longhaul"},
     "longhaul": set(),
     "offline_model": set(),
     "testkit": OURS - {"tests", "bench"},

@@ -1,4 +1,4 @@
-"""Is it alive, is it ready, how is it doing."""
+"""Liveness, readiness, metrics."""
 
 import asyncio
 import logging
@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import text
 from temporalio.service import RPCError
 
-from api.context import Context, Ctx
+from api.dependencies import Dependencies, Deps
 from api.schemas import Health, Readiness
 from longhaul import temporal
 from longhaul.errors import UnavailableError
@@ -22,23 +22,23 @@ TIMEOUT_S = 2.0
 
 @router.get("/healthz", summary="Alive")
 async def healthz() -> Health:
-    """Answers as long as the process does; it looks at nothing else."""
+    """Answers as long as the process runs; it checks nothing else."""
     return Health()
 
 
 @router.get("/readyz", summary="Ready", responses={503: {"model": Readiness, "description": "Not ready."}})
-async def readyz(context: Ctx, response: Response) -> Readiness:
+async def readyz(deps: Deps, response: Response) -> Readiness:
     """Database and Temporal must be there; without Redis the API is degraded and ready."""
-    database, server, redis = await asyncio.gather(_database(context), _temporal(context), _redis(context))
+    database, server, redis = await asyncio.gather(_database(deps), _temporal(deps), _redis(deps))
     ready = database and server
     response.status_code = 200 if ready else 503
     status = ("ready" if redis else "degraded") if ready else "unready"
     return Readiness.model_validate({"status": status, "database": database, "temporal": server, "redis": redis})
 
 
-async def _database(context: Context) -> bool:
+async def _database(deps: Dependencies) -> bool:
     try:
-        async with asyncio.timeout(TIMEOUT_S), context.database.read() as connection:
+        async with asyncio.timeout(TIMEOUT_S), deps.database.read() as connection:
             await connection.execute(text("SELECT 1 FROM sessions LIMIT 1"))
     except (UnavailableError, TimeoutError) as error:
         log.warning("not ready: %s", error)
@@ -46,19 +46,19 @@ async def _database(context: Context) -> bool:
     return True
 
 
-async def _temporal(context: Context) -> bool:
+async def _temporal(deps: Dependencies) -> bool:
     try:
         async with temporal.reachable(TIMEOUT_S):
-            await context.services.temporal.service_client.check_health(timeout=timedelta(seconds=TIMEOUT_S))
+            await deps.temporal.service_client.check_health(timeout=timedelta(seconds=TIMEOUT_S))
     except (UnavailableError, RPCError) as error:
         log.warning("not ready: %s", error)
         return False
     return True
 
 
-async def _redis(context: Context) -> bool:
+async def _redis(deps: Dependencies) -> bool:
     try:
-        await context.services.redis.exists("longhaul:ready")
+        await deps.redis.exists("longhaul:ready")
     except (RedisError, OSError, TimeoutError) as error:
         log.warning("degraded: Redis cannot be reached: %s", error)
         return False

@@ -1,16 +1,14 @@
-"""Sessions: make, list, read, name, delete; and what waits in one."""
+"""Sessions: create, list, read, rename, delete; and the messages that wait in one."""
 
 import asyncio
-import logging
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Annotated
 from uuid import uuid4
 
 from fastapi import APIRouter, Query, Response
-from temporalio.service import RPCError, RPCStatusCode
 
-from api.context import Context, Ctx, OwnSession
+from api.dependencies import CurrentUser, Dependencies, Deps, OwnSession
 from api.ownership import SessionRecord
 from api.problems import RESPONSES, invalid
 from api.schemas import (
@@ -25,20 +23,17 @@ from api.schemas import (
     StoredMessage,
     session_fields,
 )
-from api.services import User
-from longhaul import temporal
 from longhaul.contracts import Scope
-from longhaul.db import conversation, messages, sessions, turns
+from longhaul.db import conversation, messages, sessions
 from longhaul.errors import UnavailableError
 from longhaul.streams.reader import newest_id
 
-log = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1", tags=["sessions"], responses=RESPONSES)
 STOP_MAX_S = 10.0
 
 
-@router.post("/sessions", status_code=201, summary="Make a session")
-async def create(user: User, context: Ctx, body: NewSession | None = None) -> Session:
+@router.post("/sessions", status_code=201, summary="Create a session")
+async def create(user: CurrentUser, deps: Deps, body: NewSession | None = None) -> Session:
     """The body may be left out."""
     wanted = body or NewSession()
     session_id = str(uuid4())
@@ -56,24 +51,24 @@ async def create(user: User, context: Ctx, body: NewSession | None = None) -> Se
         max_cost_microdollars=wanted.max_cost_microdollars,
         max_seconds=wanted.max_seconds,
     )
-    async with context.database.write() as connection:
+    async with deps.database.write() as connection:
         await sessions.create(connection, session)
         made = SessionRecord.model_validate(await sessions.get(connection, session_id, user))
-    await context.sessions.keep(made)
+    await deps.sessions.keep(made)
     return Session.model_validate(session_fields(made))
 
 
 @router.get("/sessions", summary="List sessions")
 async def listing(
-    user: User,
-    context: Ctx,
+    user: CurrentUser,
+    deps: Deps,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.")] = None,
     parent: Annotated[str | None, Query(max_length=64, description="The sub-sessions of this session.")] = None,
 ) -> Sessions:
-    """Newest first; without `parent`, those that are nobody's sub-sessions."""
+    """Newest first; without `parent`, the sessions that are not sub-sessions."""
     before = _moment(cursor) if cursor is not None else None
-    async with context.database.read() as connection:
+    async with deps.database.read() as connection:
         rows = await sessions.list_of_user(connection, user, limit + 1, before, parent)
     page = rows[:limit]
     return Sessions(
@@ -95,15 +90,15 @@ def _moment(cursor: str) -> datetime:
 @router.get("/sessions/{session_id}", summary="A session and a page of its messages")
 async def page(
     session: OwnSession,
-    user: User,
-    context: Ctx,
+    user: CurrentUser,
+    deps: Deps,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     before_sequence: Annotated[int | None, Query(ge=0, le=2**31 - 1)] = None,
 ) -> SessionPage:
     """The newest page first. A page may hold a few rows more than `limit`, so that no tool result lacks its call."""
-    async with context.database.read() as connection:
+    async with deps.database.read() as connection:
         rows, more = await conversation.page(connection, session.id, user, limit, before_sequence)
-    active, pending = await asyncio.gather(_active(context, session.id), _pending(context, session.id))
+    active, pending = await asyncio.gather(_active(deps, session.id), _pending(deps, session.id))
     return SessionPage.model_validate(
         {
             **session_fields(session),
@@ -116,63 +111,58 @@ async def page(
     )
 
 
-async def _active(context: Context, session_id: str) -> ActiveTurn | None:
+async def _active(deps: Dependencies, session_id: str) -> ActiveTurn | None:
     try:
-        running = await context.live.running(session_id)
-        if running is None:
-            return None
-        turn_id, status, started_at = running.turn_id, running.status, running.started_at
+        turn = await deps.turns.active(session_id)
     except UnavailableError:
-        async with context.database.read() as connection:
-            row = await turns.newest(connection, session_id)
-        if row is None or row.status.final:
-            return None
-        turn_id, status, started_at = row.turn_id, row.status, row.started_at
-    newest = await newest_id(context.services.redis, turn_id)
-    return ActiveTurn(turn_id=turn_id, status=status, started_at=started_at, last_event_id=newest)
+        return None  # Temporal is away, and no row says that a turn runs.
+    if turn is None:
+        return None
+    newest = await newest_id(deps.redis, turn.turn_id)
+    return ActiveTurn(turn_id=turn.turn_id, status=turn.status, started_at=turn.started_at, last_event_id=newest)
 
 
-async def _pending(context: Context, session_id: str) -> Pending:
-    """The workflow's inbox, with texts from rows; while no workflow answers, the rows that no turn has taken."""
-    async with context.database.read() as connection:
+async def _pending(deps: Dependencies, session_id: str) -> Pending:
+    """The workflow's inbox with texts from rows. While no workflow answers, the rows that no turn has taken."""
+    async with deps.database.read() as connection:
         waiting = await messages.list_waiting(connection, session_id)
     rows = {row.client_message_id: row for row in waiting}
-    told = await context.live.query(session_id) if rows else None
+    progress = await deps.turns.query(session_id) if rows else None
     received = {message_id: row.created_at for message_id, row in rows.items()}
-    if told is not None:
-        received = {entry.message_id: entry.received_at for entry in told.inbox}
-    found = [
+    if progress is not None:
+        received = {entry.message_id: entry.received_at for entry in progress.inbox}
+    pending_messages = [
         PendingMessage(id=message_id, content=rows[message_id].content, received_at=received_at)
         for message_id, received_at in received.items()
         if message_id in rows
     ]
-    return Pending(messages=found, count=len(found))
+    return Pending(messages=pending_messages, count=len(pending_messages))
 
 
 @router.get("/sessions/{session_id}/messages/pending", tags=["messages"], summary="Messages that wait")
-async def pending(session: OwnSession, context: Ctx) -> Pending:
-    """What the running turn has been sent and not taken yet."""
-    return await _pending(context, session.id)
+async def pending(session: OwnSession, deps: Deps) -> Pending:
+    """Messages that the running turn has received and not taken yet."""
+    return await _pending(deps, session.id)
 
 
-@router.patch("/sessions/{session_id}", summary="Name a session")
-async def rename(session: OwnSession, user: User, context: Ctx, body: NewTitle) -> Session:
-    async with context.database.write() as connection:
+@router.patch("/sessions/{session_id}", summary="Rename a session")
+async def rename(session: OwnSession, user: CurrentUser, deps: Deps, body: NewTitle) -> Session:
+    async with deps.database.write() as connection:
         await sessions.rename(connection, session.id, user, body.title)
         row = await sessions.get(connection, session.id, user)
     return Session.model_validate(session_fields(row))
 
 
 @router.delete("/sessions/{session_id}", status_code=204, summary="Delete a session")
-async def delete(session: OwnSession, context: Ctx) -> Response:
-    """Stops what runs in it and in all sub-sessions below it, then removes their rows."""
-    async with context.database.read() as connection:
+async def delete(session: OwnSession, deps: Deps) -> Response:
+    """Stops the session and all sub-sessions below it, then removes their rows."""
+    async with deps.database.read() as connection:
         family = await sessions.descendants_of_root(connection, session.root_session_id or session.id)
     doomed = [session.id, *_descendants(session.id, family)]
-    await asyncio.gather(*(_end(context, session_id) for session_id in doomed))
-    async with context.database.write() as connection:
+    await asyncio.gather(*(deps.stopper.stop_for_good(session_id, STOP_MAX_S) for session_id in doomed))
+    async with deps.database.write() as connection:
         await sessions.delete_all(connection, doomed)
-    await context.sessions.forget(doomed)
+    await deps.sessions.forget(doomed)
     return Response(status_code=204)
 
 
@@ -182,21 +172,3 @@ def _descendants(session_id: str, family: Sequence[sessions.Session]) -> list[st
         if row.parent_session_id in found:
             found.append(row.id)
     return found[1:]
-
-
-async def _end(context: Context, session_id: str) -> None:
-    """Stop a session's turn for good: what does not end in time must not go on without its rows."""
-    stopped = await context.live.stop(session_id, STOP_MAX_S)
-    if stopped is None or stopped[1].final:
-        return
-    handle = context.services.temporal.get_workflow_handle(
-        temporal.workflow_id(session_id), first_execution_run_id=stopped[0].first_run_id
-    )
-    timeout = context.settings.temporal_rpc_timeout
-    try:
-        async with temporal.reachable(timeout):
-            await handle.terminate(reason="its session was deleted", rpc_timeout=timedelta(seconds=timeout))
-    except RPCError as error:
-        if error.status != RPCStatusCode.NOT_FOUND:
-            raise
-        log.info("turn of deleted session %s had ended by itself", session_id)

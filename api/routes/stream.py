@@ -1,4 +1,4 @@
-"""Hand in a message and watch its turn; resume watching."""
+"""Send a message and stream its turn; resume a stream."""
 
 from typing import Annotated
 
@@ -6,19 +6,18 @@ from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from api import metrics
-from api.body import Message, parse, read_body
-from api.context import Context, Ctx, OwnSession, SessionId
-from api.deliver import Delivery
+from api.dependencies import CurrentUser, Dependencies, Deps, OwnSession, SessionId
 from api.ownership import SessionRecord
+from api.posted_message import parse, read_body
 from api.problems import RESPONSES, TOO_MANY
 from api.schemas import Queued, Taken
-from api.services import User
 from api.sse import TurnEvents
 from longhaul.db import sessions, turns
 from longhaul.errors import InboxFullError, NotFoundError, UnavailableError
 from longhaul.streams.events import FINISH_ID
 from longhaul.streams.reader import StreamLostError, StreamReader
 from longhaul.streams.viewer import Seen
+from longhaul.turns.deliver import Delivery, IncomingMessage
 
 router = APIRouter(prefix="/v1", tags=["messages"], responses=RESPONSES)
 EVENT_ID = r"^\d{1,20}-\d{1,20}$"
@@ -58,18 +57,18 @@ STREAM = {
 }
 
 
-async def _deliver(context: Context, session_id: str, user: str, request: Request) -> tuple[Message, Delivery]:
-    """Owner, body, frequency, cost, delivery: in this order, so nobody learns of a session that is not theirs."""
-    async with context.database.read() as connection:
+async def _deliver(
+    deps: Dependencies, session_id: str, user: str, request: Request
+) -> tuple[IncomingMessage, Delivery]:
+    """Check owner, body and rate limit, then deliver. The owner comes first: a foreign session reads as missing."""
+    async with deps.database.read() as connection:
         session = await sessions.get(connection, session_id, user)
         busy = await turns.is_busy(connection, session_id)
     message = parse(await read_body(request.stream()), session_id)
     if busy:
-        await context.admission.frequency(user)
-    else:
-        await context.admission.cost(user)
+        await deps.rate_limit.count_follow_up(user)
     try:
-        delivery = await context.kernel.deliver(user, session, message)
+        delivery = await deps.delivery.deliver(user, session, message)
     except InboxFullError:
         metrics.REFUSED.labels("inbox_full").inc()
         raise
@@ -87,19 +86,19 @@ async def _deliver(context: Context, session_id: str, user: str, request: Reques
     responses={200: STREAM, 202: {"description": "A turn runs; the message joins it.", "model": Queued}, **TOO_MANY},
     openapi_extra=BODY,
 )
-async def post_and_stream(session_id: SessionId, user: User, context: Ctx, request: Request) -> Response:
+async def post_and_stream(session_id: SessionId, user: CurrentUser, deps: Deps, request: Request) -> Response:
     """Idle: the turn's events. Busy: 202, and the running turn's stream shows the answer.
 
     Leaving never stops a turn. The same `message_id` again is the same message: a repeated POST finds its turn.
     """
-    message, delivery = await _deliver(context, session_id, user, request)
+    message, delivery = await _deliver(deps, session_id, user, request)
     if delivery.started:
-        return TurnEvents(context.services, context.live, session_id, delivery.turn_id).response()
+        return TurnEvents(deps, session_id, delivery.turn_id).response()
     queued = Queued(
         turn_id=delivery.turn_id,
         message_id=message.id,
         buffer_length=delivery.waiting,
-        max_buffer_length=context.settings.max_pending_messages,
+        max_buffer_length=deps.settings.max_pending_messages,
     )
     return JSONResponse(queued.model_dump(), 202, {"x-longhaul-turn-id": delivery.turn_id})
 
@@ -111,9 +110,11 @@ async def post_and_stream(session_id: SessionId, user: User, context: Ctx, reque
     responses=TOO_MANY,
     openapi_extra=BODY,
 )
-async def post_message(session_id: SessionId, user: User, context: Ctx, request: Request, response: Response) -> Taken:
+async def post_message(
+    session_id: SessionId, user: CurrentUser, deps: Deps, request: Request, response: Response
+) -> Taken:
     """The same without a stream, for programs: poll `progress_url`, best with `wait`."""
-    message, delivery = await _deliver(context, session_id, user, request)
+    message, delivery = await _deliver(deps, session_id, user, request)
     response.headers["x-longhaul-turn-id"] = delivery.turn_id
     return Taken(
         session_id=session_id,
@@ -122,7 +123,7 @@ async def post_message(session_id: SessionId, user: User, context: Ctx, request:
         disposition="started" if delivery.started else "queued",
         progress_url=f"/v1/sessions/{session_id}/turns/{delivery.turn_id}",
         buffer_length=delivery.waiting,
-        max_buffer_length=context.settings.max_pending_messages,
+        max_buffer_length=deps.settings.max_pending_messages,
     )
 
 
@@ -134,7 +135,7 @@ async def post_message(session_id: SessionId, user: User, context: Ctx, request:
 )
 async def resume(
     session: OwnSession,
-    context: Ctx,
+    deps: Deps,
     turn_id: Annotated[str | None, Query(max_length=64, description="A certain turn, also one that has ended.")] = None,
     after: Annotated[str | None, Query(pattern=EVENT_ID, description="As `Last-Event-ID`.")] = None,
     last_event_id: Annotated[str | None, Header(pattern=EVENT_ID, description="Go on behind this event.")] = None,
@@ -142,56 +143,32 @@ async def resume(
     """From `Last-Event-ID` (or `after`), else from the turn's start. A client that was cut off just before a turn's
     end gets what it missed."""
     after = last_event_id or after
-    found = await _turn_to_resume(context, session, turn_id, after)
-    if found is None:
+    turn_to_stream = await _turn_to_resume(deps, session, turn_id, after)
+    if turn_to_stream is None:
         return Response(status_code=204)
-    return TurnEvents(context.services, context.live, session.id, found, after).response()
+    return TurnEvents(deps, session.id, turn_to_stream, after).response()
 
 
 async def _turn_to_resume(
-    context: Context, session: SessionRecord, turn_id: str | None, after: str | None
+    deps: Dependencies, session: SessionRecord, turn_id: str | None, after: str | None
 ) -> str | None:
     if turn_id is not None:
-        if not await _is_known(context, session.id, turn_id):
+        if not await deps.turns.exists(session.id, turn_id):
             raise NotFoundError(f"There is no turn {turn_id} of session {session.id}.")
         return turn_id
-    running = await active_turn_id(context, session.id)
-    if running is not None:
-        ended_for_client = after == FINISH_ID and await _streams(context, running, FINISH_ID)
-        return None if ended_for_client else running
+    active = await deps.turns.active(session.id)
+    if active is not None:
+        ended_for_client = after == FINISH_ID and await _stream_has(deps, active.turn_id, FINISH_ID)
+        return None if ended_for_client else active.turn_id
     if after is None or after == FINISH_ID:
         return None
-    async with context.database.read() as connection:
+    async with deps.database.read() as connection:
         newest = await turns.newest(connection, session.id)
-    return newest.turn_id if newest is not None and await _streams(context, newest.turn_id, after) else None
+    return newest.turn_id if newest is not None and await _stream_has(deps, newest.turn_id, after) else None
 
 
-async def _is_known(context: Context, session_id: str, turn_id: str) -> bool:
+async def _stream_has(deps: Dependencies, turn_id: str, entry_id: str) -> bool:
     try:
-        async with context.database.read() as connection:
-            known = await turns.get(connection, session_id, turn_id) is not None
-    except UnavailableError:
-        if await context.live.runs(session_id, turn_id):
-            return True
-        raise
-    return known or await context.live.runs(session_id, turn_id)
-
-
-async def active_turn_id(context: Context, session_id: str) -> str | None:
-    """The running turn: Temporal's word, or while it cannot be had the rows'."""
-    try:
-        running = await context.live.running(session_id)
-    except UnavailableError:
-        async with context.database.read() as connection:
-            newest = await turns.newest(connection, session_id)
-        if newest is None:
-            raise
-        return newest.turn_id if not newest.status.final else None
-    return running.turn_id if running is not None else None
-
-
-async def _streams(context: Context, turn_id: str, entry_id: str) -> bool:
-    try:
-        return await StreamReader(context.services.stream_redis, turn_id, Seen()).has(entry_id)
+        return await StreamReader(deps.stream_redis, turn_id, Seen()).has(entry_id)
     except StreamLostError:
         return False

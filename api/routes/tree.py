@@ -1,27 +1,25 @@
-"""A session and all the work that it has handed on."""
+"""A session and all sessions below it."""
 
 import asyncio
 
 from fastapi import APIRouter
 
-from api.context import Context, Ctx, OwnSession
+from api.dependencies import Deps, OwnSession
 from api.ownership import SessionRecord
 from api.problems import RESPONSES
 from api.schemas import NodeProgress, TreeNode
-from api.status import from_row
 from longhaul.contracts import Progress, Scope, Usage
 from longhaul.db import ledger, sessions, turns
-from longhaul.db.turns import TurnRecord
-from longhaul.errors import UnavailableError
+from longhaul.turns.status import progress_from_row
 
 router = APIRouter(prefix="/v1", tags=["sessions"], responses=RESPONSES)
 ASK_AT_ONCE = 20
 
 
 @router.get("/sessions/{session_id}/tree", summary="A session and its sub-sessions")
-async def tree(session: OwnSession, context: Ctx) -> TreeNode:
+async def tree(session: OwnSession, deps: Deps) -> TreeNode:
     """Status, progress and cost of each."""
-    async with context.database.read() as connection:
+    async with deps.database.read() as connection:
         family = await sessions.descendants_of_root(connection, session.root_session_id or session.id)
         rows = [session, *(r for r in map(SessionRecord.model_validate, family) if session.id in _scope(r).ancestors)]
         ids = [row.id for row in rows]
@@ -29,16 +27,16 @@ async def tree(session: OwnSession, context: Ctx) -> TreeNode:
         usage = await ledger.usage_of_each(connection, ids)
     gate = asyncio.Semaphore(ASK_AT_ONCE)
 
-    async def standing(row: SessionRecord) -> Progress | None:
+    async def newest_progress(row: SessionRecord) -> Progress | None:
         turn = newest.get(row.id)
         if turn is not None and turn.status.final and row.id != session.id:
-            return from_row(turn)
+            return progress_from_row(turn)
         async with gate:
-            return await _standing(context, row.id, turn)
+            return await deps.turns.newest_progress(row.id, turn)
 
-    standings = await asyncio.gather(*(standing(row) for row in rows))
-    nodes = {row.id: _node(row, now, usage.get(row.id, Usage())) for row, now in zip(rows, standings, strict=True)}
-    for row in reversed(rows):  # parents come before children, so here each is whole when its parent takes it
+    current = await asyncio.gather(*map(newest_progress, rows))
+    nodes = {row.id: _node(row, now, usage.get(row.id, Usage())) for row, now in zip(rows, current, strict=True)}
+    for row in reversed(rows):  # Parents come before children, so each node is complete when its parent takes it.
         parent = nodes.get(row.parent_session_id or "")
         if parent is not None and row.id != session.id:
             parent.children.insert(0, nodes[row.id])
@@ -72,18 +70,3 @@ def _node(row: SessionRecord, now: Progress | None, usage: Usage) -> TreeNode:
         total_usage=usage,
         children=[],
     )
-
-
-async def _standing(context: Context, session_id: str, turn: TurnRecord | None) -> Progress | None:
-    """The newest turn and how it stands: a turn that has no row yet, or was ended by force, only Temporal knows of."""
-    try:
-        running = await context.live.running(session_id)
-    except UnavailableError:
-        return from_row(turn) if turn is not None else None
-    turn_id = running.turn_id if running is not None else turn.turn_id if turn is not None else None
-    if turn_id is None:
-        return None
-    try:
-        return await context.live.progress(session_id, turn_id)
-    except UnavailableError:
-        return from_row(turn) if turn is not None else None

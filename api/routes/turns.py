@@ -9,15 +9,13 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response
 
-from api.children import with_live_children
-from api.context import Context, Ctx, OwnSession
+from api.dependencies import Dependencies, Deps, OwnSession
 from api.problems import RESPONSES
 from api.schemas import Cancelled, Turn, Turns
-from api.status import from_row
 from longhaul.contracts import Progress, SubSessionState, TurnStatus
 from longhaul.db import turns
 from longhaul.db.turns import TurnRecord
-from longhaul.errors import NotFoundError, UnavailableError
+from longhaul.errors import NotFoundError
 
 router = APIRouter(prefix="/v1", tags=["turns"], responses=RESPONSES)
 WAIT_MAX_S = 60
@@ -27,20 +25,11 @@ POLL_MAX_S = 0.5
 
 
 @router.get("/sessions/{session_id}/turns", summary="Turns of a session")
-async def list_turns(session: OwnSession, context: Ctx, limit: Annotated[int, Query(ge=1, le=200)] = 50) -> Turns:
+async def list_turns(session: OwnSession, deps: Deps, limit: Annotated[int, Query(ge=1, le=200)] = 50) -> Turns:
     """Newest first."""
-    async with context.database.read() as connection:
+    async with deps.database.read() as connection:
         rows = await turns.list_of_session(connection, session.id, limit)
-    return Turns(turns=[_turn(row, await _progress_of(context, row)) for row in rows])
-
-
-async def _progress_of(context: Context, row: TurnRecord) -> Progress:
-    if row.status.final:
-        return from_row(row)
-    try:
-        return await context.live.progress(row.session_id, row.turn_id) or from_row(row)
-    except UnavailableError:
-        return from_row(row)
+    return Turns(turns=[_turn(row, await deps.turns.progress_of_row(row)) for row in rows])
 
 
 def _turn(row: TurnRecord, progress: Progress) -> Turn:
@@ -69,7 +58,7 @@ def _turn(row: TurnRecord, progress: Progress) -> Turn:
 async def progress(
     session: OwnSession,
     turn_id: str,
-    context: Ctx,
+    deps: Deps,
     request: Request,
     wait: Annotated[float, Query(ge=0, le=WAIT_MAX_S, description="Seconds to wait for a change.")] = 0,
     if_none_match: Annotated[str | None, Header(description="The `ETag` of what you have.")] = None,
@@ -81,46 +70,47 @@ async def progress(
     """
     known = {tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")} - {""}
     deadline = time.monotonic() + wait
-    body, tag, final = await _look(context, session.id, turn_id, known)
+    body, tag, final = await _look(deps, session.id, turn_id, known)
     awaited = known or {tag}
     pause = POLL_FIRST_S
     while tag in awaited and not final and (left := deadline - time.monotonic()) > 0:
         await asyncio.sleep(min(pause, left))
         pause = min(pause * 1.5, POLL_MAX_S)
-        if context.services.closing or await request.is_disconnected():
+        if deps.closing or await request.is_disconnected():
             break
-        body, tag, final = await _look(context, session.id, turn_id, known)
+        body, tag, final = await _look(deps, session.id, turn_id, known)
     headers = {"etag": tag, "cache-control": "no-cache"}
     if tag in known:
         return Response(status_code=304, headers=headers)
     return Response(body, headers=headers, media_type="application/json")
 
 
-async def _look(context: Context, session_id: str, turn_id: str, known: Collection[str] = ()) -> tuple[str, str, bool]:
-    """A turn's progress as JSON, its tag, and whether that is all there is to wait for.
+async def _look(
+    deps: Dependencies, session_id: str, turn_id: str, known_tags: Collection[str] = ()
+) -> tuple[str, str, bool]:
+    """A turn's progress as JSON, its tag, and whether no further change is expected.
 
-    Sub-sessions may outlive their turn: who knows its end already (by its tag) can go on waiting for theirs.
+    Sub-sessions may outlive their turn. A caller that knows the turn's end (by its tag) can wait for theirs.
     """
-    found = await context.live.progress(session_id, turn_id)
-    if found is None:
+    now = await deps.turns.progress(session_id, turn_id)
+    if now is None:
         raise NotFoundError(f"There is no turn {turn_id} of session {session_id}.")
-    if found.status.final:
-        found = await with_live_children(context, found)
-    final = found.status.final
-    tagged = found if final else found.model_copy(update={"duration_ms": None})  # the clock is no news
+    if now.status.final:
+        now = await deps.turns.with_current_sub_sessions(now)
+    final = now.status.final
+    tagged = now if final else now.model_copy(update={"duration_ms": None})  # The clock alone is no change.
     digest = hashlib.blake2b(tagged.model_dump_json().encode(), digest_size=12).hexdigest()
-    settled = final and all(child.status is not SubSessionState.RUNNING for child in found.sub_sessions)
-    return found.model_dump_json(), f'"{digest}"', final if not known else settled
+    settled = final and all(child.status is not SubSessionState.RUNNING for child in now.sub_sessions)
+    return now.model_dump_json(), f'"{digest}"', settled if known_tags else final
 
 
 @router.post("/sessions/{session_id}/cancel", summary="Stop")
-async def cancel(session: OwnSession, context: Ctx) -> Cancelled:
-    """Stop what runs, and answer when it has ended; nothing running is no error, nor is stopping twice.
+async def cancel(session: OwnSession, deps: Deps) -> Cancelled:
+    """Stop what runs, and answer when it has ended. Nothing running is no error, nor is stopping twice.
 
     When this answers, the session takes its next message.
     """
-    stopped = await context.live.stop(session.id, STOP_MAX_S)
+    stopped = await deps.stopper.stop(session.id, STOP_MAX_S)
     if stopped is None:
         return Cancelled(cancelled=False, turn_id=None, status=None)
-    turn, status = stopped
-    return Cancelled(cancelled=status == TurnStatus.CANCELLED, turn_id=turn.turn_id, status=status)
+    return Cancelled(cancelled=stopped.status == TurnStatus.CANCELLED, turn_id=stopped.turn_id, status=stopped.status)

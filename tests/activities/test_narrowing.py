@@ -1,6 +1,7 @@
 """The scope of a sub-session is never wider than its parent's."""
 
-from activities.narrowing import narrowed, rejoined, unheard
+from activities.scopes import continued, narrowed
+from activities.sub_sessions import rejected_arguments
 from longhaul.contracts import Budget, Scope
 from longhaul.db.models import utc_now
 from longhaul.tools.workflow_tools import RunSubSession
@@ -37,14 +38,14 @@ def test_one_that_is_gone_on_in_gets_the_deadlines_of_now() -> None:
     """Its own budgets stay, and those above it keep their deadlines: they end the work wherever it is."""
     stored = PARENT.model_copy(update={"budgets": (*PARENT.budgets, Budget(session_id="own", max_seconds=9))})
     above = Scope(budgets=(Budget(session_id="root", max_cost_microdollars=5, deadline=utc_now()),))
-    found = rejoined(stored, above)
+    found = continued(stored, above)
     assert {b.session_id: b.deadline is not None for b in found.budgets} == {"root": True, "own": False}
     assert found.allow_tools == PARENT.allow_tools
 
 
 def test_what_only_a_new_one_can_be_given() -> None:
-    assert unheard(RunSubSession(prompt="x", allow_tools=[], dry_run=True)) is None
-    assert unheard(RunSubSession(prompt="x", sub_session_id="s")) is None
-    told = unheard(RunSubSession(prompt="x", sub_session_id="s", allow_tools=[], max_seconds=5))
+    assert rejected_arguments(RunSubSession(prompt="x", allow_tools=[], dry_run=True)) is None
+    assert rejected_arguments(RunSubSession(prompt="x", sub_session_id="s")) is None
+    told = rejected_arguments(RunSubSession(prompt="x", sub_session_id="s", allow_tools=[], max_seconds=5))
     assert told is not None
-    assert "allow_tools, max_seconds can be given to a new sub-session only" in told
+    assert "allow_tools, max_seconds can be set for a new sub-session only" in told

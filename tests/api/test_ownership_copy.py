@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from api.ownership import OwnedSessions, SessionRecord
+from api.ownership import SessionRecord, SessionsOfOwners
 from longhaul.db import sessions
 from longhaul.db.database import Database
 from longhaul.errors import NotFoundError, UnavailableError
@@ -57,7 +57,7 @@ def key(session: str) -> str:
 
 
 async def test_a_copy_stands_in_for_the_database(database: Switched, redis: "Redis") -> None:
-    owned, session = OwnedSessions(database, redis, TTL_S), await made(database)
+    owned, session = SessionsOfOwners(database, redis, TTL_S), await made(database)
     found = await owned.get(session, "ada")
     assert 0.9 * TTL_S < await redis.ttl(key(session)) <= TTL_S
     database.away = True
@@ -69,7 +69,7 @@ async def test_a_copy_stands_in_for_the_database(database: Switched, redis: "Red
 
 
 async def test_a_stale_copy_shows_nowhere(database: Switched, redis: "Redis") -> None:
-    owned, session = OwnedSessions(database, redis, TTL_S), await made(database)
+    owned, session = SessionsOfOwners(database, redis, TTL_S), await made(database)
     await owned.get(session, "ada")
     async with database.write() as connection:
         await sessions.rename(connection, session, "ada", "second")
@@ -87,7 +87,7 @@ async def test_a_stale_copy_shows_nowhere(database: Switched, redis: "Redis") ->
 
 @pytest.mark.parametrize("broken", [b"", b"\xff{", b"[]", b'{"id": 7}', b"null"])
 async def test_a_corrupt_copy_counts_as_none(database: Switched, redis: "Redis", broken: bytes) -> None:
-    owned, session = OwnedSessions(database, redis, TTL_S), await made(database)
+    owned, session = SessionsOfOwners(database, redis, TTL_S), await made(database)
     await redis.set(key(session), broken)
     database.away = True
     with pytest.raises(UnavailableError):
@@ -98,7 +98,7 @@ async def test_a_corrupt_copy_counts_as_none(database: Switched, redis: "Redis",
 
 
 async def test_the_copy_of_another_session_counts_as_none(database: Switched, redis: "Redis") -> None:
-    owned, mine, hers = OwnedSessions(database, redis, TTL_S), await made(database), await made(database, "eve")
+    owned, mine, hers = SessionsOfOwners(database, redis, TTL_S), await made(database), await made(database, "eve")
     await owned.get(mine, "ada")
     await redis.copy(key(mine), key(hers), replace=True)
     database.away = True
@@ -109,7 +109,7 @@ async def test_the_copy_of_another_session_counts_as_none(database: Switched, re
 async def test_a_dead_redis_costs_nothing(database: Switched, redis_server: RedisServer) -> None:
     session = await made(database)
     dead = Redis.from_url("redis://127.0.0.1:1/0")
-    owned = OwnedSessions(database, dead, TTL_S)
+    owned = SessionsOfOwners(database, dead, TTL_S)
     assert (await owned.get(session, "ada")).id == session
     await owned.forget([session])
     database.away = True
@@ -119,6 +119,6 @@ async def test_a_dead_redis_costs_nothing(database: Switched, redis_server: Redi
 
 
 async def test_no_copies(database: Switched, redis: "Redis") -> None:
-    owned, session = OwnedSessions(database, redis, 0), await made(database)
+    owned, session = SessionsOfOwners(database, redis, 0), await made(database)
     await owned.get(session, "ada")
     assert not await redis.exists(key(session))

@@ -6,12 +6,12 @@ from uuid import uuid4
 
 from sqlalchemy import update
 
-from cli.repair import ERROR, connected
 from longhaul.db import messages
 from longhaul.db.models import SessionRow
 from longhaul.llm import prompts
 from longhaul.settings import load_settings
 from longhaul.temporal import workflow_id
+from longhaul.turns.repair import ERROR, connected
 from testkit.checks import check_rows
 from testkit.pool import MakeProduct
 from testkit.product import Backend, Product
@@ -49,7 +49,7 @@ async def test_a_terminated_turn(make_product: MakeProduct, backend: Backend) ->
     assert waiting in looked
     assert "nothing was changed" in looked
     assert [message["id"] for message in await product.api.pending(session)] == [waiting]
-    assert "mended: 3" in await repair(product, session)
+    assert "repaired: 3" in await repair(product, session)
 
     async def answered() -> bool:
         newest = (await product.api.turns(session))[0]
@@ -99,7 +99,7 @@ async def test_beside_turns_that_come_and_go(product: Product) -> None:
     async with connected(settings) as mechanic:
         talking = asyncio.create_task(talk())
         while not talking.done():
-            await mechanic.mend(await mechanic.examine(session))
+            await mechanic.repair(await mechanic.examine(session))
         await talking
     found = await check_rows(product.database, sessions=[session])
     assert {turn.turn_id: turn.status for turn in found.turns[session]} == dict.fromkeys(turns, "completed")
@@ -126,7 +126,7 @@ async def test_a_message_that_never_reached_temporal(product: Product) -> None:
             connection, session_id=session, user_id="local", message_id=lost, content="6*7", context=None, limit=0
         )
     outputs = await asyncio.gather(repair(product, session), repair(product, session))
-    assert any("mended" in said for said in outputs)
+    assert any("repaired" in said for said in outputs)
 
     async def answered() -> bool:
         turns = await product.api.turns(session)

@@ -107,7 +107,7 @@ async def test_narrowing_of_one_that_is_there(product: Product) -> None:
     sub_id = (await use(product, session, RUN, prompt="1+1")).json["sub_session_id"]
     used = await use(product, session, RUN, prompt="2+2", sub_session_id=sub_id, dry_run=True, allow_tools=[])
     assert used.is_error
-    assert "allow_tools, dry_run can be given to a new sub-session only" in used.output
+    assert "allow_tools, dry_run can be set for a new sub-session only" in used.output
     assert len(await product.api.turns(sub_id)) == 1
 
 

@@ -62,7 +62,7 @@ async def test_a_message_ends_the_wait(product: Product) -> None:
     found = (await results(product, session, RUN, turn))[0].json
     assert found["status"] == "running"
     assert found["elapsed_seconds"] < 60
-    assert found["message"].startswith("The person wrote something")
+    assert found["message"].startswith("The user wrote a message")
 
     async def calculated() -> list[Used]:
         return await results(product, session, "calculator", turn)

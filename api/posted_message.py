@@ -1,8 +1,7 @@
 """A message as it is posted: in our own form, or in the one that the AI SDK sends."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from uuid import UUID, uuid4
 
 import orjson
@@ -10,11 +9,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from api.problems import ProblemError, invalid
 from longhaul.db.messages import row_id
+from longhaul.turns.deliver import IncomingMessage, Mode, Tier
 
 MESSAGE_MAX = 32_000
 BODY_MAX = 32 * 1024 * 1024
-Mode = Literal["fast", "extended_thinking"]
-Tier = Literal["standard", "advanced"]
 
 
 def _not_blank(text: str) -> str:
@@ -78,17 +76,6 @@ class UiMessage(BaseModel):
         return "\n".join(text for text in texts if isinstance(text, str))
 
 
-@dataclass(frozen=True)
-class Message:
-    """A message that may be handed in."""
-
-    id: str
-    text: str
-    context: dict[str, Any] | None
-    mode: Mode
-    tier: Tier
-
-
 async def read_body(chunks: AsyncIterator[bytes]) -> bytes:
     """A request's body, up to a size.
 
@@ -103,7 +90,7 @@ async def read_body(chunks: AsyncIterator[bytes]) -> bytes:
     return bytes(body)
 
 
-def parse(body: bytes, session_id: str) -> Message:
+def parse(body: bytes, session_id: str) -> IncomingMessage:
     """The message in a body.
 
     Raises:
@@ -125,7 +112,9 @@ def parse(body: bytes, session_id: str) -> Message:
         ) from error
     # `file_ids` name files of the user; there is no way to upload one yet, so every id is unknown and dropped.
     context = message.context.model_dump(exclude_none=True) if message.context else None
-    return Message(str(message.message_id or uuid4()), message.message, context or None, message.mode, message.tier)
+    return IncomingMessage(
+        str(message.message_id or uuid4()), message.message, context or None, message.mode, message.tier
+    )
 
 
 def _from_ui(posted: UiMessages, found: dict[str, Any], session_id: str) -> dict[str, Any]:

@@ -1,65 +1,78 @@
-"""Delivering a message: one signal-with-start, which Temporal decides atomically.
+"""Deliver a message: one signal-with-start, which Temporal decides atomically.
 
-No turn runs: one starts with this message. One runs: the message joins it. There is no lock, no look before and no
-queue of ours; the row that `accept` stores is the message's text, waiting under its id for the turn that takes it.
+No turn runs: one starts with this message. One runs: the message joins it. There is no lock, no check in advance and no
+queue of ours. The row that `accept` stores holds the message's text until a turn takes it.
 """
 
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 from temporalio.api.enums.v1 import PendingWorkflowTaskState
-from temporalio.client import WorkflowHandle
+from temporalio.client import Client, WorkflowHandle
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 
-from api.body import Message
-from api.services import Services
-from api.status import Live
 from longhaul import temporal
 from longhaul.contracts import FollowUp, Scope, TurnInput, TurnLimits
 from longhaul.db import messages, turns
+from longhaul.db.database import Database
 from longhaul.db.messages import Accepted
 from longhaul.db.models import utc_now
 from longhaul.db.sessions import Session
 from longhaul.errors import InboxFullError
 from longhaul.settings import Settings
+from longhaul.turns.status import TurnLookup
 
-# A workflow task takes some milliseconds; one that takes longer (an absent database) is not waited for.
+# A workflow task takes some milliseconds. One that takes longer (its database is away) is not waited for.
 TASK_LOOKS, TASK_LOOK_S = 25, 0.01
+Mode = Literal["fast", "extended_thinking"]
+Tier = Literal["standard", "advanced"]
 
 
 def limits(settings: Settings) -> TurnLimits:
-    """What workflow code decides by, as it stands when a turn starts."""
+    """The limits that workflow code decides by, as they are when a turn starts."""
     return TurnLimits.model_validate({name: getattr(settings, name) for name in TurnLimits.model_fields})
 
 
 @dataclass(frozen=True)
+class IncomingMessage:
+    """A valid message on its way to a turn. Its sender chose the id; the same id again is the same message."""
+
+    id: str
+    text: str
+    context: dict[str, Any] | None = None
+    mode: Mode = "fast"
+    tier: Tier = "standard"
+
+
+@dataclass(frozen=True)
 class Delivery:
-    """Where a message went. `started`: it is the one that the turn started with."""
+    """Which turn takes a message. `started`: the turn starts with it. `waiting`: messages in the turn's inbox."""
 
     turn_id: str
     started: bool
     waiting: int
 
 
-class Kernel:
-    """Hands messages to turns."""
+class MessageDelivery:
+    """Delivers messages to turns."""
 
-    def __init__(self, services: Services, live: Live) -> None:
-        self._services = services
-        self._live = live
-        self._settings = services.settings
+    def __init__(self, settings: Settings, database: Database, client: Client, turns: TurnLookup) -> None:
+        self._settings = settings
+        self._database = database
+        self._client = client
+        self._turns = turns
 
-    async def deliver(self, user_id: str, session: Session, message: Message) -> Delivery:
-        """Accept a message and see to it that a turn takes it; the same message again changes nothing.
+    async def deliver(self, user_id: str, session: Session, message: IncomingMessage) -> Delivery:
+        """Accept a message and make a turn take it; the same message again changes nothing.
 
         Raises:
-            NotFoundError: the session has gone.
-            InboxFullError: too many wait already.
-            UnavailableError: try again with the same message id; what was done by then is not done twice.
+            NotFoundError: the session was deleted.
+            InboxFullError: too many messages wait already.
+            UnavailableError: try again with the same message id; no step is done twice.
         """
         accepted = await self._accept(user_id, session.id, message)
         if accepted.placed_in is not None:
@@ -67,31 +80,31 @@ class Kernel:
         turn_id = str(uuid4())
         async with temporal.reachable(self._settings.temporal_rpc_timeout):
             handle = await self._signal_with_start(user_id, session, message, turn_id)
-            # Private, but the one exact word on it: server 1.31 leaves `first_execution_run_id` out when a signal
-            # joins a run, newer ones fill it in, so it tells nothing.
+            # A private field, but the only exact answer: server 1.31 omits `first_execution_run_id` when a signal joins
+            # a run, newer servers fill it in.
             response: Any = handle._start_workflow_response
             if not response.started:
                 return await self._joined(handle, accepted, message.id)
         if not accepted.is_new:
-            # A repeated POST may come between the end of the turn that took the message and ours, which has nothing
-            # to do then. That turn's placing of the message was stored before it ended, so this look is exact.
-            async with self._services.database.read() as connection:
+            # A repeated POST may arrive after the turn that took the message has ended. Then the turn started here has
+            # nothing to do. The earlier turn stored the message's place before it ended, so this look is exact.
+            async with self._database.read() as connection:
                 row = await messages.get(connection, accepted.row_id)
             if row is not None and row.turn_id not in (None, turn_id):
                 return await self._placed(session.id, message.id, row.turn_id, accepted.waiting)
         return Delivery(turn_id, started=True, waiting=accepted.waiting)
 
-    async def _accept(self, user_id: str, session_id: str, message: Message) -> Accepted:
+    async def _accept(self, user_id: str, session_id: str, message: IncomingMessage) -> Accepted:
         try:
             return await self._store(user_id, session_id, message, self._settings.max_pending_messages)
         except InboxFullError:
-            # Rows that wait while nothing runs are those of posts that never reached Temporal: they fill no inbox.
-            if await self._live.running(session_id) is not None:
+            # Rows that wait while no turn runs belong to posts that never reached Temporal. They fill no inbox.
+            if await self._turns.running(session_id) is not None:
                 raise
         return await self._store(user_id, session_id, message, 0)
 
-    async def _store(self, user_id: str, session_id: str, message: Message, limit: int) -> Accepted:
-        async with self._services.database.write() as connection:
+    async def _store(self, user_id: str, session_id: str, message: IncomingMessage, limit: int) -> Accepted:
+        async with self._database.write() as connection:
             return await messages.accept(
                 connection,
                 session_id=session_id,
@@ -103,29 +116,29 @@ class Kernel:
             )
 
     async def _placed(self, session_id: str, message_id: str, turn_id: str, waiting: int) -> Delivery:
-        async with self._services.database.read() as connection:
+        async with self._database.read() as connection:
             turn = await turns.get(connection, session_id, turn_id)
         return Delivery(turn_id, turn is not None and turn.trigger_message_id == message_id, waiting)
 
     async def _joined(self, handle: WorkflowHandle[Any, Any], accepted: Accepted, message_id: str) -> Delivery:
-        # The very run that was signalled: by now another turn of this session may run under the same workflow id.
-        run = self._services.temporal.get_workflow_handle(handle.id, run_id=handle.result_run_id)
-        memo = await self._memo_behind(run)
+        # Ask the run that was signalled. Another turn of this session may run under the same workflow id by now.
+        run = self._client.get_workflow_handle(handle.id, run_id=handle.result_run_id)
+        memo = await self._memo_after_task(run)
         if temporal.NEXT_TURN_ID_MEMO not in memo:
             return Delivery(
                 memo[temporal.TURN_ID_MEMO], memo.get(temporal.MESSAGE_ID_MEMO) == message_id, accepted.waiting
             )
-        # The turn is closing: it took the message before that (then its row says so), or the next one begins with it.
-        async with self._services.database.read() as connection:
+        # The turn is closing. Either it took the message before that (its row says so), or the next turn takes it.
+        async with self._database.read() as connection:
             row = await messages.get(connection, accepted.row_id)
         if row is not None and row.turn_id is not None:
             return await self._placed(row.session_id, message_id, row.turn_id, accepted.waiting)
         return Delivery(memo[temporal.NEXT_TURN_ID_MEMO], started=True, waiting=accepted.waiting)
 
-    async def _memo_behind(self, run: WorkflowHandle[Any, Any]) -> Mapping[str, Any]:
-        """The memo as it is when the workflow task is over that may have run while the signal came.
+    async def _memo_after_task(self, run: WorkflowHandle[Any, Any]) -> Mapping[str, Any]:
+        """The memo after the workflow task that may have been running when the signal arrived.
 
-        That very task may have decided to close the turn, and only its end says so.
+        That task may have decided to close the turn, which shows only when it completes.
         """
         described = await run.describe(rpc_timeout=self._rpc_timeout)
         in_flight = described.raw_description.pending_workflow_task
@@ -138,7 +151,7 @@ class Kernel:
         return await described.memo()
 
     async def _signal_with_start(
-        self, user_id: str, session: Session, message: Message, turn_id: str
+        self, user_id: str, session: Session, message: IncomingMessage, turn_id: str
     ) -> WorkflowHandle[Any, Any]:
         settings = self._settings
         model = settings.model_advanced if message.tier == "advanced" else settings.model_standard
@@ -153,7 +166,7 @@ class Kernel:
             limits=limits(settings),
             scope=scope.model_copy(update={"root_session_id": session.root_session_id or session.id}),
         )
-        return await self._services.temporal.start_workflow(
+        return await self._client.start_workflow(
             temporal.TURN_WORKFLOW,
             turn,
             id=temporal.workflow_id(session.id),
@@ -167,7 +180,7 @@ class Kernel:
             static_summary=f"turn · {model} · session {session.id[:8]}",
             static_details=(
                 f"Turn `{turn_id}` of session `{session.id}`, user `{user_id}`, started by message `{message.id}`.\n\n"
-                f"Tier {message.tier}, mode {message.mode}. What is said is in the database, not here."
+                f"Tier {message.tier}, mode {message.mode}. The conversation is in the database, not here."
             ),
             rpc_timeout=self._rpc_timeout,
         )

@@ -1,0 +1,92 @@
+"""What handlers depend on: the parts of this process, the calling user, the session that a path names."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Path
+from redis.asyncio import Redis
+from starlette.requests import HTTPConnection
+from temporalio.client import Client
+
+from api.ownership import SessionRecord, SessionsOfOwners
+from api.rate_limit import RateLimit
+from longhaul import redis, temporal
+from longhaul.auth import Authenticator
+from longhaul.db.database import Database
+from longhaul.settings import Settings
+from longhaul.streams.reader import connect_for_reading
+from longhaul.turns.deliver import MessageDelivery
+from longhaul.turns.status import TurnLookup
+from longhaul.turns.stop import TurnStopper
+
+
+@dataclass
+class Dependencies:
+    """The parts of an API process. `closing`: the process was told to end, so open streams end and resume elsewhere."""
+
+    settings: Settings
+    database: Database
+    redis: "Redis"
+    stream_redis: "Redis"
+    temporal: Client
+    auth: Authenticator
+    closing: bool = False
+
+    def __post_init__(self) -> None:
+        settings = self.settings
+        self.sessions = SessionsOfOwners(self.database, self.redis, settings.session_copy_ttl)
+        self.turns = TurnLookup(self.database, self.temporal, settings.temporal_rpc_timeout)
+        self.stopper = TurnStopper(self.temporal, self.turns, settings.temporal_rpc_timeout)
+        self.delivery = MessageDelivery(settings, self.database, self.temporal, self.turns)
+        self.rate_limit = RateLimit(self.redis, settings.follow_up_rate_limit, settings.redis_timeout)
+
+
+@asynccontextmanager
+async def connected(settings: Settings) -> AsyncIterator[Dependencies]:
+    """The parts of a process; Temporal and Redis are connected with their first use."""
+    dependencies = Dependencies(
+        settings=settings,
+        database=Database(settings.sqlalchemy_url),
+        redis=redis.connect(settings),
+        stream_redis=connect_for_reading(settings),
+        temporal=await temporal.connect(settings, lazy=True, identity="longhaul-api"),
+        auth=Authenticator(settings),
+    )
+    try:
+        yield dependencies
+    finally:
+        dependencies.closing = True
+        await dependencies.stream_redis.aclose()
+        await dependencies.redis.aclose()
+        await dependencies.database.close()
+
+
+def dependencies_of(connection: HTTPConnection) -> Dependencies:
+    dependencies: Dependencies = connection.app.state.dependencies
+    return dependencies
+
+
+Deps = Annotated[Dependencies, Depends(dependencies_of)]
+
+
+async def current_user(connection: HTTPConnection, deps: Deps) -> str:
+    """The calling user. EventSource and WebSockets cannot send headers, so a GET may use `?token=`."""
+    scheme, _, token = connection.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and token:
+        return await deps.auth.user(token.strip())
+    reads = connection.scope.get("method", "GET") == "GET"
+    return await deps.auth.user(connection.query_params.get("token") if reads else None)
+
+
+CurrentUser = Annotated[str, Depends(current_user)]
+SessionId = Annotated[str, Path(max_length=64, description="Id of a session.")]
+
+
+async def own_session(session_id: SessionId, user: CurrentUser, deps: Deps) -> SessionRecord:
+    """The session that a path names if it is the caller's; otherwise the same 404 as for a missing one."""
+    return await deps.sessions.get(session_id, user)
+
+
+OwnSession = Annotated[SessionRecord, Depends(own_session)]
