@@ -1,6 +1,6 @@
 """A worker process: builds clients and activities, runs them until SIGTERM, closes what it opened.
 
-Nothing is taken any more after SIGTERM; what runs gets `LONGHAUL_SHUTDOWN_GRACE` seconds, then it is handed over.
+After SIGTERM it takes no new tasks; running activities get `LONGHAUL_SHUTDOWN_GRACE` seconds and are then handed over.
 """
 
 import asyncio
@@ -10,7 +10,9 @@ import os
 import signal
 import sys
 import time
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -39,11 +41,11 @@ from workflows.turn import SubSessionWorkflow, TurnWorkflow
 
 log = logging.getLogger("longhaul.worker")
 CONNECT_PATIENCE_S, CONNECT_PAUSE_S = 60.0, 1.0
-# Importing our modules anew for every replayed run would take time and find nothing.
+# Importing our modules again for every replayed run would take time and change nothing.
 RESTRICTIONS = SandboxRestrictions.default.with_passthrough_modules("activities", "longhaul", "pydantic", "workflows")
 
-# A bug in workflow code ends the run where people see it, instead of a task retried for ever. Left out on purpose is
-# `NondeterminismError`: code that does not fit a running turn must be taken back, and the turn then goes on.
+# A defect in workflow code ends the run visibly, instead of a task that is retried for ever. `NondeterminismError` is
+# left out on purpose: code that does not fit a running turn must be rolled back, and then the turn goes on.
 DEFECTS = [ArithmeticError, AssertionError, AttributeError, LookupError, NameError, RuntimeError, TypeError, ValueError]
 
 
@@ -62,21 +64,19 @@ def workflow_options(*, sandboxed: bool = True) -> dict[str, Any]:
     }
 
 
-def build(
-    client: Client,
-    settings: Settings,
-    *,
-    database: Database,
-    streams: TurnStreams,
-    model_client: ModelClient,
-    titles: Titles,
-    registry: Registry,
-) -> Worker:
-    """A worker for one task queue; its workflows are pinned to its build id when it has one."""
-    turns = TurnActivities(database, streams, titles, settings)
-    model = ModelActivities(database, streams, model_client, registry, settings)
-    tools = ToolActivities(database, streams, registry, settings)
-    subs = SubSessionActivities(database, streams, client, settings)
+@dataclass(frozen=True)
+class Activities:
+    """All activities of a worker. `calls` run models and tools and may take hours; `stores` take milliseconds."""
+
+    calls: Sequence[Callable[..., Any]]
+    stores: Sequence[Callable[..., Any]]
+
+
+def build(client: Client, settings: Settings, activities: Activities) -> list[Worker]:
+    """The workers of a process: one for workflows and calls, one for stores, so that no store waits behind a call.
+
+    Their workflows are pinned to their build id when the settings name one.
+    """
     versioning = None
     if settings.build_id:
         versioning = WorkerDeploymentConfig(
@@ -84,38 +84,50 @@ def build(
             use_worker_versioning=True,
             default_versioning_behavior=VersioningBehavior.PINNED,
         )
-    return Worker(
-        client,
-        task_queue=settings.task_queue,
-        activities=[
-            turns.open_turn,
-            turns.take_inbox,
-            turns.close_turn,
-            model.call_model,
-            tools.run_tool,
-            tools.store_tool_result,
-            tools.quick_tool,
-            subs.prepare_sub_session,
-            subs.look_at_sub_session,
-            subs.report_sub_session,
-        ],
-        interceptors=[HeartbeatInterceptor(settings.heartbeat_interval)],
-        max_concurrent_activities=settings.max_concurrent_activities,
-        max_heartbeat_throttle_interval=timedelta(seconds=settings.heartbeat_interval),
-        graceful_shutdown_timeout=timedelta(seconds=settings.shutdown_grace),
-        sticky_queue_schedule_to_start_timeout=timedelta(seconds=min(5.0, settings.heartbeat_timeout)),
-        deployment_config=versioning,
+    same: dict[str, Any] = {
+        "interceptors": [HeartbeatInterceptor(settings.heartbeat_interval)],
+        "max_heartbeat_throttle_interval": timedelta(seconds=settings.heartbeat_interval),
+        "graceful_shutdown_timeout": timedelta(seconds=settings.shutdown_grace),
+        "deployment_config": versioning,
         # Else the SDK reads and hashes every imported module for a name: most of a worker's start.
-        build_id=None if versioning else f"longhaul-{__version__}",
-        **workflow_options(sandboxed=False),
-    )
+        "build_id": None if versioning else f"longhaul-{__version__}",
+    }
+    return [
+        Worker(
+            client,
+            task_queue=settings.task_queue,
+            # Stores run here as local activities, and for turns that were scheduled before stores had a queue.
+            activities=[*activities.calls, *activities.stores],
+            max_concurrent_activities=settings.max_concurrent_activities,
+            sticky_queue_schedule_to_start_timeout=timedelta(seconds=min(5.0, settings.heartbeat_timeout)),
+            **workflow_options(sandboxed=False),
+            **same,
+        ),
+        Worker(
+            client,
+            task_queue=temporal.stores_task_queue(settings.task_queue),
+            activities=activities.stores,
+            max_concurrent_activities=settings.max_concurrent_stores,
+            **same,
+        ),
+    ]
 
 
-async def run(settings: Settings, tools: Registry) -> None:
-    """Run a worker until SIGTERM or SIGINT."""
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+@asynccontextmanager
+async def polling(workers: Sequence[Worker]) -> AsyncIterator[None]:
+    """Let workers poll until the block ends; then they all drain at the same time."""
+    async with AsyncExitStack() as stack:
+        for worker in workers:
+            await stack.enter_async_context(worker)
+        try:
+            yield
+        finally:
+            await asyncio.gather(*(worker.shutdown() for worker in workers))
+
+
+@asynccontextmanager
+async def serving(client: Client, settings: Settings, registry: Registry) -> AsyncIterator[None]:
+    """Open the other clients, build the activities, and let the workers poll until the block ends."""
     async with AsyncExitStack() as stack:
         database = Database(settings.sqlalchemy_url)
         stack.push_async_callback(database.close)
@@ -126,30 +138,47 @@ async def run(settings: Settings, tools: Registry) -> None:
         streams = TurnStreams(redis_client, settings)
         titles = Titles(database, streams, model_client, settings.model_small)
         stack.push_async_callback(titles.close)
-        client = await _connected(settings, stop)
-        if client is None:
-            return
-        async with build(
-            client,
-            settings,
-            database=database,
-            streams=streams,
-            model_client=model_client,
-            titles=titles,
-            registry=tools,
-        ):
-            log.info("worker ready on task queue %s", settings.task_queue)
-            if ready := os.environ.get("LONGHAUL_READY_FILE"):
-                await asyncio.to_thread(Path(ready).touch)
-            await stop.wait()
-            log.info("worker drains for up to %g s", settings.shutdown_grace)
+        turns = TurnActivities(database, streams, titles, settings)
+        model = ModelActivities(database, streams, model_client, registry, settings)
+        tools = ToolActivities(database, streams, registry, settings)
+        sub_sessions = SubSessionActivities(database, streams, client, settings)
+        activities = Activities(
+            calls=[model.call_model, tools.run_tool, tools.quick_tool],
+            stores=[
+                turns.open_turn,
+                turns.take_inbox,
+                turns.close_turn,
+                tools.store_tool_result,
+                sub_sessions.prepare_sub_session,
+                sub_sessions.look_at_sub_session,
+                sub_sessions.report_sub_session,
+            ],
+        )
+        await stack.enter_async_context(polling(build(client, settings, activities)))
+        yield
+
+
+async def run(settings: Settings, registry: Registry) -> None:
+    """Run a worker until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    client = await _connected(settings, stop)
+    if client is None:
+        return
+    async with serving(client, settings, registry):
+        log.info("worker ready on task queue %s", settings.task_queue)
+        if ready := os.environ.get("LONGHAUL_READY_FILE"):
+            await asyncio.to_thread(Path(ready).touch)
+        await stop.wait()
+        log.info("worker drains for up to %g s", settings.shutdown_grace)
 
 
 async def _connected(settings: Settings, stop: asyncio.Event) -> Client | None:
-    """Temporal's client, as soon as it answers: it may be started later, or again. None: asked to stop meanwhile.
+    """Temporal's client, as soon as Temporal answers: it may be started after this process. None: stopped meanwhile.
 
     Raises:
-        UnavailableError: it did not answer for a minute; whoever supervises this process starts it anew.
+        UnavailableError: Temporal did not answer for a minute; the supervisor of this process starts it again.
     """
     runtime, patience = _runtime(settings), time.monotonic() + CONNECT_PATIENCE_S
     while not stop.is_set():
@@ -177,7 +206,7 @@ def main() -> int:
     """The process; 0 after a clean stop, 1 without Temporal, 2 for a wrong setting."""
     try:
         settings = load_settings()
-        tools = load_tools(settings.tools) if settings.tools else default_tools()
+        registry = load_tools(settings.tools) if settings.tools else default_tools()
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")
         return 2
@@ -185,7 +214,7 @@ def main() -> int:
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     with contextlib.suppress(KeyboardInterrupt):
         try:
-            uvloop.run(run(settings, tools))
+            uvloop.run(run(settings, registry))
         except SetupError as error:
             sys.stderr.write(f"{error}\n")
             return 1

@@ -123,7 +123,10 @@ class Settings(BaseSettings):
         "", description="Your own tools as `module:name`: a `Registry`, or a function that returns one. Empty: ours."
     )
     max_concurrent_activities: Annotated[int, Field(ge=1)] = Field(
-        200, description="Activities one worker runs at once."
+        200, description="Model calls and tools one worker runs at once."
+    )
+    max_concurrent_stores: Annotated[int, Field(ge=1)] = Field(
+        50, description="Stores one worker runs at once, beside model calls and tools."
     )
     shutdown_grace: Annotated[float, Field(ge=0)] = Field(
         10.0, description="Seconds running calls get after SIGTERM, then they are handed over."

@@ -58,6 +58,11 @@ def workflow_id(session_id: str) -> str:
     return f"turn:{session_id}"
 
 
+def stores_task_queue(task_queue: str) -> str:
+    """The task queue of the activities that only store: they have slots of their own, beside the calls' slots."""
+    return f"{task_queue}-stores"
+
+
 def search_attributes_of(request: TurnInput) -> TypedSearchAttributes:
     """The search attributes that a turn starts with."""
     return TypedSearchAttributes(

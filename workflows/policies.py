@@ -2,9 +2,11 @@
 
 from datetime import timedelta
 
+from temporalio import workflow
 from temporalio.common import RetryPolicy
 from temporalio.workflow import ActivityCancellationType, ActivityConfig, LocalActivityConfig
 
+from longhaul import temporal
 from longhaul.contracts import TurnLimits
 
 # Defects: trying again cannot help, and the turn should fail visibly instead.
@@ -33,8 +35,9 @@ LOCAL_RETRY_THRESHOLD = timedelta(seconds=10)
 
 
 def storing(limits: TurnLimits, summary: str) -> ActivityConfig:
-    """Options of activities that read and write rows."""
+    """Options of activities that read and write rows. Their own task queue keeps them from waiting behind calls."""
     return {
+        "task_queue": temporal.stores_task_queue(workflow.info().task_queue),
         "start_to_close_timeout": STORE_ONCE,
         "schedule_to_close_timeout": timedelta(seconds=limits.storage_window),
         "heartbeat_timeout": timedelta(seconds=limits.heartbeat_timeout),

@@ -8,12 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from activities import model
-from activities.attempt import TurnStreams
-from activities.title import Titles
-from longhaul import redis
 from longhaul.contracts import ToolCall
-from longhaul.db.database import Database
-from longhaul.llm.client import ModelClient
 from longhaul.settings import load_settings
 from longhaul.temporal import workflow_id
 from longhaul.tools import default_tools
@@ -21,7 +16,7 @@ from testkit.checks import check_rows
 from testkit.grammar import check_stream
 from testkit.pool import MakeProduct
 from testkit.product import Product
-from worker import build
+from worker import serving
 from workflows.turn import TurnLoop
 
 DEFECT = "a defect of ours"
@@ -31,26 +26,7 @@ async def worker_here(stack: AsyncExitStack, product: Product) -> None:
     """A worker inside the test, whose code the test can change."""
     with patch.dict("os.environ", product.environment(), clear=True):
         settings = load_settings(_env_file=None)
-    database, redis_client, model_client = (
-        Database(settings.sqlalchemy_url),
-        redis.connect(settings),
-        ModelClient(settings),
-    )
-    streams = TurnStreams(redis_client, settings)
-    titles = Titles(database, streams, model_client, settings.model_small)
-    for close in (database.close, redis_client.aclose, model_client.close, titles.close):
-        stack.push_async_callback(close)
-    client = await product.temporal()
-    worker = build(
-        client,
-        settings,
-        database=database,
-        streams=streams,
-        model_client=model_client,
-        titles=titles,
-        registry=default_tools(),
-    )
-    await stack.enter_async_context(worker)
+    await stack.enter_async_context(serving(await product.temporal(), settings, default_tools()))
 
 
 @pytest.mark.parametrize("place", ["_work", "_close"])

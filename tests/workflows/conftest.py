@@ -1,19 +1,16 @@
 """A Temporal server and a worker with fake activities, one of each per process of pytest."""
 
 from collections.abc import AsyncIterator, Callable
-from datetime import timedelta
 
 import pytest
 from temporalio.client import Client
-from temporalio.worker import Worker
 
-from activities.attempt import HeartbeatInterceptor
+from longhaul.settings import Settings, load_settings
 from testkit.servers import TemporalServer
 from tests.workflows.fakes import FakeActivities, Session
-from worker import workflow_options
+from worker import build, polling
 
 TASK_QUEUE = "workflow-tests"
-HEARTBEAT_S = 0.01
 
 NewSession = Callable[[], Session]
 
@@ -39,29 +36,15 @@ async def workflow_client(tmp_path_factory: pytest.TempPathFactory) -> AsyncIter
 
 @pytest.fixture(scope="session")
 async def fake_activities(workflow_client: Client) -> AsyncIterator[FakeActivities]:
-    """Workflow code as a worker runs it; a Stop reaches its fake activities with their next heartbeat."""
+    """A worker process with fake activities."""
     fakes = FakeActivities()
-    worker = Worker(
-        workflow_client,
-        task_queue=TASK_QUEUE,
-        activities=[
-            fakes.open_turn,
-            fakes.take_inbox,
-            fakes.call_model,
-            fakes.run_tool,
-            fakes.quick_tool,
-            fakes.store_tool_result,
-            fakes.close_turn,
-            fakes.prepare_sub_session,
-            fakes.look_at_sub_session,
-            fakes.report_sub_session,
-        ],
-        interceptors=[HeartbeatInterceptor(HEARTBEAT_S)],
-        max_heartbeat_throttle_interval=timedelta(seconds=HEARTBEAT_S),
-        **workflow_options(sandboxed=False),
-    )
-    async with worker:
+    async with polling(build(workflow_client, settings(), fakes.all())):
         yield fakes
+
+
+def settings(**values: object) -> Settings:
+    """A Stop reaches fake activities with their next heartbeat."""
+    return load_settings(_env_file=None, **{"task_queue": TASK_QUEUE, "heartbeat_interval": 0.01, **values})
 
 
 @pytest.fixture

@@ -1,9 +1,10 @@
 """Activities under the real names that do what a test says and record what they were asked; no rows, no model."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 from uuid import uuid4
 
 from temporalio import activity
@@ -45,6 +46,7 @@ from longhaul.contracts import (
     Usage,
 )
 from testkit.wait import until
+from worker import Activities
 
 LIMIT_S = 10.0
 TEXT = ModelAnswer(message_id="text", finish_reason="stop", has_text=True, usage=Usage(calls=1))
@@ -129,6 +131,16 @@ class FakeActivities:
 
     def __init__(self) -> None:
         self.scripts: dict[str, Script] = {}
+
+    def all(self) -> Activities:
+        """As a worker takes them."""
+        stores: list[Callable[..., Any]] = [self.open_turn, self.take_inbox, self.close_turn, self.store_tool_result]
+        sub_sessions: list[Callable[..., Any]] = [
+            self.prepare_sub_session,
+            self.look_at_sub_session,
+            self.report_sub_session,
+        ]
+        return Activities([self.call_model, self.run_tool, self.quick_tool], [*stores, *sub_sessions])
 
     def script(self, session_id: str) -> Script:
         return self.scripts.setdefault(session_id, Script())

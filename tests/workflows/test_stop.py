@@ -1,9 +1,14 @@
 """Stop at each `await` of a turn, with fake activities; and a turn whose close fails."""
 
+from uuid import uuid4
+
 import pytest
+from temporalio.client import Client
 
 from longhaul.contracts import CloseTurn, OpenTurn, TurnStatus
-from tests.workflows.fakes import Session, tool_calls
+from tests.workflows.conftest import settings
+from tests.workflows.fakes import FakeActivities, Session, tool_calls
+from worker import build, polling
 
 CANCELLED, COMPLETED = TurnStatus.CANCELLED, TurnStatus.COMPLETED
 
@@ -158,6 +163,24 @@ async def test_while_the_turn_closes(session: Session) -> None:
     session.script.release("close_turn completed")
     assert await session.status() is COMPLETED
     assert session.calls[-1] == "close_turn completed"
+
+
+async def test_with_all_slots_taken_by_calls(workflow_client: Client) -> None:
+    """The turn's own model call waits for a slot; the turn closes without one."""
+    fakes, task_queue = FakeActivities(), f"full-{uuid4()}"
+    workers = build(workflow_client, settings(task_queue=task_queue, max_concurrent_activities=1), fakes.all())
+    async with polling(workers):
+        busy, stopped = (Session(workflow_client, task_queue, fakes) for _ in range(2))
+        busy.script.hold("call_model 1")
+        await busy.send("m1")
+        await busy.script.reached("call_model 1")
+        await stopped.send("m1")
+        await stopped.until_called("open_turn m1")
+        await stopped.stop()
+        assert await stopped.status() is CANCELLED
+        assert stopped.calls == ["open_turn m1", "close_turn cancelled"]
+        busy.script.release("call_model 1")
+        assert await busy.status() is COMPLETED
 
 
 @pytest.mark.parametrize("times", [2, 3])
