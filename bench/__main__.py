@@ -42,7 +42,7 @@ async def _run(workload: Workload) -> Figures:
         pool = Pool(Path(folder))
         try:
             async with AsyncExitStack() as stack:
-                product = await pool.make(stack, "sqlite", settings=DEFAULTS)
+                product = await pool.make(stack, backend="sqlite", settings=DEFAULTS)
                 figures = await measure(product, workload)
             await pool.close()
         finally:

@@ -56,9 +56,18 @@ async def run(console: Console, plan: Plan) -> Outcome:
         pool = Pool(Path(folder))
         try:
             async with AsyncExitStack() as stack:
-                own = {f"own_{part}": True for part in ("temporal", "redis", "model", "postgres")}
                 settings = {**SETTINGS, "LONGHAUL_MAX_ROUNDS": "5000", "LONGHAUL_CONTINUE_AS_NEW_EVENTS": "400"}
-                product = await pool.make(stack, plan.database, workers=3, apis=2, settings=settings, **own)
+                product = await pool.make(
+                    stack,
+                    backend=plan.database,
+                    workers=3,
+                    apis=2,
+                    settings=settings,
+                    own_temporal=True,
+                    own_redis=True,
+                    own_model=True,
+                    own_postgres=True,
+                )
                 if plan.messages:
                     sent, _ = await race(product, messages=plan.messages, sessions=20, seed=plan.seed)
                     console.print(

@@ -1,4 +1,4 @@
-"""What must hold of the rows of any session at any time of rest, whatever has been done to it."""
+"""Check what must hold of the rows of any session while no turn of it runs."""
 
 import itertools
 from collections import Counter, defaultdict
@@ -146,6 +146,6 @@ async def check_rows(
     for session, ids in (accepted or {}).items():
         here = {row.client_message_id for row in found.messages.get(session, ()) if row.client_message_id}
         problems += [f"{session}: message {lost} was accepted and is lost" for lost in set(ids) - here]
-        problems += [f"{session}: message {odd} was not accepted and is here" for odd in here - set(ids)]
+        problems += [f"{session}: message {extra} was not accepted and is here" for extra in here - set(ids)]
     assert not problems, f"{len(problems)} problems:\n" + "\n".join(problems[:30])
     return found

@@ -1,4 +1,4 @@
-"""A client of the HTTP API for tests: says what it does in the tests' words and notes everything that it sees."""
+"""A client of the HTTP API for tests, which records every event of a stream."""
 
 import asyncio
 import json
@@ -48,7 +48,7 @@ class LiveStream:
         return self.log
 
     async def cut(self) -> StreamLog:
-        """Close the connection, as a tab does; what came so far."""
+        """Close the connection, as a browser tab does; the events so far."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         return self.log

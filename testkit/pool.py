@@ -2,10 +2,11 @@
 
 import asyncio
 import itertools
+from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypedDict, TypeVar, Unpack
 
 from testkit.postgres import PostgresServer
 from testkit.product import Backend, Product, Servers, running
@@ -14,26 +15,39 @@ from testkit.servers import ModelServer, RedisServer, Server, TemporalServer
 S = TypeVar("S", bound=Server)
 
 
-class MakeProduct(Protocol):
-    """`await make_product("postgresql", workers=2, settings={…}, own_redis=True)`, see `Pool.make`."""
+class ProductOptions(TypedDict, total=False):
+    """How a product differs from one worker and one API on SQLite and the shared servers."""
 
-    async def __call__(self, *args: Any, **options: Any) -> Product: ...
+    backend: Backend
+    workers: int
+    apis: int
+    settings: Mapping[str, str]
+    own_temporal: bool
+    own_redis: bool
+    own_model: bool
+    own_postgres: bool
+
+
+class MakeProduct(Protocol):
+    """`await make_product(backend="postgresql", workers=2, settings={…}, own_redis=True)`."""
+
+    async def __call__(self, **options: Unpack[ProductOptions]) -> Product: ...
 
 
 class Pool:
-    """One for a whole run of the tests."""
+    """One for a whole run of the tests (for each process of pytest-xdist)."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._servers: dict[type[Server], Server] = {}
         self._products: dict[Backend, Product] = {}
-        self._lock = asyncio.Lock()
+        self._locks: defaultdict[type[Server], asyncio.Lock] = defaultdict(asyncio.Lock)
         self._numbers = itertools.count(1)
         self._stack = AsyncExitStack()
 
     async def server(self, kind: type[S]) -> S:
         """The shared server of a kind."""
-        async with self._lock:
+        async with self._locks[kind]:
             if kind not in self._servers:
                 server = kind(self.folder / kind.name)
                 self._stack.callback(server.remove)
@@ -44,44 +58,41 @@ class Pool:
         assert isinstance(found, kind)
         return found
 
-    async def make(
-        self,
-        stack: AsyncExitStack,
-        backend: Backend = "sqlite",
-        *,
-        workers: int = 1,
-        apis: int = 1,
-        settings: Mapping[str, str] | None = None,
-        own_temporal: bool = False,
-        own_redis: bool = False,
-        own_model: bool = False,
-        own_postgres: bool = False,
-    ) -> Product:
-        """A new running product; the shared servers serve it, except for those that it is to have for itself."""
+    async def make(self, stack: AsyncExitStack, **options: Unpack[ProductOptions]) -> Product:
+        """A new running product, stopped with `stack`. It shares the servers that are not to be its own."""
         number = next(self._numbers)
         folder = self.folder / f"product-{number}"
+        backend = options.get("backend", "sqlite")
         own: list[Server] = []
 
-        async def get(kind: type[S], alone: bool) -> S:
+        async def get(kind: type[S], *, alone: bool) -> S:
             if not alone:
                 return await self.server(kind)
             server = kind(folder / kind.name)
             own.append(server)
             return server
 
+        async def postgres() -> PostgresServer | None:
+            return (
+                await get(PostgresServer, alone=options.get("own_postgres", False)) if backend == "postgresql" else None
+            )
+
         servers = Servers(
-            await get(TemporalServer, own_temporal),
-            await get(RedisServer, own_redis),
-            await get(ModelServer, own_model),
-            await get(PostgresServer, own_postgres) if backend == "postgresql" else None,
+            *await asyncio.gather(
+                get(TemporalServer, alone=options.get("own_temporal", False)),
+                get(RedisServer, alone=options.get("own_redis", False)),
+                get(ModelServer, alone=options.get("own_model", False)),
+                postgres(),
+            )
         )
-        product = Product(folder, servers, backend, settings or {}, number % RedisServer.databases, tuple(own))
-        return await stack.enter_async_context(running(product, workers, apis))
+        settings = options.get("settings", {})
+        product = Product(folder, servers, backend, settings, number % RedisServer.databases, tuple(own))
+        return await stack.enter_async_context(running(product, options.get("workers", 1), options.get("apis", 1)))
 
     async def product(self, backend: Backend) -> Product:
         """The shared product on a database."""
         if backend not in self._products:
-            self._products[backend] = await self.make(self._stack, backend)
+            self._products[backend] = await self.make(self._stack, backend=backend)
         return self._products[backend]
 
     async def close(self) -> None:

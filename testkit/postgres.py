@@ -22,7 +22,7 @@ class PostgresServer(Server):
     """It refuses to run as root, so there it runs as the user `postgres`."""
 
     name = "postgres"
-    stop_signal = signal.SIGINT  # fast: does not wait for those who are connected
+    stop_signal = signal.SIGINT  # a fast shutdown: it does not wait for clients to leave
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)

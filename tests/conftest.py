@@ -1,13 +1,12 @@
 """Fixtures for all tests: the real servers, started when first asked for, and Longhaul itself on them."""
 
-import functools
 from collections.abc import AsyncIterator, Generator
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Unpack
 
 import pytest
 
-from testkit.pool import MakeProduct, Pool
+from testkit.pool import MakeProduct, Pool, ProductOptions
 from testkit.postgres import PostgresServer
 from testkit.process import kill_all
 from testkit.product import BACKENDS, Backend, Product
@@ -83,7 +82,7 @@ async def model_server(server_pool: Pool) -> ModelServer:
 @pytest.fixture(scope="module")
 async def product_of_file(request: pytest.FixtureRequest, server_pool: Pool) -> AsyncIterator[Product | None]:
     """Ask for `product` instead."""
-    options: dict[str, Any] | None = getattr(request.module, "PRODUCT", None)
+    options: ProductOptions | None = getattr(request.module, "PRODUCT", None)
     async with AsyncExitStack() as stack:
         yield await server_pool.make(stack, **options) if options is not None else None
 
@@ -109,9 +108,8 @@ async def make_product(request: pytest.FixtureRequest, server_pool: Pool) -> Asy
     mine: list[Product] = request.node.stash.setdefault(PRODUCTS, [])
     async with AsyncExitStack() as stack:
 
-        @functools.wraps(server_pool.make)
-        async def make(*args: Any, **options: Any) -> Product:
-            found = await server_pool.make(stack, *args, **options)
+        async def make(**options: Unpack[ProductOptions]) -> Product:
+            found = await server_pool.make(stack, **options)
             mine.append(found)
             return found
 

@@ -76,7 +76,7 @@ class Breakages:
         self._beside(self._again(worker))
 
     async def _held_by(self, client: Client, worker: Process) -> set[tuple[str, str, str]]:
-        """Workflow, activity and attempt of whatever a worker has in its hands."""
+        """Workflow, activity and attempt of each activity that a worker runs."""
         found = set()
         query = f"ExecutionStatus='Running' AND TaskQueue='{self._product.task_queue}'"
         async for one in client.list_workflows(query):

@@ -32,7 +32,7 @@ TEXTS = (
 FOLLOW_UPS = ("and 1+1", "make it short", "what of this")
 STOPS_EVERY = 4  # sessions
 PATIENCE_S = 120.0
-ODD = (httpx2.TransportError, JSONDecodeError)  # a connection that broke, an answer that broke off
+BROKEN_OFF = (httpx2.TransportError, JSONDecodeError)  # a connection or an answer that ended in its middle
 
 
 class Load:
@@ -85,7 +85,7 @@ class Load:
         while time.monotonic() < deadline:
             try:
                 status, body = await self._client().post(session, text, message_id)
-            except ODD:
+            except BROKEN_OFF:
                 status, body = 0, {}
             if status == 202:
                 self.accepted[session].add(message_id)
@@ -106,7 +106,7 @@ class Load:
         await asyncio.sleep(self._chance.uniform(0, 1.5))
         try:
             status, _ = await self._client().cancel(session)
-        except ODD:
+        except BROKEN_OFF:
             return
         self.stops += status == 200
 
@@ -116,9 +116,9 @@ class Load:
         deadline = time.monotonic() + PATIENCE_S
         while not log.count("finish") and time.monotonic() < deadline:
             if log.last_id == BEGINNING:
-                log = StreamLog()  # what came without an id comes again, as on a page that is loaded anew
+                log = StreamLog()  # events without an id are sent again, as to a page that is loaded anew
             cut_after = self._chance.choice((None, None, 4, 20))
-            with contextlib.suppress(*ODD):
+            with contextlib.suppress(*BROKEN_OFF):
                 await self._client().resume(session, log, cut_after=cut_after, turn_id=turn)
             await asyncio.sleep(0.1)
         if not log.count("finish"):
@@ -135,7 +135,7 @@ class Load:
         while time.monotonic() < deadline:
             try:
                 status, body = await self._client().call("GET", f"/sessions/{session}/turns/{turn}")
-            except ODD:
+            except BROKEN_OFF:
                 status, body = 0, {}
             if status == 200 and body["status"] in ("completed", "failed", "cancelled"):
                 return

@@ -92,7 +92,7 @@ async def test_our_own_parts_are_data_parts_of_the_sdk(product: Product, node_mo
     found = await chat(product, session, "2+3")
     assert {"data-progress", "data-usage"} <= {part["type"] for part in found["data"]}
     kept = {part["type"] for part in found["message"]["parts"] if part["type"].startswith("data-")}
-    assert "data-progress" not in kept, "what is only news must not stay in the message"
+    assert "data-progress" not in kept, "a transient part must not stay in the message"
     assert "data-usage" in kept
     assert all(part.get("transient") is True for part in found["data"] if part["type"] == "data-progress")
 

@@ -46,7 +46,7 @@ async def next_message_works(product: Product, session: str, api: RecordingClien
 
 
 def api_raised_nothing(product: Product) -> None:
-    """Check that no API logged an exception: each answered as it should, whatever was away."""
+    """Check that no API logged an exception: each answered as it should while something was away."""
     for api in product.apis:
         logged = api.log.read_text(errors="replace")
         at = logged.find("Traceback")

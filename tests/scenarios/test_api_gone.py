@@ -4,16 +4,17 @@ import asyncio
 
 import httpx2
 
+from testkit.pool import ProductOptions
 from testkit.product import Product
 from testkit.streamlog import StreamLog
 from testkit.wait import until
 from tests.scenarios.support import api_raised_nothing, next_message_works, same_as_stored
 
-PRODUCT = {"apis": 3}
+PRODUCT: ProductOptions = {"apis": 3}
 
 
 async def test_clients_go_on_at_another_api(product: Product) -> None:
-    """Eight clients, three turns; one API is killed, one asked to end. Nobody sees a gap, a repetition, a new start."""
+    """Eight clients, three turns; one API is killed, one asked to end. No client sees a gap or a repetition."""
     *going, staying = [product.client(api) for api in product.apis]
     sessions = [await staying.create_session() for _ in range(3)]
     watched = [await going[0].open(session, "speak 300 [delay=20]") for session in sessions]

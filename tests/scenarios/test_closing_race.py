@@ -1,4 +1,4 @@
-"""The moment between a turn's last word and the end of its workflow: a message that comes then starts the next turn."""
+"""Messages between the last text of a turn and the end of its workflow start the next turn."""
 
 from uuid import uuid4
 
@@ -16,7 +16,7 @@ TURNS = 15
 
 
 async def test_the_next_message_right_behind_the_stream_is_streamed(product: Product) -> None:
-    """Whoever has seen `finish` and writes again gets a stream, not word that something runs."""
+    """A client that has seen `finish` and writes again gets a stream and not 202."""
     session = await product.api.create_session()
     seen = []
     for number in range(TURNS):
@@ -29,7 +29,7 @@ async def test_the_next_message_right_behind_the_stream_is_streamed(product: Pro
 
 
 async def test_the_turn_that_is_named_is_the_one_that_answers(product: Product) -> None:
-    """Messages at the end of turns: the turn that a program is told to poll must be the one that took its message."""
+    """Messages at the end of turns: the answer to a post names the turn that takes the message."""
     session = await product.api.create_session()
     named: dict[str, str] = {}
     for number in range(TURNS):
@@ -50,6 +50,6 @@ async def test_hundreds_at_the_end_of_turns(product: Product) -> None:
     messages = MESSAGES[product.backend]
     run, found = await race(product, messages=messages, sessions=6, seed=5)
     assert sum(len(ids) for ids in run.sent.values()) >= messages
-    assert run.how["queued"] > 10, "nobody joined a turn, so the race was never run"
-    assert run.how["started"] > 10, "nobody came too late, so the race was never run"
+    assert run.how["queued"] > 10, "no message joined a turn, so the race was never run"
+    assert run.how["started"] > 10, "no message came after a turn, so the race was never run"
     assert all(turn.status == "completed" for turns in found.turns.values() for turn in turns)

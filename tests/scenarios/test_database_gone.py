@@ -10,6 +10,7 @@ import pytest
 
 from testkit.checks import check_rows
 from testkit.grammar import check_stream
+from testkit.pool import ProductOptions
 from testkit.postgres import PostgresServer
 from testkit.product import Product
 from testkit.servers import script
@@ -23,7 +24,7 @@ from tests.scenarios.support import (
     until_cancel_requested,
 )
 
-PRODUCT = {"backend": "postgresql", "own_postgres": True, "settings": {"LONGHAUL_MODEL_SMALL": ""}}
+PRODUCT: ProductOptions = {"backend": "postgresql", "own_postgres": True, "settings": {"LONGHAUL_MODEL_SMALL": ""}}
 AWAY_S = 6.0
 
 
@@ -56,7 +57,7 @@ async def api_without_rows(product: Product, session: str, turn_id: str) -> None
 
 
 async def still_watched(product: Product, session: str, turn_id: str) -> None:
-    """Whose session it is, Redis knows; how the turn stands, Temporal does. Of strangers' sessions nobody learns."""
+    """Redis knows the session's owner, Temporal the turn's status. A session of another user reads as unknown."""
     resumed = await product.api.resume(session, cut_after=3)
     assert (resumed.status, resumed.turn_id) == (200, turn_id)
     assert resumed.types[:2] == ["start", "start-step"]

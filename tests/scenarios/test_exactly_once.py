@@ -114,7 +114,7 @@ class Person:
 @pytest.mark.timeout(300)
 async def test_a_thousand_messages(make_product: MakeProduct, backend: Backend) -> None:
     messages = MESSAGES[backend]
-    product = await make_product(backend, settings={"LONGHAUL_MAX_PENDING_MESSAGES": "0"})
+    product = await make_product(backend=backend, settings={"LONGHAUL_MAX_PENDING_MESSAGES": "0"})
     sessions = [await product.api.create_session() for _ in range(SESSIONS)]
     people = {session: Person(product, session, seed) for seed, session in enumerate(sessions)}
     await asyncio.gather(*(person.write(messages // SESSIONS) for person in people.values()))

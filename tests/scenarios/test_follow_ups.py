@@ -1,4 +1,4 @@
-"""A message that comes while a turn runs is taken in by that turn, at its next boundary."""
+"""A message that arrives while a turn runs is taken by that turn, between two of its steps."""
 
 from typing import Any
 from uuid import uuid4
@@ -14,7 +14,7 @@ def roles(found: Stored, session: str) -> list[str]:
 
 
 async def follow_up(product: Product, session: str, turn_id: str, text: str) -> str:
-    """Post to a busy session, and see that it is told so and shown everywhere; its message id."""
+    """Post to a busy session and check the answer; the message's id."""
     message_id = str(uuid4())
     log = await product.api.stream(session, text, message_id)
     body: dict[str, Any] = log.body

@@ -35,7 +35,7 @@ async def history_of_a_tool_turn(product: Product, past: int) -> tuple[int, int]
 
 async def fill(product: Product, session: str, past: int) -> None:
     """Give a session a long past."""
-    text = "Some sentence that somebody has said at some time. " * 3
+    text = "Some sentence of an earlier turn of this conversation. " * 3
     rows = [
         {
             "id": messages.row_id(session, "past", n),

@@ -1,12 +1,13 @@
-"""Answers that are odd or huge: bad arguments, unknown tools, nothing at all, cut short, 10 MB, 20,000 pieces."""
+"""Unusual answers: bad arguments, unknown tools, no text, cut short, 10 MB, 20,000 pieces."""
 
 import pytest
 
+from testkit.pool import ProductOptions
 from testkit.product import Product
 from testkit.servers import script
 from tests.scenarios.support import next_message_works, same_as_stored
 
-PRODUCT = {"backend": "postgresql", "settings": {"LONGHAUL_MODEL_SMALL": ""}}
+PRODUCT: ProductOptions = {"backend": "postgresql", "settings": {"LONGHAUL_MODEL_SMALL": ""}}
 
 
 @pytest.mark.parametrize(("fault", "named"), [("badargs", "not valid JSON"), ("unknowntool", "no_such_tool")])
@@ -36,7 +37,7 @@ async def test_arguments_that_are_no_object(product: Product) -> None:
 
 @pytest.mark.parametrize("fault", ["empty", "length", "content_filter"])
 async def test_an_answer_that_is_not_whole(product: Product, fault: str) -> None:
-    """What came stays, and a notice says in words that there is no more."""
+    """The text so far stays, and a notice says that the answer ends there."""
     session = await product.api.create_session()
     log = await product.api.stream(session, f"speak 30 [fault={fault} times=1]")
     found = await same_as_stored(product, session, log, kinds=("message", "notice"))

@@ -7,11 +7,12 @@ import pytest
 
 from testkit.checks import check_rows
 from testkit.grammar import check_stream
+from testkit.pool import ProductOptions
 from testkit.product import Product
 from tests.scenarios.support import next_message_works, same_as_stored
 
 TRIES = 3
-PRODUCT = {
+PRODUCT: ProductOptions = {
     "own_model": True,
     "settings": {
         "LONGHAUL_MODEL_TRIES": str(TRIES),
@@ -118,7 +119,7 @@ async def test_a_fault_in_a_later_round(product: Product) -> None:
     assert await product.servers.model.asked(log.turn_id) == {1: 1, 2: 1, 3: 2, 4: 1}
 
 
-async def test_nobody_listens(product: Product) -> None:
+async def test_the_endpoint_is_down(product: Product) -> None:
     """The endpoint is down: the turn fails with a row that says so; when it is up again the next message works."""
     product.servers.model.kill()
     session = await product.api.create_session()

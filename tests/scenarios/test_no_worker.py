@@ -10,7 +10,7 @@ from tests.scenarios.support import same_as_stored
 
 
 async def test_accepted_without_a_worker(make_product: MakeProduct, backend: Backend) -> None:
-    product = await make_product(backend, workers=0)
+    product = await make_product(backend=backend, workers=0)
     session = await product.api.create_session()
     ids = ["6ba7b810-9dad-41d1-80b4-00c04fd430c8", "6ba7b811-9dad-41d1-80b4-00c04fd430c8"]
     turn = await product.api.start(session, "6*7", ids[0])

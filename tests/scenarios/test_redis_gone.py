@@ -6,12 +6,13 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from longhaul.streams.reader import BEGINNING
+from testkit.pool import ProductOptions
 from testkit.product import Product
 from testkit.streamlog import StreamLog
 from testkit.wait import LIMIT_S
 from tests.scenarios.support import api_raised_nothing, next_message_works, same_as_stored
 
-PRODUCT = {"own_redis": True, "settings": {"LONGHAUL_REDIS_TIMEOUT": "0.5"}}
+PRODUCT: ProductOptions = {"own_redis": True, "settings": {"LONGHAUL_REDIS_TIMEOUT": "0.5"}}
 
 
 async def kill(product: Product) -> None:
@@ -78,7 +79,7 @@ async def test_in_mid_stream(product: Product, fault: Fault) -> None:
 
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_in_the_middle_of_a_text(product: Product, fault: Fault) -> None:
-    """Half a text is shown when Redis goes: the client is told to take it back and gets the whole from the row."""
+    """Half a text is shown when Redis fails: the stream voids it and sends the whole text from the row."""
     session = await product.api.create_session()
     live = await product.api.open(session, "speak 150 [delay=15]")
     await live.until_seen("text-delta", 10)

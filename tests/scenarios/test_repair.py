@@ -20,7 +20,7 @@ from tests.scenarios.held_tools import Gate
 
 
 async def repair(product: Product, session: str, *options: str) -> str:
-    """Run the command as a person does; what it says."""
+    """Run the command as a person does; its output."""
     code, said = await product.command("sessions", "repair", session, *options)
     assert code == 0, said
     return said
@@ -39,7 +39,7 @@ async def working(product: Product, session: str, text: str) -> str:
 
 async def test_a_terminated_turn(make_product: MakeProduct, backend: Backend) -> None:
     """Its row, its open tool call and the message that waited for it; twice, and with a look before."""
-    product = await make_product(backend)
+    product = await make_product(backend=backend)
     session, waiting = await product.api.create_session(), str(uuid4())
     turn = await working(product, session, "wait 60 s")
     await product.api.start(session, "6*7", waiting)
@@ -81,7 +81,7 @@ async def test_a_session_that_is_well(make_product: MakeProduct, tmp_path: Path)
 
 
 async def test_beside_turns_that_come_and_go(product: Product) -> None:
-    """Whatever it sees half-way, it takes no living turn for a dead one, and sets no counter back."""
+    """It takes no running turn for a dead one and sets no counter back, at whichever moment it looks."""
     session = await product.api.create_session()
     settings = load_settings(
         database_url=product.database_url,

@@ -1,4 +1,4 @@
-"""Stop: what was said is kept, nothing is left open, and the session takes the next message at once."""
+"""Stop keeps the text so far and leaves nothing open, and the session takes the next message."""
 
 import asyncio
 import random
@@ -130,7 +130,7 @@ async def test_in_the_queue(make_product: MakeProduct) -> None:
 
 
 async def test_while_the_turn_closes(product: Product) -> None:
-    """Too late to stop anything: the turn ends in order, once, with a word on how it ended."""
+    """Too late to stop anything: the turn ends once, as completed or as cancelled."""
     session = await product.api.create_session()
     live = await product.api.open(session, "speak 20 [delay=10]")
     await live.until_seen("text-delta")

@@ -1,4 +1,4 @@
-"""What a sub-session may do only narrows on the way down, whatever its arguments say."""
+"""A sub-session is never allowed more than its parent, whatever the arguments of the tool ask for."""
 
 import pytest
 
@@ -10,7 +10,7 @@ pytestmark = pytest.mark.backends("sqlite")  # a scope is one value in a row
 
 
 async def test_tools(product: Product) -> None:
-    """What the root may not, a sub-session may not, though it is told that it may; what it may not, none below may."""
+    """A tool denied to the root is denied to its sub-sessions, also where the tool call allows it."""
     session = await product.api.create_session(deny_tools=["write_file"])
     prompt = calling("write_file", path="a.txt", content="x")
     await use(product, session, RUN, prompt=prompt, allow_tools=["write_file", "calculator", "read_file"])

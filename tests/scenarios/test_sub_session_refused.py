@@ -14,9 +14,9 @@ MISSING = "00000000-0000-4000-8000-000000000000"
 
 
 async def foreign(product: Product) -> str:
-    """A sub-session of somebody else."""
+    """A sub-session of another user."""
     found = f"foreign-{product.task_queue[-6:]}-{product.backend}"
-    session = sessions.NewSession(found, "somebody else", parent_session_id="x", scope=Scope(ancestors=("x",)))
+    session = sessions.NewSession(found, "another user", parent_session_id="x", scope=Scope(ancestors=("x",)))
     async with product.database.write() as connection:
         await sessions.create(connection, session)
     return found
@@ -36,15 +36,15 @@ async def test_a_blank_prompt(product: Product, prompt: str) -> None:
 async def test_a_foreign_id_reads_exactly_as_a_missing_one(product: Product, tool: str) -> None:
     session, other, stranger = await product.api.create_session(), await product.api.create_session(), ""
     stranger = (await use(product, other, RUN, prompt="1+1", wait_for_result=0)).json["sub_session_id"]
-    told = set()
+    answers = set()
     for sub_id in (MISSING, await foreign(product), other, stranger):
         used = await use(product, session, tool, sub_session_id=sub_id, **({"prompt": "1+1"} if tool == RUN else {}))
         assert used.is_error
-        told.add(used.output.replace(sub_id, "ID"))
-    assert told == {"There is no sub-session ID of this session."}
+        answers.add(used.output.replace(sub_id, "ID"))
+    assert answers == {"There is no sub-session ID of this session."}
     assert await subs(product, session) == []
     found = await stored(product.database, [await foreign(product)])
-    assert not found.messages, "a message was left in somebody else's session"
+    assert not found.messages, "a message was left in another user's session"
 
 
 @pytest.mark.parametrize("tool", [RUN, GET])

@@ -1,4 +1,4 @@
-"""The show: a tree of depth 3 with 2 × 2 × 2 leaves, right in rows, tree, progress and stream, whatever is killed."""
+"""A tree of depth 3 with 2 × 2 × 2 leaves is right in rows, tree, progress and stream, also when workers are killed."""
 
 from typing import Any
 
@@ -48,23 +48,23 @@ async def check_tree(product: Product, session: str, log: StreamLog) -> list[Nod
     assert said == {f"{leaf} = {answer}" for leaf, answer in zip(LEAVES, SUMS, strict=True)}
     assert log.text() == "".join(row.content for row in found.of(session, "assistant"))
     assert all(f"= {answer}." in log.text() for answer in SUMS)
-    check_news(log, [child["session_id"] for child in top["children"]])
+    check_parts(log, [child["session_id"] for child in top["children"]])
     return nodes
 
 
-def check_news(log: StreamLog, children: list[str]) -> None:
-    """What the parent's stream told of its own children: each started, worked, ended."""
-    news: dict[str, list[dict[str, Any]]] = {child: [] for child in children}
+def check_parts(log: StreamLog, children: list[str]) -> None:
+    """Check what the parent's stream shows of each of its children: started, progress, ended."""
+    shown: dict[str, list[dict[str, Any]]] = {child: [] for child in children}
     for part in log.parts("data-sub-session"):
-        news[part["data"]["sub_session_id"]].append(part["data"])
-    for told in news.values():
-        events = [one["event"] for one in told]
+        shown[part["data"]["sub_session_id"]].append(part["data"])
+    for parts in shown.values():
+        events = [one["event"] for one in parts]
         assert events[0] == "started"
         assert "progress" in events
         assert events[-1] == "ended"
-        assert told[0]["task"].startswith("delegate: (delegate: ")
-        assert RUN in [one.get("tool") for one in told]
-        assert {one["status"] for one in told if one["event"] == "ended"} == {"completed"}
+        assert parts[0]["task"].startswith("delegate: (delegate: ")
+        assert RUN in [one.get("tool") for one in parts]
+        assert {one["status"] for one in parts if one["event"] == "ended"} == {"completed"}
 
 
 @pytest.mark.backends("postgresql")
@@ -79,7 +79,7 @@ async def test_it_finishes(product: Product) -> None:
 
 @pytest.mark.backends("sqlite")
 async def test_it_finishes_while_workers_are_killed(make_product: MakeProduct, backend: Backend) -> None:
-    product = await make_product(backend, workers=2)
+    product = await make_product(backend=backend, workers=2)
     session = await product.api.create_session(title="Tree")
     live = await product.api.open(session, asked(" [delay=60]"))
     for depth, worker in ((1, 0), (3, 1)):

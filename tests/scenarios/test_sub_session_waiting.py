@@ -1,4 +1,4 @@
-"""A turn that waits for sub-sessions takes Stop and messages at once, and keeps no worker slot."""
+"""A turn that waits for sub-sessions obeys Stop and takes messages meanwhile, and holds no slot of a worker."""
 
 import asyncio
 
@@ -74,7 +74,7 @@ async def test_a_message_ends_the_wait(product: Product) -> None:
 
 
 async def test_stop_in_the_midst_of_starting(product: Product) -> None:
-    """Wherever Stop falls, no sub-session is left running, and none with a prompt that nobody takes."""
+    """Stop at any moment leaves no sub-session running and none with a prompt that waits."""
     sessions = [await product.api.create_session() for _ in range(6)]
 
     async def one(session: str, after: float) -> None:

@@ -65,7 +65,7 @@ async def test_its_stream_and_a_message_to_a_running_leaf(product: Product) -> N
 
 
 async def test_stop_of_a_sub_session(product: Product) -> None:
-    """Its parent goes on, and is told so."""
+    """Its parent goes on and gets the status."""
     session = await product.api.create_session()
     turn = await product.api.start(session, "delegate: wait 60 s; 6*7")
     await waiting(product, session, turn)
@@ -76,8 +76,8 @@ async def test_stop_of_a_sub_session(product: Product) -> None:
     assert ended["status"] == "completed"
     statuses = {one["task"]: one["status"] for one in ended["sub_sessions"]}
     assert statuses == {"wait 60 s": "cancelled", "6*7": "completed"}
-    told = [one.json["status"] for one in await results(product, session, RUN, turn)]
-    assert sorted(told) == ["cancelled", "completed"]
+    statuses_of_calls = [one.json["status"] for one in await results(product, session, RUN, turn)]
+    assert sorted(statuses_of_calls) == ["cancelled", "completed"]
 
 
 async def test_it_outlives_its_parents_turn(product: Product) -> None:

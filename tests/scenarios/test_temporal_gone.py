@@ -6,13 +6,14 @@ from uuid import uuid4
 
 from testkit.checks import check_rows
 from testkit.grammar import check_stream
+from testkit.pool import ProductOptions
 from testkit.product import Product
 from testkit.streamlog import StreamLog
 from testkit.wait import until
 from tests.scenarios.support import api_raised_nothing, next_message_works, same_as_stored
 
 HEARTBEAT_TIMEOUT_S = 5.0
-PRODUCT = {
+PRODUCT: ProductOptions = {
     "own_temporal": True,
     "settings": {
         "LONGHAUL_TEMPORAL_RPC_TIMEOUT": "2",

@@ -2,10 +2,11 @@
 
 import pytest
 
+from testkit.pool import ProductOptions
 from testkit.product import Product
 from tests.scenarios.support import next_message_works, same_as_stored, working_on
 
-PRODUCT = {"workers": 2, "settings": {"LONGHAUL_HEARTBEAT_TIMEOUT": "2", "LONGHAUL_MODEL_SMALL": ""}}
+PRODUCT: ProductOptions = {"workers": 2, "settings": {"LONGHAUL_HEARTBEAT_TIMEOUT": "2", "LONGHAUL_MODEL_SMALL": ""}}
 
 
 @pytest.mark.parametrize("text", ["speak 300 [delay=15]", "think: speak 200 [delay=15]"])

@@ -34,7 +34,7 @@ async def paid_once(product: Product, found: Stored, session: str) -> None:
 
 
 async def test_in_mid_stream(make_product: MakeProduct, backend: Backend) -> None:
-    product = await make_product(backend, workers=2)
+    product = await make_product(backend=backend, workers=2)
     session = await product.api.create_session()
     live = await product.api.open(session, "speak 150 [delay=20]")
     await live.until_seen("text-delta", 10)
@@ -89,7 +89,7 @@ async def test_before_the_turn_is_opened(make_product: MakeProduct) -> None:
 
 async def test_between_answer_and_row(make_product: MakeProduct, backend: Backend) -> None:
     """The model has answered, the database does not take it: the answer waits in Temporal and is not paid for twice."""
-    product = await make_product(backend, workers=2)
+    product = await make_product(backend=backend, workers=2)
     session = await product.api.create_session()
     live = await product.api.open(session, "speak 40 [delay=20]")
     await live.until_seen("text-delta", 3)
@@ -130,7 +130,7 @@ async def test_between_row_and_report(make_product: MakeProduct) -> None:
 @pytest.mark.backends("postgresql")
 async def test_in_parallel_tools(make_product: MakeProduct, backend: Backend, tmp_path: Path) -> None:
     gate = Gate(tmp_path)
-    product = await make_product(backend, workers=2, settings=gate.settings)
+    product = await make_product(backend=backend, workers=2, settings=gate.settings)
     session = await product.api.create_session()
     live = await product.api.open(session, "2*3 and 4*5 and 6*7")
     await until(lambda: len(gate.runs("calculator")) == 3, what="three tools run")
@@ -148,9 +148,9 @@ async def test_in_parallel_tools(make_product: MakeProduct, backend: Backend, tm
 
 @pytest.mark.backends("sqlite")
 async def test_in_a_tool_that_must_not_run_twice(make_product: MakeProduct, backend: Backend, tmp_path: Path) -> None:
-    """Nobody knows how far it came: it is reported as lost, to the person and to the model, and not run again."""
+    """How far it came is unknown: it is reported as lost, to the person and to the model, and not run again."""
     gate = Gate(tmp_path)
-    product = await make_product(backend, workers=2, settings=gate.settings)
+    product = await make_product(backend=backend, workers=2, settings=gate.settings)
     session = await product.api.create_session()
     live = await product.api.open(session, calling("pay", amount=5))
     await until(lambda: gate.runs("pay"), what="the tool runs")
@@ -172,7 +172,7 @@ async def test_in_a_tool_that_must_not_run_twice(make_product: MakeProduct, back
 async def test_in_a_quick_tool(make_product: MakeProduct, backend: Backend, tmp_path: Path) -> None:
     """It runs within a workflow task. Another worker does both again; the first one, which only hung, adds nothing."""
     gate = Gate(tmp_path)
-    product = await make_product(backend, workers=2, settings=gate.settings)
+    product = await make_product(backend=backend, workers=2, settings=gate.settings)
     session = await product.api.create_session()
     live = await product.api.open(session, calling("ponder", expression="6*7"))
     await until(lambda: gate.runs("ponder"), what="the tool runs")
@@ -216,7 +216,7 @@ async def test_in_every_activity_at_once(make_product: MakeProduct, tmp_path: Pa
     Placing messages (`open_turn`, `take_inbox`) is done inside a workflow task, whose time-out is the longer one.
     """
     gate = Gate(tmp_path)
-    product = await make_product("postgresql", workers=0, settings=gate.settings)
+    product = await make_product(backend="postgresql", workers=0, settings=gate.settings)
     api = product.api
     opening, answering, tool, waiting, joined, closing = [await api.create_session() for _ in range(6)]
     first = await api.start(opening, "1+1")

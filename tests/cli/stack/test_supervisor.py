@@ -176,7 +176,7 @@ asyncio.run(main())
     parent = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE)
     assert parent.stdout is not None
     child = psutil.Process(int(await parent.stdout.readline()))
-    await until(lambda: SLEEP in child.cmdline()[-1])
+    await until(lambda: SLEEP in child.cmdline())
     parent.kill()
     await parent.wait()
     await until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
