@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from testkit.pool import ProductOptions
 from testkit.process import Process
 from testkit.product import Product
 from testkit.servers import script
@@ -18,6 +19,7 @@ from tests.scenarios.support import next_message_works, same_as_stored
 
 MIB = 1024 * 1024
 SIZE = 10_000_000
+PRODUCT: ProductOptions = {}  # of its own: streams and memory of its API are counted
 SLOW = 12
 GROWTH = 48 * MIB  # for all of them together, who ask for 120 MB
 

@@ -87,6 +87,7 @@ async def test_before_the_turn_is_opened(make_product: MakeProduct) -> None:
     await paid_once(product, found, session)
 
 
+@pytest.mark.backends("sqlite")  # on PostgreSQL: `test_database_gone.py::test_the_worker_dies_while_the_answer_waits`
 async def test_between_answer_and_row(make_product: MakeProduct, backend: Backend) -> None:
     """The model has answered, the database does not take it: the answer waits in Temporal and is not paid for twice."""
     product = await make_product(backend=backend, workers=2)
