@@ -12,6 +12,7 @@ help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
 setup: $(STAMP) ## Make .venv/ from the hashed lock file and get the Temporal server. The second time takes no time.
+	@temporal=$$(cat $(STAMP)); [ -z "$$temporal" ] || [ -x "$$temporal" ] || scripts/setup
 
 $(STAMP): requirements-dev.lock scripts/setup
 	@scripts/setup
@@ -35,7 +36,7 @@ test: setup ## All tests, with PostgreSQL, Redis and Temporal as real servers. A
 bench: setup ## The benchmarks in bench/.
 	$(PYTHON) -m bench $(ARGS)
 
-chaos: setup ## Kill parts of a running stack at random moments and count what was lost (nothing).
+chaos: setup ## Kill processes of a running stack at random moments and count lost messages (none).
 	$(PYTHON) -m bench.chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
 
 lock: ## Resolve the dependencies again (needs uv).
@@ -43,7 +44,7 @@ lock: ## Resolve the dependencies again (needs uv).
 	$(LOCK) --extra dev -o requirements-dev.lock
 
 settings-doc: setup ## Write docs/settings.md from the settings' own definition.
-	$(PYTHON) -m cli.settings_doc
+	$(PYTHON) -m scripts.settings_doc
 
 clean: ## Remove .venv/ and tool caches; what the stack keeps in .longhaul/ stays.
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache

@@ -1,4 +1,4 @@
-"""A small client of our own API: one message in, its turn's events out, whatever the connection does in between."""
+"""A client of our own API that sends one message and follows its turn, also when connections drop."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -8,7 +8,7 @@ from uuid import uuid4
 import httpx2
 import orjson
 
-from cli.stack.errors import StackError
+from cli import CommandError
 
 _TIMEOUT = httpx2.Timeout(10.0, read=60.0)  # the server sends a keep-alive every 15 s
 PATIENCE = 60.0
@@ -17,8 +17,8 @@ _PAUSE, _LONGEST_PAUSE = 0.3, 5.0
 Event = Mapping[str, Any]
 
 
-class ApiClient:
-    """Speaks to one API as one user."""
+class ReconnectingClient:
+    """Speaks to one API as one user, over as many connections as that takes."""
 
     def __init__(self, url: str, token: str = "", transport: httpx2.BaseTransport | None = None) -> None:
         headers = {"authorization": f"Bearer {token}"} if token else {}
@@ -31,13 +31,13 @@ class ApiClient:
 
     def create_session(self) -> str:
         """A new session's id."""
-        return str(self._json(self._patiently(lambda: self._http.post("/v1/sessions", json={})))["id"])
+        return str(self._json(self._reach(lambda: self._http.post("/v1/sessions", json={})))["id"])
 
     def send(self, session: str, message: str, on_note: Callable[[str], None]) -> Iterator[Event]:
         """Post a message and follow the turn that takes it to its end.
 
-        A connection that drops is taken up again behind the last event that was seen; a POST without an answer is
-        sent again with the same message id, which is one message to the server.
+        After a dropped connection the stream resumes after the last event that was seen. A POST without an answer is
+        sent again with the same message id, which the server counts as one message.
         """
         body = {"message": message, "message_id": str(uuid4())}
         path = f"/v1/sessions/{session}/stream"
@@ -56,7 +56,7 @@ class ApiClient:
                         continue
                     if answer.status_code not in (200, 202):
                         answer.read()
-                        raise refused(answer)
+                        raise _refusal(answer)
                     follow.posted = True
                     if answer.status_code == 202:
                         answer.read()
@@ -71,26 +71,26 @@ class ApiClient:
 
     def last_answer(self, session: str) -> str:
         """The newest stored text of the assistant."""
-        page = self._json(self._patiently(lambda: self._http.get(f"/v1/sessions/{session}", params={"limit": 20})))
+        page = self._json(self._reach(lambda: self._http.get(f"/v1/sessions/{session}", params={"limit": 20})))
         texts = [row["content"] for row in page["messages"] if row["role"] == "assistant" and row.get("content")]
         return str(texts[-1]) if texts else ""
 
-    def _patiently(self, call: Callable[[], httpx2.Response]) -> httpx2.Response:
+    def _reach(self, call: Callable[[], httpx2.Response]) -> httpx2.Response:
         try:
             return call()
         except httpx2.TransportError as error:
-            raise StackError(f"{self._url} cannot be reached: {error}; is it running? (`longhaul up`)") from error
+            raise CommandError(f"{self._url} cannot be reached: {error}; is it running? (`longhaul up`)") from error
 
     @staticmethod
     def _json(answer: httpx2.Response) -> dict[str, Any]:
         if answer.is_error:
-            raise refused(answer)
-        found: dict[str, Any] = orjson.loads(answer.content)
-        return found
+            raise _refusal(answer)
+        body: dict[str, Any] = orjson.loads(answer.content)
+        return body
 
 
 class _Following:
-    """Where we are in one turn's stream, over several connections."""
+    """The position in one turn's stream, over several connections."""
 
     def __init__(self, on_note: Callable[[str], None]) -> None:
         self.posted = False
@@ -114,15 +114,19 @@ class _Following:
             self._last_id = event.id or self._last_id
 
     def wait(self, why: str) -> None:
-        """Pause before the next connection, longer each time, but not for ever."""
+        """Pause before the next connection, longer each time.
+
+        Raises:
+            CommandError: no event has arrived for `PATIENCE` seconds.
+        """
         if time.monotonic() - self._alive > PATIENCE:
-            raise StackError(f"the connection is lost ({why}) and did not come back within {PATIENCE:.0f} s")
+            raise CommandError(f"the connection is lost ({why}) and did not come back within {PATIENCE:.0f} s")
         self._on_note(f"({why}; connecting again)")
         time.sleep(self._pause)
         self._pause = min(self._pause * 2, _LONGEST_PAUSE)
 
 
-def refused(answer: httpx2.Response) -> StackError:
+def _refusal(answer: httpx2.Response) -> CommandError:
     """A problem+json answer in one line."""
     try:
         problem = orjson.loads(answer.content)
@@ -131,7 +135,4 @@ def refused(answer: httpx2.Response) -> StackError:
     if not isinstance(problem, dict):
         problem = {}
     texts = [str(problem[key]) for key in ("title", "detail") if problem.get(key)]
-    return StackError(f"{answer.status_code}: {' – '.join(texts) or answer.text[:300] or answer.reason_phrase}")
-
-
-__all__ = ["ApiClient", "refused"]
+    return CommandError(f"{answer.status_code}: {' – '.join(texts) or answer.text[:300] or answer.reason_phrase}")

@@ -1,25 +1,22 @@
-"""`longhaul doctor`: what is missing, and the remedy."""
+"""`longhaul doctor`: what is missing on this machine, and the remedy."""
 
-import asyncio
 import os
-import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import httpx2
 import typer
 from rich.console import Console
 from rich.text import Text
 
+from cli import CommandError
+from cli.setup_temporal import GO_MODULE
 from cli.stack import ports
-from cli.stack.cache import cache_folder
-from cli.stack.environment import embedded_parts
-from cli.stack.errors import StackError
-from cli.stack.redis_binary import acquire_redis
+from cli.stack.environment import embedded_components, masked
+from cli.stack.redis_server import find_redis
 from cli.stack.state import running_supervisor
-from cli.stack.temporal_binary import CLI_VERSION, GO_MODULE
+from cli.stack.temporal_server import find_temporal
 from longhaul.settings import Settings, SettingsError, load_settings
 
 _MODEL_SECONDS = 5.0
@@ -37,9 +34,9 @@ class Finding:
 
 def check_python() -> Finding:
     """Python 3.11 or newer."""
-    found = ".".join(str(part) for part in sys.version_info[:3])
+    version = ".".join(str(number) for number in sys.version_info[:3])
     good = sys.version_info >= (3, 11)
-    return Finding("python", good, found if good else f"{found}; install Python 3.11 or newer")
+    return Finding("python", good, version if good else f"{version}; install Python 3.11 or newer")
 
 
 def check_home(settings: Settings) -> Finding:
@@ -53,28 +50,25 @@ def check_home(settings: Settings) -> Finding:
 
 
 def check_temporal(settings: Settings) -> Finding:
-    """Somewhere to get Temporal from."""
-    if "temporal" not in embedded_parts(settings, os.environ):
+    """A binary of the Temporal dev server, or a Temporal that runs elsewhere."""
+    if "temporal" not in embedded_components(settings):
         return Finding("temporal", ok=True, detail=f"{settings.temporal_address or 'by profile'} (not ours)")
-    cached = cache_folder() / "temporal" / CLI_VERSION / "temporal"
-    for path in (shutil.which("temporal"), str(cached) if cached.exists() else None):
-        if path is not None:
-            return Finding("temporal", ok=True, detail=path)
-    if (go := shutil.which("go")) and (GO_MODULE / "go.mod").exists():
-        return Finding("temporal", ok=True, detail=f"not there yet; can be downloaded, or built with {go}")
-    remedy = "no binary and no Go: try the download with `longhaul setup-temporal`, or put `temporal` or `go` on PATH"
-    return Finding("temporal", ok=False, detail=remedy)
+    try:
+        binary = find_temporal()
+    except CommandError as error:
+        return Finding("temporal", ok=False, detail=str(error))
+    return Finding("temporal", ok=True, detail=f"{binary.path} {binary.version} ({binary.source})")
 
 
 def check_redis(settings: Settings) -> Finding:
-    """A Redis server, or somebody else's."""
+    """A Redis server, or a Redis that runs elsewhere."""
     if settings.redis_url:
         return Finding("redis", ok=True, detail="REDIS_URL is set (not ours)")
     try:
-        found = asyncio.run(acquire_redis())
-    except StackError as error:
+        binary = find_redis()
+    except CommandError as error:
         return Finding("redis", ok=False, detail=str(error))
-    return Finding("redis", ok=True, detail=f"{found.path} {found.version} ({found.source})")
+    return Finding("redis", ok=True, detail=f"{binary.path} {binary.version} ({binary.source})")
 
 
 def check_ports(settings: Settings) -> Finding:
@@ -95,22 +89,22 @@ def check_model(settings: Settings) -> Finding:
             "model", ok=True, detail="the offline stand-in; set OPENAI_BASE_URL or OPENAI_API_KEY for a real one"
         )
     base = (settings.openai_base_url or "https://api.openai.com/v1").rstrip("/")
+    shown = masked(base)
     try:
         answer = httpx2.get(f"{base}/models", headers={"authorization": f"Bearer {key}"}, timeout=_MODEL_SECONDS)
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-        detail = f"{base} cannot be reached ({type(error).__name__}); check OPENAI_BASE_URL and the network"
+        detail = f"{shown} cannot be reached ({type(error).__name__}); check OPENAI_BASE_URL and the network"
         return Finding("model", ok=False, detail=detail)
     if answer.status_code in (401, 403):
-        return Finding("model", ok=False, detail=f"{base} refuses the key ({answer.status_code}); check OPENAI_API_KEY")
-    return Finding("model", answer.status_code < 500, f"{base} answers {answer.status_code}")
+        return Finding("model", ok=False, detail=f"{shown} rejects OPENAI_API_KEY ({answer.status_code})")
+    return Finding("model", answer.status_code < 500, f"{shown} answers {answer.status_code}")
 
 
 def check_checkout() -> Finding:
-    """A clean clone builds Temporal from a folder that an installed wheel has not got."""
-    there = Path(GO_MODULE / "go.mod").exists()
-    return Finding(
-        "checkout", there, str(GO_MODULE.parents[1]) if there else "not a checkout: no build", required=False
-    )
+    """Only a checkout has the Go module from which the Temporal dev server can be built."""
+    exists = (GO_MODULE / "go.mod").exists()
+    detail = str(GO_MODULE.parents[1]) if exists else "not a checkout: Temporal cannot be built here"
+    return Finding("checkout", exists, detail, required=False)
 
 
 def findings() -> list[Finding]:
@@ -125,13 +119,11 @@ def findings() -> list[Finding]:
 
 
 def doctor() -> None:
-    """Say what this machine has and lacks, with the remedy. Exit code 1: something required is missing."""
-    console, found = Console(), findings()
-    for one in found:
-        word, style = ("ok", "green") if one.ok else (("missing", "red") if one.required else ("note", "yellow"))
-        console.print(Text.assemble((f"{word:<8}", style), f"{one.name:<10}{one.detail}"), soft_wrap=True)
-    if any(one.required and not one.ok for one in found):
+    """Show what this machine has and what is missing, with the remedy. Exit code 1: something required is missing."""
+    console, report = Console(), findings()
+    for finding in report:
+        failure = ("missing", "red") if finding.required else ("note", "yellow")
+        word, style = ("ok", "green") if finding.ok else failure
+        console.print(Text.assemble((f"{word:<8}", style), f"{finding.name:<10}{finding.detail}"), soft_wrap=True)
+    if any(finding.required and not finding.ok for finding in report):
         raise typer.Exit(1)
-
-
-__all__ = ["Finding", "doctor", "findings"]

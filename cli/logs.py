@@ -7,8 +7,8 @@ from typing import Annotated, TextIO
 
 import typer
 
-from cli.stack.child import tail
-from cli.stack.errors import StackError
+from cli import CommandError
+from cli.stack.process import tail
 from longhaul.settings import load_settings
 
 _POLL = 0.3
@@ -32,7 +32,7 @@ class Follower:
         self._file, self._inode = file, self._path.stat().st_ino
 
     def show(self) -> None:
-        """Print what has come since the last call."""
+        """Print the lines that were added since the last call."""
         if self._file is not None:
             for line in self._file:
                 typer.echo(f"{self._label}{line.rstrip()}")
@@ -44,15 +44,15 @@ class Follower:
 
 
 def logs(
-    name: Annotated[str, typer.Argument(help="api, worker, temporal, redis, model or supervisor; none: all.")] = "",
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is added, until Ctrl-C.")] = False,
+    name: Annotated[str, typer.Argument(help="api, worker, temporal, redis, model or supervisor. Default: all.")] = "",
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Show new lines as well, until Ctrl-C.")] = False,
     lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="Lines from the end of each.")] = 50,
 ) -> None:
     """Show the logs of the local stack."""
     folder = load_settings().home.absolute() / "logs"
     known = {path.stem: path for path in sorted(folder.glob("*.log"))}
     if name and name not in known:
-        raise StackError(f"no log {name!r} in {folder}; there is {', '.join(known) or 'none yet'}")
+        raise CommandError(f"no log {name!r} in {folder}; there is {', '.join(known) or 'none yet'}")
     chosen = {name: known[name]} if name else known
     width = max((len(one) for one in chosen), default=0)
     labels = {one: "" if name else f"{one:<{width}} | " for one in chosen}
@@ -67,6 +67,3 @@ def logs(
             time.sleep(_POLL)
     except KeyboardInterrupt:
         return
-
-
-__all__ = ["Follower", "logs"]

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from cli.processes import joined_environment
-from cli.stack.errors import StackError
+from cli import CommandError
+from cli.stack.environment import joined_environment
 from longhaul.errors import NotFoundError, UnavailableError
 from longhaul.settings import Settings, load_settings
 
@@ -29,7 +29,7 @@ def repair(
     try:
         asyncio.run(_repair(load_settings(), session_id, dry_run=dry_run))
     except (NotFoundError, UnavailableError) as error:
-        raise StackError(str(error)) from error
+        raise CommandError(str(error)) from error
 
 
 async def _repair(settings: Settings, session_id: str, *, dry_run: bool) -> None:

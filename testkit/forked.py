@@ -1,7 +1,7 @@
 """Our own modules as processes, forked from one that has imported them: a start costs milliseconds instead of seconds.
 
-They are processes like any other, to be killed, stopped and drained. That the product starts by its commands, from
-nothing, is for the tests of the stack.
+They are processes like any other, to be killed, stopped and drained. The tests of the stack start the product by its
+commands instead.
 """
 
 import contextlib
@@ -12,9 +12,10 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
 
-from testkit import guard
+from cli.stack.parent_death import register
 
 PRELOAD = [
     *("worker", "api.__main__", "cli.app", "cli.repair", "testkit.forked"),
@@ -26,12 +27,14 @@ _context.set_forkserver_preload(PRELOAD)
 
 
 class Forked:
-    """A running `python -m MODULE ARGUMENTS`, with the words of `subprocess.Popen`. It dies with who started it."""
+    """A running `python -m MODULE ARGUMENTS`, with the interface of `subprocess.Popen`. It dies with its parent."""
 
     def __init__(
-        self, module: str, log: Path, env: Mapping[str, str], cwd: Path, arguments: Sequence[str] = ()
+        self, module: str, log: Path, env: Mapping[str, str], cwd: Path, arguments: Sequence[str], watcher_pipe: int
     ) -> None:
-        self._process = _context.Process(target=_run, args=(module, log, dict(env), cwd, tuple(arguments)), daemon=True)
+        watcher: Connection[bytes, bytes] = Connection(os.dup(watcher_pipe), readable=False)
+        parameters = (module, log, dict(env), cwd, tuple(arguments), watcher)
+        self._process = _context.Process(target=_run, args=parameters, daemon=True)
         self._process.start()
         if self._process.pid is None:
             raise RuntimeError(f"{module} has no process id")
@@ -55,7 +58,7 @@ class Forked:
         return self.returncode
 
     def _until_leader(self) -> None:
-        """Signals go to its group, so it must have one of its own before anybody sends one."""
+        """Wait until it leads a group of its own: signals go to its group."""
         deadline = time.monotonic() + READY_S
         while self.poll() is None and os.getpgid(self.pid) != self.pid:
             if time.monotonic() > deadline:
@@ -63,9 +66,17 @@ class Forked:
             time.sleep(0.001)
 
 
-def _run(module: str, log: Path, env: Mapping[str, str], cwd: Path, arguments: Sequence[str]) -> None:
+def _run(
+    module: str,
+    log: Path,
+    env: Mapping[str, str],
+    cwd: Path,
+    arguments: Sequence[str],
+    watcher: "Connection[bytes, bytes]",
+) -> None:
     os.setsid()
-    guard.tie(os.getppid())
+    register(watcher.fileno())
+    watcher.close()
     output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     for stream in (sys.stdout, sys.stderr):
         os.dup2(output, stream.fileno())

@@ -6,12 +6,12 @@ import os
 import secrets
 import shutil
 import signal
+import subprocess
 import tempfile
 from pathlib import Path
 
 import asyncpg
 
-from cli.stack.commands import run_command
 from longhaul.db.migrate import upgrade
 from testkit.servers import HOST, Server, postgres_folder
 
@@ -34,7 +34,7 @@ class PostgresServer(Server):
     def _as_server(self, command: list[str]) -> list[str]:
         if os.geteuid() != 0:
             return command
-        user = ["--reuid=postgres", "--regid=postgres", "--init-groups", "--pdeathsig", "KILL"]
+        user = ["--reuid=postgres", "--regid=postgres", "--init-groups"]
         return ["setpriv", *user, *command]
 
     async def argv(self) -> list[str]:
@@ -42,9 +42,10 @@ class PostgresServer(Server):
         if os.geteuid() == 0:
             shutil.chown(self.data.parent, "postgres", "postgres")
         initdb = [str(programs / "initdb"), "-D", str(self.data), "-U", "postgres", "-A", "trust", "-E", "UTF8"]
-        made = await run_command(self._as_server([*initdb, "--no-sync", "--locale=C"]), seconds=60, cwd=Path("/"))
-        if made.code != 0:
-            raise RuntimeError(f"initdb: {made.output}")
+        command = self._as_server([*initdb, "--no-sync", "--locale=C"])
+        made = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=60, cwd="/")
+        if made.returncode != 0:
+            raise RuntimeError(f"initdb: {made.stdout}{made.stderr}")
         settings = {
             "listen_addresses": HOST,
             "port": str(self.port),

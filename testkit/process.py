@@ -6,19 +6,24 @@ import functools
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from testkit import guard
+from cli.stack.parent_death import ParentDeathWatcher
 from testkit.forked import Forked
 from testkit.wait import LIMIT_S, until
 
 _started: set["Process"] = set()
 
 
+@functools.cache
+def parent_death_watcher() -> ParentDeathWatcher:
+    """The watcher that kills every started process when this one ends, even by SIGKILL."""
+    return ParentDeathWatcher()
+
+
 class Process:
-    """Start it from the main thread only: the kernel ties it to the thread that started it."""
+    """A process that can be started again after its end."""
 
     def __init__(
         self, name: str, argv: Sequence[str], log: Path, env: Mapping[str, str] | None = None, cwd: Path | None = None
@@ -50,19 +55,20 @@ class Process:
         """Start it, with its output appended to the log."""
         if self.running:
             raise RuntimeError(f"{self.name} runs already")
+        self.kill()  # its group may have processes left
         self._popen = self._spawn()
         _started.add(self)
 
     def _spawn(self) -> "subprocess.Popen[bytes] | Forked":
-        guarded = [sys.executable, "-I", "-S", str(Path(guard.__file__).resolve()), str(os.getpid()), *self._argv]
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                guarded,
+                parent_death_watcher().command(self._argv),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env=self._env,
                 cwd=self._cwd,
+                pass_fds=(parent_death_watcher().pipe,),
                 start_new_session=True,
             )
 
@@ -81,9 +87,10 @@ class Process:
 
     def kill(self) -> None:
         """`kill -9`, and wait until it is gone."""
-        if self._popen is not None:
+        if self._popen is not None and self in _started:
             self.send(signal.SIGKILL)
             self._popen.wait(10)
+            parent_death_watcher().forget(self._popen.pid)
             _started.discard(self)
 
     async def terminate(self, limit: float = LIMIT_S, number: signal.Signals = signal.SIGTERM) -> int:
@@ -123,10 +130,10 @@ class ModuleProcess(Process):
         self, name: str, module: str, log: Path, env: Mapping[str, str], cwd: Path, arguments: Sequence[str] = ()
     ) -> None:
         super().__init__(name, (), log)
-        self._start = functools.partial(Forked, module, log, env, cwd, arguments)
+        self._fork = functools.partial(Forked, module, log, env, cwd, arguments)
 
     def _spawn(self) -> Forked:
-        return self._start()
+        return self._fork(parent_death_watcher().pipe)
 
 
 def kill_all() -> None:

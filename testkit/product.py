@@ -14,7 +14,7 @@ from typing import Literal
 import httpx2
 from temporalio.client import Client
 
-from cli.stack.health import http_ok, local_client
+from cli.stack.programs import http_ok, local_client
 from longhaul.db.database import Database
 from longhaul.db.migrate import upgrade
 from testkit.client import RecordingClient

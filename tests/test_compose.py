@@ -9,8 +9,8 @@ import orjson
 import pytest
 import yaml
 
-from cli.settings_doc import COMMAND_LINE
 from longhaul.settings import Settings, load_settings, variable_of
+from scripts.settings_doc import COMMAND_LINE
 
 ROOT = Path(__file__).parents[1]
 OURS = ("migrate", "api", "worker")

@@ -1,40 +1,97 @@
-"""The environment of every child process, built in this one place."""
+"""What runs on this machine and where, and the environment variables that tell each program."""
 
+import logging
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
-from cli.stack.state import Endpoints, Part
+from cli.stack.ports import LOOPBACK, PREFERRED, PortClaims
+from cli.stack.state import Component, Endpoints, StackState, running_state
 from longhaul.settings import Settings, variable_of
 
+log = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[2]
 OFFLINE_MODELS = {
     "model_standard": "offline-standard",
     "model_advanced": "offline-advanced",
     "model_small": "offline-small",
 }
-_OTHER_TEMPORAL = ("TEMPORAL_PROFILE", "TEMPORAL_CONFIG_FILE", "TEMPORAL_API_KEY")
+_OTHER_TEMPORAL = re.compile(r"TEMPORAL_(PROFILE|CONFIG_FILE|API_KEY|TLS\w*)")
 
 
-def embedded_parts(settings: Settings, environment: Mapping[str, str]) -> list[Part]:
-    """The parts that we run ourselves: those that no setting places elsewhere."""
-    parts: list[Part] = []
-    if not settings.temporal_address and not environment.get("TEMPORAL_PROFILE"):
-        parts.append("temporal")
-    if not settings.redis_url:
-        parts.append("redis")
-    if not settings.database_url:
-        parts.append("database")
-    if not settings.openai_base_url and not settings.openai_api_key.get_secret_value():
-        parts.append("model")
-    return parts
+def embedded_components(settings: Settings) -> list[Component]:
+    """The components that we run ourselves: those that no setting places elsewhere."""
+    elsewhere: dict[Component, bool] = {
+        "temporal": bool(settings.temporal_address or os.environ.get("TEMPORAL_PROFILE")),
+        "redis": bool(settings.redis_url),
+        "database": bool(settings.database_url),
+        "model": bool(settings.openai_base_url or settings.openai_api_key.get_secret_value()),
+    }
+    return [component for component, is_elsewhere in elsewhere.items() if not is_elsewhere]
 
 
-def child_environment(
-    settings: Settings, endpoints: Endpoints, embedded: list[Part], base: Mapping[str, str]
+def masked(url: str) -> str:
+    """A URL without its password, for showing and for `state.json`."""
+    parts = urlsplit(url)
+    if not parts.password:
+        return url
+    user, _, host = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"{user.partition(':')[0]}:***@{host}"))
+
+
+def choose_ports(
+    settings: Settings, embedded: list[Component], last: StackState | None, claims: PortClaims
+) -> dict[str, int]:
+    """A port for each of our own servers: the one that the user set, else that of the last run, else the preferred."""
+    needed = ["api"]
+    needed += ["temporal", "temporal_ui"] if "temporal" in embedded else []
+    needed += [component for component in ("redis", "model") if component in embedded]
+    wanted = {name: (last.ports.get(name) if last else None) or PREFERRED[name] for name in needed}
+    if "api_port" in settings.model_fields_set:
+        wanted["api"] = settings.api_port
+    ports: dict[str, int] = {}
+    for name in needed:
+        host = settings.api_host if name == "api" else LOOPBACK
+        ports[name] = claims.take(wanted[name], host=host, avoid=frozenset(wanted.values()))
+        if ports[name] != wanted[name]:
+            log.warning("port %s is taken: %s uses %s", wanted[name], name.replace("_", " "), ports[name])
+    return ports
+
+
+def endpoints_of(settings: Settings, embedded: list[Component], ports: Mapping[str, int]) -> Endpoints:
+    """Where everything is."""
+    host = LOOPBACK if settings.api_host in ("0.0.0.0", "localhost") else settings.api_host  # noqa: S104
+    host = f"[{host}]" if ":" in host else host
+    endpoints = Endpoints(
+        api_url=f"http://{host}:{ports['api']}",
+        temporal_address=settings.temporal_address,
+        temporal_ui_url=settings.temporal_ui_url,
+        redis_url=masked(settings.redis_url),
+        database_url=masked(settings.database_url) or f"sqlite:///{settings.home.absolute() / 'longhaul.db'}",
+        model_base_url=masked(settings.openai_base_url) or "https://api.openai.com/v1",
+    )
+    if "temporal" in embedded:
+        endpoints.temporal_address = f"{LOOPBACK}:{ports['temporal']}"
+        endpoints.temporal_ui_url = endpoints.temporal_ui_url or f"http://{LOOPBACK}:{ports['temporal_ui']}"
+    elif not endpoints.temporal_address:
+        from temporalio.envconfig import ClientConfigProfile  # the SDK is slow to load and seldom needed here
+
+        endpoints.temporal_address = ClientConfigProfile.load().address or ""
+    if "redis" in embedded:
+        endpoints.redis_url = f"redis://{LOOPBACK}:{ports['redis']}/0"
+    if "model" in embedded:
+        endpoints.model_base_url = f"http://{LOOPBACK}:{ports['model']}/v1"
+    return endpoints
+
+
+def stack_environment(
+    settings: Settings, endpoints: Endpoints, embedded: list[Component], base: Mapping[str, str]
 ) -> dict[str, str]:
-    """What a worker, the API and the rest are started with: the caller's environment and where our parts are.
+    """The caller's environment, with the addresses of the components that we run.
 
-    Parts that run elsewhere are not touched, so whatever the user wrote (TLS, profiles, `.env`) holds.
+    Variables of components that run elsewhere stay as the user set them (TLS, profiles, `.env`).
     """
     env = dict(base)
     env["PYTHONPATH"] = ":".join(path for path in (str(ROOT), base.get("PYTHONPATH", "")) if path)
@@ -44,8 +101,8 @@ def child_environment(
         env[variable_of("api_host")] = settings.api_host
         env[variable_of("api_port")] = endpoints.api_url.rpartition(":")[2]
     if "temporal" in embedded:
-        for name in [name for name in env if name in _OTHER_TEMPORAL or name.startswith("TEMPORAL_TLS")]:
-            del env[name]  # they belong to a server that we do not talk to, and would turn TLS on
+        for name in filter(_OTHER_TEMPORAL.fullmatch, base):
+            del env[name]  # it describes a server that we do not use, and would turn TLS on
         env[variable_of("temporal_address")] = endpoints.temporal_address
         env.setdefault(variable_of("temporal_ui_url"), endpoints.temporal_ui_url)
     if "redis" in embedded:
@@ -61,4 +118,13 @@ def child_environment(
     return env
 
 
-__all__ = ["OFFLINE_MODELS", "ROOT", "child_environment", "embedded_parts"]
+def joined_environment(settings: Settings) -> dict[str, str]:
+    """Our environment, with the components that a stack running in this home provides.
+
+    So `longhaul worker` adds a worker to a running `longhaul up`, and elsewhere needs only settings.
+    """
+    state = running_state(settings.home.absolute())
+    if state is None:
+        return dict(os.environ)
+    embedded = [component for component in embedded_components(settings) if component in state.embedded]
+    return stack_environment(settings, state.endpoints.model_copy(update={"api_url": ""}), embedded, os.environ)

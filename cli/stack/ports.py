@@ -1,4 +1,4 @@
-"""Ports of the embedded stack: the usual ones where they are free, the next free ones where not."""
+"""Ports of the embedded stack: the preferred ones where they are free, else the next free ones."""
 
 import fcntl
 import os
@@ -7,13 +7,14 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from cli.stack.errors import StackError
+from cli import CommandError
 
+LOOPBACK = "127.0.0.1"
 PREFERRED: Mapping[str, int] = {"api": 8700, "temporal": 7233, "temporal_ui": 8233, "redis": 6379, "model": 8701}
 _STEPS = 500
 
 
-def is_free(port: int, host: str = "127.0.0.1") -> bool:
+def is_free(port: int, host: str = LOOPBACK) -> bool:
     """Whether nothing listens on this port."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -25,29 +26,24 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
     return True
 
 
-def claims_folder() -> Path:
-    """Where this user's copies tell each other which ports they have taken."""
-    return Path(tempfile.gettempdir()) / f"longhaul-ports-{os.getuid()}"
-
-
 class PortClaims:
-    """Ports that one supervisor holds, by a lock file for each.
+    """Ports that one process holds, by a lock file for each.
 
-    Between finding a port free and a child listening on it, another copy on this machine could find it free too.
-    The lock closes that gap, and goes away with the process that holds it.
+    After one copy has seen that a port is free and before its server listens there, another copy could see it free too.
+    The lock closes that gap, and ends with the process that holds it.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self._folder = folder or claims_folder()
+        self._folder = folder or Path(tempfile.gettempdir()) / f"longhaul-ports-{os.getuid()}"
         self._held: dict[int, int] = {}
 
-    def take(self, preferred: int, *, host: str = "127.0.0.1", avoid: frozenset[int] = frozenset()) -> int:
+    def take(self, preferred: int, *, host: str = LOOPBACK, avoid: frozenset[int] = frozenset()) -> int:
         """The preferred port, or the first free one after it that is not in `avoid`."""
         for port in range(preferred, min(preferred + _STEPS, 65536)):
             wanted = port == preferred or port not in avoid
             if wanted and port not in self._held and is_free(port, host) and self._lock(port):
                 return port
-        raise StackError(f"no free port from {preferred} on; stop what listens there")
+        raise CommandError(f"no free port from {preferred} on; stop what listens there")
 
     def _lock(self, port: int) -> bool:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -65,6 +61,3 @@ class PortClaims:
         for handle in self._held.values():
             os.close(handle)
         self._held.clear()
-
-
-__all__ = ["PREFERRED", "PortClaims", "claims_folder", "is_free"]

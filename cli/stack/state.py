@@ -1,20 +1,23 @@
-"""What the supervisor leaves in the home: `state.json` for others to read, and the lock that makes it the only one."""
+"""What a supervisor keeps in its home: `state.json` for other commands, and the lock that makes it the only one."""
 
 import fcntl
 import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
-from cli.stack.errors import StackError
+from cli import CommandError
 
-Part = Literal["temporal", "redis", "database", "model"]
+Component = Literal["temporal", "redis", "database", "model"]  # what a setting can place elsewhere
+_LOCK_TRIES = 10
 
 
 class Endpoints(BaseModel):
-    """Where the parts of the stack are. Passwords in URLs are masked: this is written to disk and shown."""
+    """Where everything is. Secrets in URLs are masked: this is written to disk and shown."""
 
     api_url: str = ""
     temporal_address: str = ""
@@ -25,11 +28,10 @@ class Endpoints(BaseModel):
 
 
 class ProcessState(BaseModel):
-    """One child process; `created` tells it from a later process that got the same pid."""
+    """One child process."""
 
     name: str
     pid: int
-    created: float
     healthy: bool
     restarts: int
 
@@ -40,29 +42,24 @@ class StackState(BaseModel):
     status: Literal["starting", "ready", "stopping", "stopped"] = "starting"
     supervisor_pid: int = 0
     ports: dict[str, int] = Field(default_factory=dict)
-    embedded: list[Part] = Field(default_factory=list)
+    embedded: list[Component] = Field(default_factory=list)
     endpoints: Endpoints = Field(default_factory=Endpoints)
     processes: list[ProcessState] = Field(default_factory=list)
     versions: dict[str, str] = Field(default_factory=dict)
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old text or the new one, never half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-
-
 def write_state(home: Path, state: StackState) -> None:
-    """Store the state of the stack in its home."""
-    write_atomic(home / "state.json", state.model_dump_json(indent=2) + "\n")
+    """Store the state, so that a reader sees the old text or the new one, never half of it."""
+    temporary = home / f".state.json.{os.getpid()}"
+    temporary.write_text(state.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    temporary.replace(home / "state.json")
 
 
 def read_state(home: Path) -> StackState | None:
     """The state in this home, or None where no stack has run yet.
 
     Raises:
-        StackError: the file is there but is no state.
+        CommandError: the file cannot be understood.
     """
     path = home / "state.json"
     try:
@@ -70,58 +67,53 @@ def read_state(home: Path) -> StackState | None:
     except FileNotFoundError:
         return None
     except ValidationError as error:
-        raise StackError(f"{path} is not readable as a state ({error.error_count()} defects); delete it") from error
+        raise CommandError(f"{path} is not readable as a state ({error.error_count()} defects); delete it") from error
 
 
-class HomeLock:
-    """Held by the one supervisor of a home for as long as it lives; `supervisor.pid` says who that is."""
+@contextmanager
+def home_lock(home: Path) -> Iterator[bool]:
+    """Make this process the supervisor of a home, and write its pid there. False: the home has a supervisor.
 
-    def __init__(self, home: Path) -> None:
-        self._path = home / "supervisor.pid"
-        self._handle: int | None = None
+    The file stays: deleting it would race with the next owner.
 
-    def acquire(self) -> bool:
-        """Take the lock and write our pid; False when another supervisor has it.
-
-        Raises:
-            StackError: the home cannot be made or written.
-        """
+    Raises:
+        CommandError: the home cannot be made or written.
+    """
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        handle = os.open(home / "supervisor.pid", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise CommandError(f"{home} cannot be written ({error.strerror}); set LONGHAUL_HOME") from error
+    try:
+        if not _locked(handle):
+            yield False
+            return
+        os.ftruncate(handle, 0)
+        os.write(handle, f"{os.getpid()}\n".encode())
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise StackError(f"{self._path.parent} cannot be written ({error.strerror}); set LONGHAUL_HOME") from error
+            yield True
+        finally:
+            os.ftruncate(handle, 0)
+    finally:
+        os.close(handle)
+
+
+def _locked(handle: int) -> bool:
+    """Take the lock. `running_supervisor` holds it for a moment too, which does not make that process a supervisor."""
+    for _ in range(_LOCK_TRIES):
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(handle)
-            return False
-        os.ftruncate(handle, 0)
-        os.write(handle, f"{os.getpid()}\n".encode())
-        self._handle = handle
-        return True
-
-    def release(self) -> None:
-        """Give the lock back; the file stays, because deleting it would race with the next owner."""
-        if self._handle is not None:
-            os.ftruncate(self._handle, 0)
-            os.close(self._handle)
-            self._handle = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.release()
+            time.sleep(0.05)
+        else:
+            return True
+    return False
 
 
 def running_supervisor(home: Path) -> int | None:
-    """The pid of the supervisor that holds this home, or None."""
-    path = home / "supervisor.pid"
+    """The pid of the supervisor of this home, or None."""
     try:
-        handle = os.open(path, os.O_RDWR)
+        handle = os.open(home / "supervisor.pid", os.O_RDWR)
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:
@@ -134,14 +126,6 @@ def running_supervisor(home: Path) -> int | None:
     return None
 
 
-__all__ = [
-    "Endpoints",
-    "HomeLock",
-    "Part",
-    "ProcessState",
-    "StackState",
-    "read_state",
-    "running_supervisor",
-    "write_atomic",
-    "write_state",
-]
+def running_state(home: Path) -> StackState | None:
+    """The state of the stack that runs in this home, or None."""
+    return read_state(home) if running_supervisor(home) is not None else None

@@ -1,30 +1,24 @@
-"""Starts the children in order, restarts those that die, stops them all: whatever happens, nothing is left running."""
+"""Starts the children in order, restarts those that die, and stops them all: at the end nothing is left running."""
 
 import asyncio
+import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from cli.stack.child import Child, ChildSpec, describe_exit
-from cli.stack.errors import StackError
-from cli.stack.progress import Progress
+from cli import CommandError
+from cli.stack.parent_death import ParentDeathWatcher
+from cli.stack.process import Child, Program, describe_exit
 from cli.stack.state import ProcessState
 
-_HEALTH_EVERY = 2.0
+log = logging.getLogger(__name__)
+LONGEST_PAUSE_S = 30.0
+FORGIVEN_AFTER_S = 60.0  # a child that lived this long starts again with the first pause
 
 
-@dataclass(frozen=True)
-class Backoff:
-    """Waits between restarts: doubled each time, back to the first after a child has lived for a while."""
-
-    first: float = 0.5
-    most: float = 30.0
-    forgiven_after: float = 60.0
-
-    def wait(self, deaths: int) -> float:
-        """Seconds before the start that follows this many deaths in a row."""
-        return float(min(self.most, self.first * 2 ** min(deaths - 1, 30)))
+def restart_pause(first: float, deaths: int) -> float:
+    """Seconds before the start that follows this many deaths in a row: doubled each time, up to a limit."""
+    return float(min(LONGEST_PAUSE_S, first * 2 ** min(deaths - 1, 30)))
 
 
 class Supervisor:
@@ -33,139 +27,117 @@ class Supervisor:
     def __init__(
         self,
         logs: Path,
-        progress: Progress,
         on_change: Callable[[], None] = lambda: None,
-        backoff: Backoff | None = None,
-        health_every: float = _HEALTH_EVERY,
+        *,
+        first_pause: float = 0.5,
+        health_every: float = 2.0,
     ) -> None:
         self._logs = logs
-        self._progress = progress
         self._on_change = on_change
-        self._backoff = backoff or Backoff()
+        self._first_pause = first_pause
         self._health_every = health_every
+        self._watcher = ParentDeathWatcher()
         self._children: list[Child] = []
-        self._watchers: list[asyncio.Task[None]] = []
         self._hurry = asyncio.Event()
 
     @property
     def processes(self) -> list[ProcessState]:
-        """All children that were started."""
-        return [child.state() for child in self._children if child.pid]
+        """The children that were started."""
+        return [child.state() for child in self._children]
 
-    async def start_stage(self, specs: Sequence[ChildSpec], beside: Sequence[Awaitable[None]] = ()) -> None:
-        """Start some children together and wait until each is healthy; `beside` is other work of this stage.
+    async def start_stage(self, programs: Sequence[Program]) -> None:
+        """Start programs together and wait until each is ready.
 
         Raises:
-            StackError: one of them ended or was not healthy in time.
+            CommandError: one of them ended or was not ready in time.
         """
         try:
             async with asyncio.TaskGroup() as group:
-                for spec in specs:
-                    group.create_task(self._start(spec))
-                for work in beside:
-                    group.create_task(_as_coroutine(work))
+                for program in programs:
+                    group.create_task(self._start(program))
         except ExceptionGroup as errors:
-            expected, other = errors.split(StackError)
-            if other is not None:
-                raise other from errors
-            if expected is not None:
-                raise StackError("\n".join(str(error) for error in expected.exceptions)) from errors
-            raise
+            expected, other = errors.split(CommandError)
+            if expected is None or other is not None:
+                raise
+            raise CommandError("\n".join(str(error) for error in expected.exceptions)) from errors
 
-    async def _start(self, spec: ChildSpec) -> None:
-        child = Child(spec, self._logs)
+    async def _start(self, program: Program) -> None:
+        child = Child(program, self._logs, self._watcher)
         self._children.append(child)
-        began = time.monotonic()
-        async with self._progress.step(f"starting {spec.name}"):
-            await child.start()
-            self._on_change()
-            await child.until_healthy()
-        self._progress.say(f"{spec.name}: healthy after {time.monotonic() - began:.1f} s (pid {child.pid})")
+        await child.start()
+        self._on_change()
+        await child.until_ready()
+        seconds = time.monotonic() - child.started
+        if program.health is None:
+            await child.kill()  # it has ended; this takes its group off the watcher's list
+            self._children.remove(child)
+            log.info("%s: done after %.1f s", program.name, seconds)
+        else:
+            log.info("%s: healthy after %.1f s (pid %d)", program.name, seconds, child.state().pid)
         self._on_change()
 
     async def watch(self, until: asyncio.Event) -> None:
-        """Restart what dies, until the event is set."""
-        self._watchers = [asyncio.create_task(self._watch(child)) for child in self._children]
+        """Restart children that die, until the event is set."""
+        watchers = [asyncio.create_task(self._watch(child)) for child in self._children]
         stopping = asyncio.create_task(until.wait())
         try:
-            done, _ = await asyncio.wait([stopping, *self._watchers], return_when=asyncio.FIRST_COMPLETED)
-            for task in done - {stopping}:
-                task.result()  # a watcher only ends by a defect of ours: let it be seen
+            done, _ = await asyncio.wait([stopping, *watchers], return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()  # `_watch` only ends by a defect of ours, which must be seen
         finally:
-            for task in (stopping, *self._watchers):
+            for task in (stopping, *watchers):
                 task.cancel()
-            await asyncio.gather(stopping, *self._watchers, return_exceptions=True)
+            await asyncio.gather(stopping, *watchers, return_exceptions=True)
 
     async def _watch(self, child: Child) -> None:
-        deaths = 0
+        name, deaths = child.program.name, 0
         while True:
             code = await self._until_dead(child)
             lived = time.monotonic() - child.started
-            deaths = 1 if lived > self._backoff.forgiven_after else deaths + 1
-            pause = self._backoff.wait(deaths)
-            self._progress.warn(
-                f"{child.spec.name} died ({describe_exit(code)}) after {lived:.0f} s; "
-                f"restart {child.restarts + 1} in {pause:.1f} s; see {child.log}"
+            deaths = 1 if lived > FORGIVEN_AFTER_S else deaths + 1
+            pause = restart_pause(self._first_pause, deaths)
+            log.warning(
+                "%s died (%s) after %.0f s; restart %d in %.1f s; see %s",
+                *(name, describe_exit(code), lived, child.restarts + 1, pause, child.log),
             )
+            await child.kill()  # its group may have processes left
             self._on_change()
-            await child.stop(grace=0)  # what its process group may have left behind
-            await asyncio.sleep(pause)
-            child.restarts += 1
-            try:
-                await child.start()
-            except OSError as error:
-                self._progress.warn(f"{child.spec.name} cannot be started: {error}")
+            while not child.running:
+                await asyncio.sleep(pause)
+                child.restarts += 1
+                try:
+                    await child.start()
+                except OSError as error:  # this machine is out of processes or files at the moment
+                    log.warning("%s cannot be started: %s; next try in %.1f s", name, error, pause)
             self._on_change()
 
-    async def _until_dead(self, child: Child) -> int | None:
-        """Follow one life of a child and note each change of its health."""
+    async def _until_dead(self, child: Child) -> int:
+        """Note each change of a child's health until it ends; its exit code."""
         ended = asyncio.create_task(child.wait())
         try:
             while True:
-                done, _ = await asyncio.wait([ended], timeout=self._health_every if child.healthy else 0.2)
-                if done:
-                    return ended.result()
-                problem = await child.spec.health()
+                await asyncio.wait([ended], timeout=self._health_every if child.healthy else 0.2)
+                problem = await child.program.health() if child.program.health is not None else None
                 if ended.done():
-                    continue
+                    return ended.result()
                 if (problem is None) != child.healthy:
                     child.healthy = problem is None
-                    self._progress.say(f"{child.spec.name}: {'healthy' if child.healthy else f'unhealthy: {problem}'}")
+                    log.info("%s: %s", child.program.name, "healthy" if child.healthy else f"unhealthy: {problem}")
                     self._on_change()
         finally:
             ended.cancel()
 
     def hurry(self) -> None:
-        """Stop waiting for children that take their time to end."""
+        """Kill children that take their time to end."""
         self._hurry.set()
 
     async def stop(self) -> None:
         """Stop everything, the last started first."""
         for child in reversed(self._children):
-            if not child.running:
-                await child.stop(grace=0)
-                continue
-            began = time.monotonic()
-            async with self._progress.step(f"stopping {child.spec.name}"):
-                willing = await self._stop_child(child)
-            how = "stopped" if willing else "killed"
-            self._progress.say(f"{child.spec.name}: {how} after {time.monotonic() - began:.1f} s")
-            self._on_change()
-
-    async def _stop_child(self, child: Child) -> bool:
-        stopping = asyncio.create_task(child.stop(grace=0 if self._hurry.is_set() else None))
-        hurried = asyncio.create_task(self._hurry.wait())
-        try:
-            await asyncio.wait([stopping, hurried], return_when=asyncio.FIRST_COMPLETED)
-            if not stopping.done():
-                await child.stop(grace=0)
-            return await stopping
-        finally:
-            hurried.cancel()
-
-
-async def _as_coroutine(work: Awaitable[None]) -> None:
-    await work
-
-
-__all__ = ["Backoff", "Supervisor"]
+            began, was_running = time.monotonic(), child.running
+            how = "stopped" if await child.stop(self._hurry) else "killed"
+            if was_running:
+                log.info("%s: %s after %.1f s", child.program.name, how, time.monotonic() - began)
+        self._children.clear()
+        self._watcher.close()
+        self._on_change()

@@ -1,88 +1,81 @@
-"""One run of the stack, from the lock on its home to the last process stopped."""
+"""One run of the stack, from the choice of ports to the last process stopped."""
 
 import asyncio
 import contextlib
+import logging
 import os
 import platform
 import signal
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import Iterator
 from importlib.metadata import version
 
-import psutil
-
 import longhaul
-from cli.stack.child import tail
-from cli.stack.commands import CommandTimeoutError, run_command
-from cli.stack.environment import child_environment
-from cli.stack.errors import StackError
-from cli.stack.parts import api_part, model_part, python_module, redis_part, temporal_part, worker_part
-from cli.stack.plan import Plan, make_plan
+from cli.stack import programs
+from cli.stack.environment import choose_ports, embedded_components, endpoints_of, stack_environment
 from cli.stack.ports import PortClaims
-from cli.stack.progress import Progress
-from cli.stack.redis_binary import acquire_redis
+from cli.stack.redis_server import find_redis
 from cli.stack.state import StackState, read_state, write_state
 from cli.stack.supervisor import Supervisor
-from cli.stack.temporal_binary import acquire
+from cli.stack.temporal_server import find_temporal
 from longhaul.settings import Settings
 
-MIGRATION_SECONDS = 900.0
+log = logging.getLogger(__name__)
 
 
 class Stack:
-    """Holds what one run needs; `run()` is all there is to call. The caller holds the home's lock."""
+    """One run. The caller holds the lock of the home."""
 
-    def __init__(self, settings: Settings, progress: Progress) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._home = settings.home.absolute()
-        self._progress = progress
         self._claims = PortClaims()
-        self._state = StackState(supervisor_pid=os.getpid())
-        self._supervisor = Supervisor(self._home / "logs", progress, self._save)
-
-    @property
-    def state(self) -> StackState:
-        """As last stored."""
-        return self._state
+        self._supervisor = Supervisor(self._home / "logs", self._save)
+        self.state = StackState(supervisor_pid=os.getpid())
 
     def _save(self) -> None:
-        self._state = self._state.model_copy(update={"processes": self._supervisor.processes})
-        write_state(self._home, self._state)
+        self.state.processes = self._supervisor.processes
+        write_state(self._home, self.state)
 
-    async def run(self, on_ready: asyncio.Event) -> None:
-        """Start everything, set the event, keep it alive until SIGINT or SIGTERM, stop everything.
+    async def run(self, ready: asyncio.Event) -> None:
+        """Start everything, set the event, keep everything alive until SIGINT or SIGTERM, stop everything.
 
         Raises:
-            StackError: a part is missing or does not start; everything started before it has been stopped.
+            CommandError: a program is missing or does not start; those started before it have been stopped.
         """
-        async with self._signals() as stop:
+        with self._stop_signals() as stop:
+            starting, stopping = asyncio.create_task(self._start()), asyncio.create_task(stop.wait())
             try:
-                if await _unless(stop, self._start()):
-                    self._state = self._state.model_copy(update={"status": "ready"})
+                await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
+                if starting.done():
+                    starting.result()
+                    self.state.status = "ready"
                     self._save()
-                    on_ready.set()
+                    ready.set()
                     await self._supervisor.watch(stop)
             finally:
-                self._state = self._state.model_copy(update={"status": "stopping"})
+                starting.cancel()
+                stopping.cancel()
+                await asyncio.gather(starting, stopping, return_exceptions=True)
+                self.state.status = "stopping"
                 self._save()
                 await self._supervisor.stop()
                 self._claims.release()
-                self._state = self._state.model_copy(update={"status": "stopped", "supervisor_pid": 0})
-                self._state.processes = []
-                write_state(self._home, self._state)
+                self.state.status, self.state.supervisor_pid = "stopped", 0
+                self._save()
 
-    @contextlib.asynccontextmanager
-    async def _signals(self) -> AsyncIterator[asyncio.Event]:
-        """The first signal asks to stop, the second to stop at once."""
+    @contextlib.contextmanager
+    def _stop_signals(self) -> Iterator[asyncio.Event]:
+        """The first signal sets the event, the second makes the supervisor kill what has not ended yet."""
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
 
-        def asked() -> None:
+        def on_signal() -> None:
             if stop.is_set():
                 self._supervisor.hurry()
             stop.set()
 
         numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         for number in numbers:
-            loop.add_signal_handler(number, asked)
+            loop.add_signal_handler(number, on_signal)
         try:
             yield stop
         finally:
@@ -90,92 +83,36 @@ class Stack:
                 loop.remove_signal_handler(number)
 
     async def _start(self) -> None:
+        settings, state = self._settings, self.state
         last = read_state(self._home)
-        await stop_leftovers(last, self._progress)
-        plan = make_plan(self._settings, last, self._claims, self._progress)
-        env = child_environment(self._settings, plan.endpoints, plan.embedded, os.environ)
-        self._state = self._state.model_copy(
-            update={
-                "ports": {**(last.ports if last else {}), **plan.ports},
-                "embedded": plan.embedded,
-                "endpoints": plan.endpoints,
-                "versions": {
-                    "longhaul": longhaul.__version__,
-                    "python": platform.python_version(),
-                    "temporalio": version("temporalio"),
-                },
-            }
-        )
-        self._save()
-        await self._start_servers(plan, env)
-        await self._supervisor.start_stage([worker_part(self._settings, env), api_part(plan.endpoints.api_url, env)])
-
-    async def _start_servers(self, plan: Plan, env: dict[str, str]) -> None:
-        """Everything that worker and API need; the database migrates while the servers start."""
-        specs = []
-        if "temporal" in plan.embedded:
-            temporal = await acquire(self._progress)
-            self._state.versions["temporal"] = temporal.version
-            specs.append(temporal_part(temporal, self._settings, plan.ports, env))
-        if "redis" in plan.embedded:
-            redis = await acquire_redis()
-            self._progress.say(f"Redis server: {redis.source} ({redis.path})")
-            self._state.versions["redis"] = redis.version
-            specs.append(redis_part(redis, self._settings, plan.ports, env))
-        if "model" in plan.embedded:
-            self._progress.say("Model: the offline stand-in (set OPENAI_BASE_URL or OPENAI_API_KEY for a real one)")
-            specs.append(model_part(plan.ports, env))
-        await self._supervisor.start_stage(specs, [self._migrate(env)])
-
-    async def _migrate(self, env: dict[str, str]) -> None:
-        """In a process of its own, so that a database that hangs can be given up."""
-        try:
-            async with self._progress.step("migrating the database"):
-                ended = await run_command(python_module("cli", "migrate"), seconds=MIGRATION_SECONDS, env=env)
-        except CommandTimeoutError as error:
-            raise StackError(f"migrating {self._state.endpoints.database_url}: {error}") from error
-        log = self._home / "logs" / "migrate.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_text(ended.output + "\n", encoding="utf-8")
-        if ended.code != 0:
-            raise StackError(f"migrating {self._state.endpoints.database_url} failed:\n{tail(log, 12)}")
-        self._progress.say(f"database: {self._state.endpoints.database_url}")
-
-
-async def _unless(stop: asyncio.Event, work: Coroutine[None, None, None]) -> bool:
-    """Do the work, or give it up when asked to stop; whether it was done."""
-    working, stopping = asyncio.ensure_future(work), asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            working.result()
-            return True
-        return False
-    finally:
-        for task in (working, stopping):
-            task.cancel()
-        await asyncio.gather(working, stopping, return_exceptions=True)
-
-
-async def stop_leftovers(last: StackState | None, progress: Progress) -> None:
-    """Stop the children of a supervisor that was killed: where the kernel does not do it, the next start must.
-
-    A pid counts only together with its start time, so no later process that got the number is touched.
-    """
-    left: list[psutil.Process] = []
-    for known in last.processes if last else []:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process = psutil.Process(known.pid)
-            if known.created and abs(process.create_time() - known.created) < 1:
-                left.append(process)
-                progress.warn(f"{known.name} (pid {known.pid}) is left from a supervisor that was killed: stopping it")
-                process.terminate()
-    if left:
-        _, alive = await asyncio.to_thread(psutil.wait_procs, left, timeout=10)
-        for process in alive:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        await asyncio.to_thread(psutil.wait_procs, alive, timeout=5)
-
-
-__all__ = ["Stack", "stop_leftovers"]
+        state.embedded = embedded = embedded_components(settings)
+        ports = choose_ports(settings, embedded, last, self._claims)
+        state.ports = {**(last.ports if last else {}), **ports}
+        state.endpoints = endpoints_of(settings, embedded, ports)
+        state.versions = {
+            "longhaul": longhaul.__version__,
+            "python": platform.python_version(),
+            "temporalio": version("temporalio"),
+        }
+        env = stack_environment(settings, state.endpoints, embedded, os.environ)
+        first = [programs.migrate(env)]
+        if "temporal" in embedded:
+            temporal = find_temporal()
+            log.info("Temporal: %s (%s)", temporal.source, temporal.path)
+            state.versions["temporal"] = temporal.version
+            first.append(programs.temporal(temporal.path, settings, ports, env))
+        else:
+            log.info("Temporal: %s (not ours, not started)", state.endpoints.temporal_address)
+        if "redis" in embedded:
+            redis = find_redis()
+            log.info("Redis: %s (%s)", redis.source, redis.path)
+            state.versions["redis"] = redis.version
+            first.append(programs.redis(redis.path, settings, ports["redis"], env))
+        else:
+            log.info("Redis: %s (not ours, not started)", state.endpoints.redis_url)
+        log.info("Database: %s", state.endpoints.database_url)
+        if "model" in embedded:
+            log.info("Model: the offline stand-in (set OPENAI_BASE_URL or OPENAI_API_KEY for a real one)")
+            first.append(programs.model(ports["model"], env))
+        await self._supervisor.start_stage(first)
+        await self._supervisor.start_stage([programs.worker(settings, env), programs.api(state.endpoints.api_url, env)])

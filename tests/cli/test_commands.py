@@ -2,20 +2,22 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import orjson
-import psutil
 import pytest
 from typer.testing import CliRunner
 
-from cli import doctor, settings_doc, start_stop
+from cli import doctor
 from cli.app import app
-from cli.processes import joined_environment
-from cli.stack.state import Endpoints, HomeLock, ProcessState, StackState, write_state
-from cli.status import as_json
-from cli.summary import summary
+from cli.stack import state as state_module
+from cli.stack.environment import joined_environment
+from cli.stack.state import Endpoints, ProcessState, StackState, home_lock, write_state
+from cli.status import as_json, summary
 from longhaul.settings import Settings, load_settings, variable_of
+from scripts import settings_doc
 
 runner = CliRunner()
 KEYS = {"api_url", "temporal_address", "temporal_ui_url", "redis_url", "database_url", "model_base_url"}
@@ -30,13 +32,16 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path / "home"
 
 
-def running(home: Path, **changes: object) -> HomeLock:
-    """A home as a running supervisor leaves it; keep the lock for as long as it shall count."""
-    lock = HomeLock(home)
-    assert lock.acquire()
-    endpoints = Endpoints(api_url="http://127.0.0.1:8702", temporal_address="127.0.0.1:7234", redis_url="redis://r:1/0")
-    write_state(home, StackState(status="ready", endpoints=endpoints).model_copy(update=changes))
-    return lock
+@contextmanager
+def running(home: Path, **changes: object) -> Iterator[None]:
+    """A home as a running supervisor leaves it."""
+    with home_lock(home) as locked:
+        assert locked
+        endpoints = Endpoints(
+            api_url="http://127.0.0.1:8702", temporal_address="127.0.0.1:7234", redis_url="redis://r:1/0"
+        )
+        write_state(home, StackState(status="ready", endpoints=endpoints).model_copy(update=changes))
+        yield
 
 
 def test_settings_page_is_up_to_date() -> None:
@@ -73,10 +78,9 @@ def test_status_without_a_stack() -> None:
 
 
 def test_status_of_a_stack(home: Path) -> None:
-    me = psutil.Process()
-    alive = ProcessState(name="api", pid=me.pid, created=me.create_time(), healthy=True, restarts=2)
-    reused = alive.model_copy(update={"name": "redis", "created": 1.0})
-    with running(home, processes=[alive, reused], versions={"redis": "7"}):
+    api = ProcessState(name="api", pid=12, healthy=True, restarts=2)
+    redis = ProcessState(name="redis", pid=0, healthy=False, restarts=0)
+    with running(home, processes=[api, redis], versions={"redis": "7"}):
         answer = runner.invoke(app, ["status", "--json"])
         assert "restarts" in runner.invoke(app, ["status"]).stdout
     assert answer.exit_code == 0
@@ -85,8 +89,8 @@ def test_status_of_a_stack(home: Path) -> None:
     assert found["api_url"] == "http://127.0.0.1:8702"
     assert found["database_url"] is None
     assert found["processes"] == [
-        {"name": "api", "pid": me.pid, "healthy": True, "restarts": 2},
-        {"name": "redis", "pid": me.pid, "healthy": False, "restarts": 2},
+        {"name": "api", "pid": 12, "healthy": True, "restarts": 2},
+        {"name": "redis", "pid": 0, "healthy": False, "restarts": 0},
     ]
 
 
@@ -96,7 +100,7 @@ def test_as_json_has_the_same_keys_always() -> None:
 
 @pytest.mark.parametrize("arguments", [["up"], ["up", "--detach"]])
 def test_second_up_says_already_running(home: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(start_stop, "_LOCK_TRIES", 1)
+    monkeypatch.setattr(state_module, "_LOCK_TRIES", 1)
     with running(home):
         answer = runner.invoke(app, arguments)
     assert answer.exit_code == 0

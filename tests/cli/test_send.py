@@ -1,4 +1,4 @@
-"""`longhaul send` against an API that only pretends: streams, dropped connections, 202, errors."""
+"""`longhaul send` against a fake API: streams, dropped connections, 202, errors."""
 
 import io
 import time
@@ -9,10 +9,10 @@ import orjson
 import pytest
 from rich.console import Console
 
+from cli import CommandError
 from cli import client as client_module
-from cli.client import ApiClient
-from cli.render import Renderer
-from cli.stack.errors import StackError
+from cli.client import ReconnectingClient
+from cli.send import Renderer
 
 Handler = Callable[[httpx2.Request], httpx2.Response]
 
@@ -68,7 +68,7 @@ def refused(_request: httpx2.Request) -> httpx2.Response:
 def run(api: Api) -> tuple[str, Renderer, list[str]]:
     output, notes = io.StringIO(), list[str]()
     renderer = Renderer(Console(file=output, width=200))
-    client = ApiClient("http://api", "token", httpx2.MockTransport(api))
+    client = ReconnectingClient("http://api", "token", httpx2.MockTransport(api))
     for event in client.send("s1", "hello", notes.append):
         renderer.show(event)
     renderer.end_line()
@@ -129,14 +129,14 @@ def test_a_turn_that_has_ended_meanwhile() -> None:
     assert not renderer.finished
 
 
-def test_problems_are_told_in_one_line() -> None:
-    with pytest.raises(StackError, match="429: Too many – try again in 5 s"):
+def test_problems_are_shown_in_one_line() -> None:
+    with pytest.raises(CommandError, match="429: Too many – try again in 5 s"):
         run(Api(answer(429, {"title": "Too many", "detail": "try again in 5 s"})))
 
 
 def test_gives_up_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "PATIENCE", -1.0)
-    with pytest.raises(StackError, match="the connection is lost"):
+    with pytest.raises(CommandError, match="the connection is lost"):
         run(Api(refused))
 
 
@@ -155,5 +155,5 @@ def test_last_answer_is_the_newest_text_of_the_assistant() -> None:
         {"role": "assistant", "content": None},
         {"role": "user", "content": "?"},
     ]
-    client = ApiClient("http://api", "", httpx2.MockTransport(Api(answer(200, {"messages": rows}))))
+    client = ReconnectingClient("http://api", "", httpx2.MockTransport(Api(answer(200, {"messages": rows}))))
     assert client.last_answer("s1") == "new"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cli import settings_doc
 from longhaul.settings import Settings, SettingsError, load_settings, variable_of
+from scripts import settings_doc
 
 
 @pytest.fixture(autouse=True)

@@ -4,8 +4,8 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
-from cli.promote import set_current
-from cli.stack.errors import StackError
+from cli import CommandError
+from cli.app import set_current_build
 from longhaul.settings import load_settings
 from longhaul.temporal import workflow_id
 from testkit.checks import check_rows
@@ -25,8 +25,8 @@ async def promote(product: Product, settings: Mapping[str, str], build_id: str) 
 
     async def done() -> bool:
         try:
-            await set_current(loaded, build_id)
-        except StackError:
+            await set_current_build(loaded, build_id)
+        except CommandError:
             return False
         return True
 

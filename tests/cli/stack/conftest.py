@@ -1,33 +1,16 @@
 """What the stack's tests share."""
 
-import io
+import logging
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
-from cli.stack.progress import Progress
 from longhaul.settings import Settings, variable_of
 
 
-@pytest.fixture
-def progress(tmp_path: Path) -> Progress:
-    return Progress(Console(file=io.StringIO()), tmp_path / "progress.log")
-
-
-@pytest.fixture
-def said(tmp_path: Path, progress: Progress) -> "Said":
-    return Said(tmp_path / "progress.log")
-
-
-class Said:
-    """The lines that were shown."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __contains__(self, text: str) -> bool:
-        return self._path.exists() and text in self._path.read_text(encoding="utf-8")
+@pytest.fixture(autouse=True)
+def _log_lines(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "cli.stack")
 
 
 @pytest.fixture

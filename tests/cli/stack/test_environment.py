@@ -1,10 +1,10 @@
-"""The environment of the children."""
+"""The environment of the programs that the stack starts."""
 
 from pathlib import Path
 
 import pytest
 
-from cli.stack.environment import child_environment, embedded_parts
+from cli.stack.environment import embedded_components, stack_environment
 from cli.stack.state import Endpoints
 from longhaul.settings import load_settings
 
@@ -18,9 +18,9 @@ ENDPOINTS = Endpoints(
 )
 
 
-def test_embedded_parts_are_given_to_the_children(bare: Path) -> None:
+def test_programs_get_the_addresses_of_embedded_components(bare: Path) -> None:
     settings = load_settings()
-    env = child_environment(settings, ENDPOINTS, embedded_parts(settings, {}), {"PATH": "/bin"})
+    env = stack_environment(settings, ENDPOINTS, embedded_components(settings), {"PATH": "/bin"})
     assert env["PATH"] == "/bin"
     assert env["TEMPORAL_ADDRESS"] == "127.0.0.1:7234"
     assert env["REDIS_URL"] == "redis://127.0.0.1:6380/0"
@@ -35,20 +35,20 @@ def test_embedded_parts_are_given_to_the_children(bare: Path) -> None:
 
 
 def test_what_the_user_set_stays(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = {
+    user_set = {
         "TEMPORAL_ADDRESS": "t:1",
         "REDIS_URL": "redis://r",
         "DATABASE_URL": "postgresql://d/x",
         "OPENAI_API_KEY": "mine",
         "TEMPORAL_API_KEY": "cloud",
     }
-    for name, value in given.items():
+    for name, value in user_set.items():
         monkeypatch.setenv(name, value)
     settings = load_settings()
-    embedded = embedded_parts(settings, given)
+    embedded = embedded_components(settings)
     assert embedded == []
-    env = child_environment(settings, ENDPOINTS, embedded, given)
-    assert {name: env[name] for name in given} == given
+    env = stack_environment(settings, ENDPOINTS, embedded, user_set)
+    assert {name: env[name] for name in user_set} == user_set
     assert "OPENAI_BASE_URL" not in env
     assert "LONGHAUL_MODEL_STANDARD" not in env
 
@@ -56,23 +56,24 @@ def test_what_the_user_set_stays(bare: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_model_names_of_the_user_are_kept_with_the_offline_model(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LONGHAUL_MODEL_SMALL", "")
     settings = load_settings()
-    env = child_environment(settings, ENDPOINTS, ["model"], {"LONGHAUL_MODEL_SMALL": ""})
+    env = stack_environment(settings, ENDPOINTS, ["model"], {"LONGHAUL_MODEL_SMALL": ""})
     assert env["LONGHAUL_MODEL_SMALL"] == ""
     assert env["LONGHAUL_MODEL_STANDARD"] == "offline-standard"
 
 
 def test_settings_for_another_temporal_do_not_reach_ours(bare: Path) -> None:
     base = {"TEMPORAL_API_KEY": "k", "TEMPORAL_TLS_SERVER_NAME": "x", "TEMPORAL_NAMESPACE": "mine"}
-    env = child_environment(load_settings(), ENDPOINTS, ["temporal"], base)
+    env = stack_environment(load_settings(), ENDPOINTS, ["temporal"], base)
     assert "TEMPORAL_API_KEY" not in env
     assert "TEMPORAL_TLS_SERVER_NAME" not in env
     assert env["TEMPORAL_NAMESPACE"] == "mine"
 
 
-def test_a_profile_means_that_temporal_is_elsewhere(bare: Path) -> None:
-    assert "temporal" not in embedded_parts(load_settings(), {"TEMPORAL_PROFILE": "prod"})
+def test_a_profile_means_that_temporal_is_elsewhere(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEMPORAL_PROFILE", "prod")
+    assert "temporal" not in embedded_components(load_settings())
 
 
 def test_settings_from_a_file_count_as_well(bare: Path) -> None:
     Path(".env").write_text("REDIS_URL=redis://from-file\n", encoding="utf-8")
-    assert "redis" not in embedded_parts(load_settings(), {})
+    assert "redis" not in embedded_components(load_settings())

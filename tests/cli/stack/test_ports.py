@@ -1,4 +1,4 @@
-"""Ports are stepped over when taken, by anyone, and remembered."""
+"""Taken ports are stepped over, and ports are the same at the next start."""
 
 import socket
 from collections.abc import Iterator
@@ -6,13 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from cli.stack.errors import StackError
-from cli.stack.plan import choose_ports, make_plan, masked
+from cli import CommandError
+from cli.stack.environment import choose_ports, embedded_components, endpoints_of, masked
 from cli.stack.ports import PREFERRED, PortClaims, is_free
-from cli.stack.progress import Progress
 from cli.stack.state import StackState
 from longhaul.settings import load_settings
-from tests.cli.stack.conftest import Said
 
 
 @pytest.fixture
@@ -54,46 +52,51 @@ def test_stepping_avoids_what_others_prefer(listener: int, claims: PortClaims) -
 
 def test_no_port_left_says_so(claims: PortClaims, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cli.stack.ports.is_free", lambda _port, _host: False)
-    with pytest.raises(StackError, match="no free port from 8700"):
+    with pytest.raises(CommandError, match="no free port from 8700"):
         claims.take(8700)
 
 
-def test_ports_of_the_last_run_come_first(bare: Path, claims: PortClaims, progress: Progress, said: Said) -> None:
+def test_ports_of_the_last_run_come_first(bare: Path, claims: PortClaims) -> None:
     last = StackState(ports={"redis": 16391})
-    ports = choose_ports(load_settings(), ["redis"], last, claims, progress)
+    ports = choose_ports(load_settings(), ["redis"], last, claims)
     assert ports["redis"] == 16391
     assert set(ports) == {"api", "redis"}
 
 
 def test_a_step_is_named(
-    bare: Path, claims: PortClaims, progress: Progress, said: Said, listener: int, monkeypatch: pytest.MonkeyPatch
+    bare: Path, claims: PortClaims, listener: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("LONGHAUL_API_PORT", str(listener))
-    ports = choose_ports(load_settings(), [], StackState(ports={"api": 1234}), claims, progress)
-    assert f"port {listener} is taken: api uses {ports['api']}" in said
+    ports = choose_ports(load_settings(), [], StackState(ports={"api": 1234}), claims)
+    assert f"port {listener} is taken: api uses {ports['api']}" in caplog.text
 
 
-def test_plan_with_everything_elsewhere(
-    bare: Path, claims: PortClaims, progress: Progress, said: Said, monkeypatch: pytest.MonkeyPatch
+def test_endpoints_with_every_component_elsewhere(
+    bare: Path, claims: PortClaims, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TEMPORAL_ADDRESS", "temporal.example:7233")
     monkeypatch.setenv("REDIS_URL", "redis://:secret@redis.example/0")
     monkeypatch.setenv("DATABASE_URL", "postgresql://me:secret@db.example/longhaul")
     monkeypatch.setenv("OPENAI_API_KEY", "k")
-    plan = make_plan(load_settings(), None, claims, progress)
-    assert plan.embedded == []
-    assert list(plan.ports) == ["api"]
-    assert plan.endpoints.temporal_address == "temporal.example:7233"
-    assert "secret" not in plan.endpoints.model_dump_json()
-    assert "not ours, not started" in said
+    settings = load_settings()
+    embedded = embedded_components(settings)
+    assert embedded == []
+    ports = choose_ports(settings, embedded, None, claims)
+    assert list(ports) == ["api"]
+    endpoints = endpoints_of(settings, embedded, ports)
+    assert endpoints.temporal_address == "temporal.example:7233"
+    assert "secret" not in endpoints.model_dump_json()
 
 
-def test_plan_of_the_embedded_stack(bare: Path, claims: PortClaims, progress: Progress) -> None:
-    plan = make_plan(load_settings(), None, claims, progress)
-    assert plan.embedded == ["temporal", "redis", "database", "model"]
-    assert set(plan.ports) == set(PREFERRED)
-    assert plan.endpoints.database_url == f"sqlite:///{bare / 'longhaul.db'}"
-    assert plan.endpoints.model_base_url == f"http://127.0.0.1:{plan.ports['model']}/v1"
+def test_endpoints_of_the_embedded_stack(bare: Path, claims: PortClaims) -> None:
+    settings = load_settings()
+    embedded = embedded_components(settings)
+    assert embedded == ["temporal", "redis", "database", "model"]
+    ports = choose_ports(settings, embedded, None, claims)
+    assert set(ports) == set(PREFERRED)
+    endpoints = endpoints_of(settings, embedded, ports)
+    assert endpoints.database_url == f"sqlite:///{bare / 'longhaul.db'}"
+    assert endpoints.model_base_url == f"http://127.0.0.1:{ports['model']}/v1"
 
 
 def test_masked() -> None:

@@ -14,16 +14,13 @@ import psutil
 import pytest
 from temporalio.api.operatorservice.v1 import ListSearchAttributesRequest
 from temporalio.client import Client
-from temporalio.service import RPCError
 
-from cli.stack.child import Child, ChildSpec
-from cli.stack.parts import LOOPBACK
-from cli.stack.ports import PortClaims
-from cli.stack.progress import Progress
+from cli.stack.ports import LOOPBACK
 from cli.stack.state import read_state
-from cli.stack.temporal_binary import acquire
+from cli.stack.temporal_server import find_temporal
 from longhaul.settings import Settings, variable_of
 from longhaul.temporal import SEARCH_ATTRIBUTES, register_search_attributes
+from testkit.servers import TemporalServer
 from testkit.wait import until
 
 pytestmark = pytest.mark.integration
@@ -166,8 +163,7 @@ async def test_two_copies_side_by_side_and_a_killed_supervisor(copy: Copy, tmp_p
         state = read_state(other.home)
         assert state is not None
         os.kill(state.supervisor_pid, signal.SIGKILL)
-        if sys.platform == "linux":
-            await until(lambda: not processes_of(other.home), limit=30, what="all children of the killed one gone")
+        await until(lambda: not processes_of(other.home), limit=30, what="all children of the killed supervisor end")
         assert (await other.status())["processes"] == []
         code, output = await other.run("up", "--detach")
         assert code == 0, output
@@ -182,34 +178,30 @@ async def test_a_start_that_fails_leaves_nothing(copy: Copy) -> None:
     copy.env["DATABASE_URL"] = "postgresql://nobody:secret@127.0.0.1:9/nothing"
     code, output = await copy.run("up")
     assert code == 1
-    assert "migrating postgresql://nobody:***@127.0.0.1:9/nothing failed" in output
+    assert "Database: postgresql://nobody:***@127.0.0.1:9/nothing" in output
+    assert "migrate ended with exit code 1" in output
     assert "secret" not in output
     assert processes_of(copy.home) == []
 
 
 async def test_search_attributes_are_registered_once(tmp_path: Path) -> None:
     """On a Temporal that is not ours the worker registers them; two workers at once do no harm."""
-    claims, progress = PortClaims(), Progress()
-    binary, port = await acquire(progress), claims.take(17233)
-
-    async def health() -> str | None:
-        try:
-            await Client.connect(f"{LOOPBACK}:{port}")
-        except (RuntimeError, RPCError) as error:
-            return str(error)
-        return None
-
-    argv = (str(binary.path), "server", "start-dev", "--headless", "--ip", LOOPBACK, "--port", str(port))
-    child = Child(ChildSpec("temporal", argv, health), tmp_path)
-    await child.start()
+    temporal = BareTemporal(tmp_path)
+    await temporal.start()
     try:
-        await child.until_healthy()
-        client = await Client.connect(f"{LOOPBACK}:{port}")
+        client = await Client.connect(temporal.address)
         await asyncio.gather(register_search_attributes(client), register_search_attributes(client))
         await register_search_attributes(client)
         request = ListSearchAttributesRequest(namespace="default")
         present = await client.operator_service.list_search_attributes(request)
         assert set(SEARCH_ATTRIBUTES) <= set(present.custom_attributes)
     finally:
-        await child.stop()
-        claims.release()
+        await temporal.stop()
+
+
+class BareTemporal(TemporalServer):
+    """A dev server without our search attributes."""
+
+    async def argv(self) -> list[str]:
+        options = ("--headless", "--ip", LOOPBACK, "--port", str(self.port))
+        return [str(find_temporal().path), "server", "start-dev", *options]

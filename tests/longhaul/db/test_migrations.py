@@ -1,7 +1,9 @@
 """The migrations make the tables of the models, on both databases."""
 
 import asyncio
+import functools
 import sqlite3
+import subprocess
 import sys
 from pathlib import Path
 
@@ -9,7 +11,6 @@ import pytest
 from alembic import command
 from alembic.script import ScriptDirectory
 
-from cli.stack.commands import run_command
 from longhaul.db import sessions
 from longhaul.db.database import Database
 from longhaul.db.migrate import config, upgrade
@@ -28,8 +29,9 @@ async def test_the_tables_are_those_of_the_models(url: str) -> None:
 async def test_processes_that_migrate_at_once_do_it_once(url: str) -> None:
     await asyncio.to_thread(command.downgrade, config(url), "base")
     migrate = [sys.executable, "-c", f"from longhaul.db.migrate import upgrade; upgrade({url!r})"]
-    outputs = await asyncio.gather(*(run_command(migrate, seconds=60, cwd=ROOT) for _ in range(2)))
-    assert [output.code for output in outputs] == [0, 0], outputs
+    run = functools.partial(subprocess.run, migrate, capture_output=True, timeout=60, cwd=ROOT)
+    ended = await asyncio.gather(*(asyncio.to_thread(run) for _ in range(2)))
+    assert [process.returncode for process in ended] == [0, 0], ended
     await asyncio.to_thread(command.check, config(url))
 
 

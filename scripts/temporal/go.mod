@@ -1,4 +1,4 @@
-module longhaul/tools/temporal
+module longhaul/scripts/temporal
 
 go 1.26.4
 

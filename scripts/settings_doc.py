@@ -1,4 +1,4 @@
-"""Write `docs/settings.md` from the settings' own definition: `python -m cli.settings_doc`."""
+"""Write `docs/settings.md` from the settings' own definition: `python -m scripts.settings_doc`."""
 
 import types
 from collections.abc import Mapping
