@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from longhaul.contracts import Budget, Scope
 from longhaul.db import ledger, turns
-from longhaul.db.database import Connection
+from longhaul.db.connection import Connection
 from longhaul.db.sessions import Session
 from longhaul.db.turns import TurnPeriod
 

@@ -25,7 +25,8 @@ from activities.attempt import (
 )
 from longhaul.contracts import CallModel, ModelAnswer, ToolCall, Usage
 from longhaul.db import conversation, ledger, messages, sessions
-from longhaul.db.database import Connection, Database
+from longhaul.db.connection import Connection
+from longhaul.db.database import Database
 from longhaul.db.ledger import LedgerEntry
 from longhaul.db.messages import NewMessage, StoredMessage, row_id
 from longhaul.errors import BUDGET_REACHED, MODEL_FAILED, MODEL_RETRY, StreamBrokenError

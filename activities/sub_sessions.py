@@ -23,7 +23,8 @@ from longhaul.contracts import (
     TurnRef,
 )
 from longhaul.db import conversation, ledger, messages, sessions
-from longhaul.db.database import Connection, Database
+from longhaul.db.connection import Connection
+from longhaul.db.database import Database
 from longhaul.db.messages import row_id
 from longhaul.db.sessions import NewSession, Session
 from longhaul.errors import InboxFullError, NotFoundError

@@ -9,7 +9,8 @@ from openai import OpenAIError
 from activities.attempt import TurnStreams
 from longhaul.contracts import Scope, TurnRef
 from longhaul.db import ledger, messages, sessions
-from longhaul.db.database import Connection, Database
+from longhaul.db.connection import Connection
+from longhaul.db.database import Database
 from longhaul.db.ledger import LedgerEntry
 from longhaul.db.messages import row_id
 from longhaul.db.sessions import Session

@@ -17,7 +17,8 @@ from longhaul.contracts import (
     TurnStatus,
 )
 from longhaul.db import conversation, messages, sessions, turns
-from longhaul.db.database import Connection, Database
+from longhaul.db.connection import Connection
+from longhaul.db.database import Database
 from longhaul.db.messages import NewMessage, row_id, tool_row
 from longhaul.db.turns import NewTurn
 from longhaul.llm import prompts

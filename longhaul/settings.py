@@ -172,7 +172,7 @@ class Settings(BaseSettings):
         """`database_url` with the async driver that we use, whatever driver was written."""
         url = self.database_url or f"sqlite:///{(self.home / 'longhaul.db').absolute()}"
         scheme, _, rest = url.partition("://")
-        driver = "sqlite+inline" if scheme.startswith("sqlite") else "postgresql+asyncpg"
+        driver = "sqlite" if scheme.startswith("sqlite") else "postgresql+asyncpg"
         return f"{driver}://{rest}"
 
 

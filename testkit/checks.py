@@ -47,7 +47,7 @@ async def stored(database: Database, sessions: Iterable[str] | None = None) -> S
             messages[row.session_id].append(row)
         for row in await connection.execute(ends):
             turns[row.session_id].append(row)
-        ledger = (await connection.execute(select(*LedgerRow.__table__.columns).where(of(LedgerRow.session_id)))).all()
+        ledger = await connection.execute(select(*LedgerRow.__table__.columns).where(of(LedgerRow.session_id)))
         numbers = {row.id: row.next_sequence for row in await connection.execute(counters)}
     return Stored(messages, turns, ledger, numbers)
 

@@ -78,7 +78,7 @@ class Product:
                 raise RuntimeError("this product needs a PostgreSQL server")
             self.database_url = await self.servers.postgres.new_database()
         else:
-            self.database_url = f"sqlite+inline:///{self.folder / 'longhaul.db'}"
+            self.database_url = f"sqlite:///{self.folder / 'longhaul.db'}"
             await asyncio.to_thread(upgrade, self.database_url)
         self._database = Database(self.database_url, pool_size=5)
 

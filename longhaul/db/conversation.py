@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Select, bindparam, func, select
 from sqlalchemy.engine import Row
 
-from longhaul.db.database import Connection
+from longhaul.db.connection import Connection
 from longhaul.db.messages import IN_CONVERSATION, STORED_MESSAGES, StoredMessage
 from longhaul.db.models import MessageRow, SessionRow
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from sqlalchemy import bindparam, func, insert, select
 
 from longhaul.contracts import Usage
-from longhaul.db.database import Connection
+from longhaul.db.connection import Connection
 from longhaul.db.models import LedgerRow
 
 
@@ -27,7 +27,7 @@ class LedgerEntry(NamedTuple):
 BOOKED = select(LedgerRow.id).where(LedgerRow.id == bindparam("entry"))
 INSERT = insert(LedgerRow)
 # A range, not LIKE, for the index. The column sorts by bytes, and all else in a path sorts behind its `/`s.
-COST_OF_SUBTREE = select(func.count(), func.sum(LedgerRow.cost_microdollars)).where(
+COST_OF_SUBTREE = select(func.count().label("calls"), func.sum(LedgerRow.cost_microdollars).label("cost")).where(
     LedgerRow.path >= bindparam("first"), LedgerRow.path < bindparam("behind")
 )
 
@@ -66,6 +66,5 @@ async def cost_of_subtree(connection: Connection, path: str) -> int | None:
 
     None: models were called, and the cost of none of these calls is known.
     """
-    rows = await connection.execute(COST_OF_SUBTREE, {"first": path, "behind": path + "\x7f"})
-    calls, cost = rows.one()
-    return None if calls and cost is None else int(cost or 0)
+    total = (await connection.execute(COST_OF_SUBTREE, {"first": path, "behind": path + "\x7f"})).one()
+    return None if total.calls and total.cost is None else int(total.cost or 0)

@@ -12,7 +12,7 @@ from uuid import UUID, uuid5
 
 from sqlalchemy import bindparam, insert, select, update
 
-from longhaul.db.database import Connection
+from longhaul.db.connection import Connection
 from longhaul.db.models import MessageRow, SessionRow, columns_of, utc_now
 from longhaul.errors import InboxFullError, NotFoundError
 

@@ -8,7 +8,7 @@ from sqlalchemy import bindparam, delete, insert, select, update
 from sqlalchemy.engine import Row
 
 from longhaul.contracts import Scope
-from longhaul.db.database import Connection
+from longhaul.db.connection import Connection
 from longhaul.db.messages import replace_unstorable
 from longhaul.db.models import MessageRow, SessionRow, TurnRow, columns_of
 from longhaul.errors import NotFoundError

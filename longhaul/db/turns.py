@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import bindparam, exists, func, insert, or_, select, update
 
 from longhaul.contracts import Progress, Scope, TurnStatus
-from longhaul.db.database import Connection
+from longhaul.db.connection import Connection
 from longhaul.db.messages import replace_unstorable
 from longhaul.db.models import MessageRow, SessionRow, TurnRow, columns_of
 

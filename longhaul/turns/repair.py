@@ -15,8 +15,9 @@ from temporalio.client import Client
 from longhaul import redis, temporal
 from longhaul.contracts import TurnStatus
 from longhaul.db import conversation, messages, sessions, turns
+from longhaul.db.connection import Connection
 from longhaul.db.conversation import OpenToolCall
-from longhaul.db.database import Connection, Database
+from longhaul.db.database import Database
 from longhaul.db.messages import NewMessage, WaitingMessage, row_id
 from longhaul.db.models import MessageRow, SessionRow, utc_now
 from longhaul.db.sessions import Session

@@ -29,7 +29,7 @@ NO_STREAMS = TurnStreams(redis.connect(SETTINGS), SETTINGS)
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = tmp_path_factory.mktemp("activities") / "longhaul.db"
-    upgrade(f"sqlite+inline:///{found}")
+    upgrade(f"sqlite:///{found}")
     return found
 
 
@@ -37,7 +37,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def database(template: Path, tmp_path: Path) -> AsyncIterator[Database]:
     """A database with one session."""
     await asyncio.to_thread(shutil.copy, template, tmp_path / "longhaul.db")
-    database = Database(f"sqlite+inline:///{tmp_path / 'longhaul.db'}")
+    database = Database(f"sqlite:///{tmp_path / 'longhaul.db'}")
     async with database.write() as connection:
         await sessions.create(connection, sessions.NewSession(TURN.session_id, TURN.user_id))
     yield database

@@ -6,10 +6,10 @@ from uuid import uuid4
 
 import pytest
 from redis.asyncio import Redis
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.ownership import SessionRecord, SessionsOfOwners
 from longhaul.db import sessions
+from longhaul.db.connection import Connection
 from longhaul.db.database import Database
 from longhaul.errors import NotFoundError, UnavailableError
 from testkit.product import Product
@@ -24,7 +24,7 @@ class Switched(Database):
     away = False
 
     @asynccontextmanager
-    async def read(self) -> AsyncIterator[AsyncConnection]:
+    async def read(self) -> AsyncIterator[Connection]:
         if self.away:
             raise UnavailableError("The database")
         async with super().read() as connection:

@@ -118,8 +118,8 @@ def test_jwt_needs_a_secret_or_keys() -> None:
         ("postgresql://u:p@h/d", "postgresql+asyncpg://u:p@h/d"),
         ("postgres://u@h/d", "postgresql+asyncpg://u@h/d"),
         ("postgresql+psycopg://h/d?x=1", "postgresql+asyncpg://h/d?x=1"),
-        ("sqlite:///a.db", "sqlite+inline:///a.db"),
-        ("sqlite+pysqlite:////a/b.db", "sqlite+inline:////a/b.db"),
+        ("sqlite:///a.db", "sqlite:///a.db"),
+        ("sqlite+pysqlite:////a/b.db", "sqlite:////a/b.db"),
     ],
 )
 def test_the_driver_is_ours(written: str, used: str) -> None:
@@ -127,8 +127,8 @@ def test_the_driver_is_ours(written: str, used: str) -> None:
 
 
 def test_without_a_database_it_is_sqlite_in_the_home(tmp_path: Path) -> None:
-    assert load_settings(home=tmp_path).sqlalchemy_url == f"sqlite+inline:///{tmp_path}/longhaul.db"
-    assert load_settings().sqlalchemy_url == f"sqlite+inline:///{Path.cwd()}/.longhaul/longhaul.db"
+    assert load_settings(home=tmp_path).sqlalchemy_url == f"sqlite:///{tmp_path}/longhaul.db"
+    assert load_settings().sqlalchemy_url == f"sqlite:///{Path.cwd()}/.longhaul/longhaul.db"
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,14 @@
-"""Alembic's entry: runs the migrations over the async drivers that we use everywhere else."""
+"""Alembic's entry: runs the migrations over the drivers that we use everywhere else."""
 
 import asyncio
 
 from alembic import context
-from sqlalchemy import pool
-from sqlalchemy.engine import Connection
+from sqlalchemy import Connection, create_engine, make_url, pool
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from longhaul.db import inline_sqlite  # noqa: F401  # registers its driver
 from longhaul.db.models import Base
+
+URL = make_url(context.config.attributes["url"])
 
 
 def _run(connection: Connection) -> None:
@@ -18,17 +18,22 @@ def _run(connection: Connection) -> None:
         if connection.dialect.name == "postgresql":
             connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7145031)")
         else:
-            connection.exec_driver_sql("PRAGMA busy_timeout = 60000")
+            connection.exec_driver_sql("PRAGMA journal_mode = WAL")  # it is kept in the file
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         context.run_migrations()
+    connection.commit()
 
 
-async def _main() -> None:
-    engine = create_async_engine(context.config.attributes["url"], poolclass=pool.NullPool)
+async def _run_on_postgresql() -> None:
+    engine = create_async_engine(URL, poolclass=pool.NullPool)
     async with engine.connect() as connection:
         await connection.run_sync(_run)
-        await connection.commit()
     await engine.dispose()
 
 
-asyncio.run(_main())
+if URL.get_backend_name() == "sqlite":
+    options = {"timeout": 60, "isolation_level": None}
+    with create_engine(URL, poolclass=pool.NullPool, connect_args=options).connect() as connection:
+        _run(connection)
+else:
+    asyncio.run(_run_on_postgresql())

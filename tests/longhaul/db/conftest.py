@@ -28,7 +28,7 @@ def server(request: pytest.FixtureRequest) -> PostgresServer | None:
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Migrated once, copied for each test."""
     found = tmp_path_factory.mktemp("template") / "longhaul.db"
-    upgrade(f"sqlite+inline:///{found}")
+    upgrade(f"sqlite:///{found}")
     return found
 
 
@@ -38,7 +38,7 @@ async def url(server: PostgresServer | None, sqlite_template: Path, tmp_path: Pa
     if server is not None:
         return await server.new_database()
     await asyncio.to_thread(shutil.copy, sqlite_template, tmp_path / "longhaul.db")
-    return f"sqlite+inline:///{tmp_path / 'longhaul.db'}"
+    return f"sqlite:///{tmp_path / 'longhaul.db'}"
 
 
 @pytest.fixture

@@ -53,15 +53,13 @@ def test_there_is_one_newest_migration() -> None:
 
 def test_the_folder_is_made(tmp_path: Path) -> None:
     file = tmp_path / "deep" / "er" / "longhaul.db"
-    upgrade(f"sqlite+inline:///{file}")
+    upgrade(f"sqlite:///{file}")
     with sqlite3.connect(file) as connection:
         names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     assert names >= set(Base.metadata.tables)
 
 
-@pytest.mark.parametrize(
-    "url", ["postgresql+asyncpg://u@127.0.0.1:1/x", "sqlite+inline:////nowhere/at/all/longhaul.db"]
-)
+@pytest.mark.parametrize("url", ["postgresql+asyncpg://u@127.0.0.1:1/x", "sqlite:////nowhere/at/all/longhaul.db"])
 async def test_a_database_that_is_away_is_named_so(url: str) -> None:
     database = Database(url)
     for transaction in (database.read, database.write):
