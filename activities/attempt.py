@@ -5,6 +5,7 @@ checkpoint, and brings back that Stop was pressed.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,15 +16,16 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 from redis.asyncio import Redis
 from temporalio import activity
-from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory, FailureError
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
 from longhaul.contracts import TurnRef
-from longhaul.errors import HANDED_OVER, STORAGE_UNAVAILABLE, NotFoundError, UnavailableError
+from longhaul.errors import HANDED_OVER, STORAGE_UNAVAILABLE, NotFoundError, UnavailableError, new_reference
 from longhaul.settings import Settings
 from longhaul.streams.parent_updates import ParentNews
 from longhaul.streams.publisher import StreamPublisher, Writer
 
+log = logging.getLogger(__name__)
 SESSION_GONE = "SessionGone"
 CHECKPOINT_MAX_BYTES = 1_000_000
 STORE_PAUSE_S, STORE_PAUSE_MAX_S = 0.2, 5.0
@@ -70,6 +72,14 @@ class _Heartbeating(ActivityInboundInterceptor):
             return await self._execute(input)
         except ApplicationError as error:
             raise without_tracebacks(error) from error.__cause__
+        except FailureError:
+            raise
+        except Exception as error:
+            # Its text may hold SQL, paths or what people wrote. Its type decides whether Temporal retries.
+            reference = new_reference()
+            log.exception("activity %s failed by a defect, reference %s", activity.info().activity_type, reference)
+            text = f"An unexpected error in Longhaul. Reference: {reference}."
+            raise ApplicationError(text, type=type(error).__name__) from None
 
     async def _execute(self, input: ExecuteActivityInput) -> Any:  # noqa: A002
         if activity.info().is_local:

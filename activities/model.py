@@ -1,12 +1,13 @@
 """The model call of a round: recover an earlier attempt's answer, or request, stream and store one; report it."""
 
 import asyncio
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from openai import OpenAIError
 from pydantic import BaseModel
@@ -14,6 +15,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from activities import budgets
+from activities.answers import CUT_OFF, PARTIAL, STOPPED, StoredAnswer, partial_rows, store_answer
 from activities.attempt import (
     TurnStreams,
     checkpoint,
@@ -23,16 +25,14 @@ from activities.attempt import (
     storage_faults,
     when_storage_is_back,
 )
-from longhaul.contracts import CallModel, ModelAnswer, ToolCall, Usage
-from longhaul.db import conversation, ledger, messages, sessions
-from longhaul.db.connection import Connection
+from longhaul.contracts import CallModel, ModelAnswer, ToolCall
+from longhaul.db import conversation, messages, sessions
 from longhaul.db.database import Database
-from longhaul.db.ledger import LedgerEntry
-from longhaul.db.messages import NewMessage, StoredMessage, row_id
-from longhaul.errors import BUDGET_REACHED, MODEL_FAILED, MODEL_RETRY, StreamBrokenError
+from longhaul.db.messages import StoredMessage, row_id
+from longhaul.errors import BUDGET_REACHED, MODEL_FAILED, MODEL_RETRY, StreamBrokenError, new_reference
 from longhaul.llm.client import ModelClient
 from longhaul.llm.completion import Assembler, Completion, Piece, priced
-from longhaul.llm.failures import backoff, classify
+from longhaul.llm.failures import ModelFailure, classify, retry_delay
 from longhaul.llm.request import fit, openai_messages, request_body, system_message
 from longhaul.settings import Settings
 from longhaul.streams.events import data_part
@@ -41,12 +41,31 @@ from longhaul.streams.step_writer import StepWriter, leftovers
 from longhaul.tools import Registry
 from longhaul.tools.workflow_tools import WORKFLOW_TOOLS
 
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+PARTIAL_MAX_CHARS = 200_000
+
 
 class CallState(BaseModel):
-    """Checkpoint of a model call: attempts that failed so far, and the finished answer until it is stored."""
+    """Checkpoint of a model call: the finished answer until it is stored; until then, what the failed attempts left.
 
-    tries: int = 0
+    `failing_since`: when the first attempt failed, in seconds since the epoch. `partial`: the newest text that was
+    shown and cut off.
+    """
+
+    failures: int = 0
+    failing_since: float | None = None
+    partial: Completion | None = None
     completion: Completion | None = None
+
+    def after_failure(self, received: Completion) -> "CallState":
+        """The state after one more failed attempt, which had received so much."""
+        kept = 0 < len(received.text) + len(received.reasoning) <= PARTIAL_MAX_CHARS
+        return CallState(
+            failures=self.failures + 1,
+            failing_since=self.failing_since or time.time(),
+            partial=received.model_copy(update={"tool_calls": []}) if kept else self.partial,
+        )
 
 
 @dataclass(frozen=True)
@@ -63,29 +82,13 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class StoredAnswer:
-    """A round's answer as its row holds it; `tool_calls` in the OpenAI shape.
+class Attempt:
+    """One attempt at a model call: the earlier attempts' checkpoint, and where this one shows its answer."""
 
-    `is_ours`: it is the answer that this attempt received. Otherwise an attempt that had been given up has stored its
-    own answer first, and that one counts.
-    """
-
-    message_id: str
-    text: str
-    tool_calls: list[dict[str, Any]]
-    finish_reason: str
-    usage: Usage
-    is_ours: bool = False
-
-    @classmethod
-    def from_row(cls, row: StoredMessage) -> "StoredAnswer":
-        return cls(
-            message_id=row.id,
-            text=row.content,
-            tool_calls=row.tool_calls or [],
-            finish_reason=row.finish_reason or "",
-            usage=Usage.model_validate(row.usage or {}),
-        )
+    call: CallModel
+    state: CallState
+    publisher: StreamPublisher
+    step: StepWriter
 
 
 class ModelActivities:
@@ -108,16 +111,16 @@ class ModelActivities:
             ApplicationError: `ModelTryFailed` (Temporal retries), `ModelFailed` (the turn fails), `BudgetReached`,
                 `StorageUnavailable`, `HandedOver`.
         """
-        state = last_checkpoint(CallState) or CallState()
         async with self._streams.publisher(call.turn) as publisher:
+            step = StepWriter(publisher, call.round, activity.info().attempt)
+            attempt = Attempt(call, last_checkpoint(CallState) or CallState(), publisher, step)
             prompt = await self._load(call)
-            answer = await self._recover(call, state, prompt, publisher)
+            answer = await self._recover(attempt, prompt)
             if answer is None:
                 request = self._request(call, prompt)
-                step = StepWriter(publisher, call.round, activity.info().attempt)
                 assembler = Assembler(prompt.call_ids(call.turn.turn_id))
-                completion = await self._stream(call, state, request, assembler, step)
-                checkpoint(CallState(tries=state.tries, completion=completion))
+                completion = await self._stream(attempt, request, assembler)
+                checkpoint(CallState(completion=completion))
                 answer = await self._store(call, completion)
                 end_step(step, answer)
                 publisher.put(data_part("usage", answer.usage.model_dump()))
@@ -131,26 +134,30 @@ class ModelActivities:
                 used_up = await budgets.reached(connection, call.turn.session_id, call.scope)
         return Prompt(session.system_context, rows, used_up)
 
-    async def _recover(
-        self, call: CallModel, state: CallState, prompt: Prompt, publisher: StreamPublisher
-    ) -> StoredAnswer | None:
-        """The answer that an earlier attempt has paid for, from its checkpoint or its row.
+    async def _recover(self, attempt: Attempt, prompt: Prompt) -> StoredAnswer | None:
+        """The answer that an earlier attempt has paid for, from its checkpoint or its row; None if there is none.
 
-        None: there is no such answer. In both cases the stream is cleared of an attempt's unfinished step.
+        In both cases the stream is cleared of an attempt's unfinished step.
+
+        Raises:
+            ApplicationError: `ModelFailed`; an earlier attempt had given up and stored the text that was cut off.
         """
+        call, publisher = attempt.call, attempt.publisher
         own_row = row_id(call.turn.turn_id, call.round, "assistant")
         row = next((row for row in reversed(prompt.rows) if row.id == own_row), None)
-        if state.completion is not None:
-            answer = await self._store(call, state.completion)
-        elif row is not None:
-            answer = StoredAnswer.from_row(row)
-        else:
+        if attempt.state.completion is not None:
+            answer = await self._store(call, attempt.state.completion)
+        elif row is None:
             if activity.info().attempt > 1:
                 for part in leftovers(await publisher.since_step(), call.round):
                     publisher.put(part)
             elif call.step_open:
                 publisher.put({"type": "finish-step"})
             return None
+        elif row.kind == PARTIAL:
+            raise ApplicationError("The model's answer was cut off.", type=MODEL_FAILED, non_retryable=True)
+        else:
+            answer = StoredAnswer.from_row(row)
         parts = await publisher.since_step()
         calls = {made["id"] for made in answer.tool_calls}
         available = {part["toolCallId"] for part in parts if part["type"] == "tool-input-available"}
@@ -158,7 +165,7 @@ class ModelActivities:
         if not step_ended:
             for part in leftovers(parts, call.round):
                 publisher.put(part)
-            show_again(StepWriter(publisher, call.round, activity.info().attempt), answer)
+            show_again(attempt.step, answer)
         return answer
 
     def _request(self, call: CallModel, prompt: Prompt) -> dict[str, Any]:
@@ -182,70 +189,110 @@ class ModelActivities:
             tools=self._tools.schemas(call.scope),
         )
 
-    async def _stream(
-        self, call: CallModel, state: CallState, request: dict[str, Any], assembler: Assembler, step: StepWriter
-    ) -> Completion:
+    async def _stream(self, attempt: Attempt, request: dict[str, Any], assembler: Assembler) -> Completion:
         """Receive the answer and publish it as it arrives; the step stays open until the answer is stored."""
+        call, step = attempt.call, attempt.step
+        chunks = self._model_client.stream(request, call_key=f"{call.turn.turn_id}:{call.round}")
         started = time.monotonic()
-        complete = False
+        step_settled = False
         step.begin()
         try:
-            async with aclosing(
-                self._model_client.stream(request, call_key=f"{call.turn.turn_id}:{call.round}")
-            ) as chunks:
+            async with aclosing(chunks):
                 async for chunk in chunks:
                     show(step, assembler.feed(chunk))
             if not assembler.ended:
                 raise StreamBrokenError("The model's stream ended before its end.")
-            complete = True
+            step_settled = True
         except asyncio.CancelledError:
             show(step, assembler.rest())
-            complete = await self._cancelled(call, assembler.completion(_milliseconds_since(started)), step)
+            step_settled = await self._cancelled(attempt, assembler.completion(_milliseconds_since(started)))
             raise
         except (OpenAIError, StreamBrokenError) as error:
-            raise self._failure(error, state) from error
+            show(step, assembler.rest())
+            received = assembler.completion(_milliseconds_since(started))
+            step_settled = True
+            raise await self._failed(attempt, classify(error), received) from None
         finally:
-            if not complete:
+            if not step_settled:
                 step.abandon()
         completion = assembler.completion(_milliseconds_since(started))
         return completion.model_copy(update={"usage": priced(completion.model or call.model, completion.usage)})
 
-    async def _cancelled(self, call: CallModel, partial: Completion, step: StepWriter) -> bool:
+    async def _cancelled(self, attempt: Attempt, received: Completion) -> bool:
         """Keep what has been shown when Stop was pressed. After a shutdown or time-out another attempt makes the call.
 
         Returns:
-            Whether the partial answer stays.
+            Whether the text stays.
         """
         if not stop_requested():
             if activity.is_worker_shutdown():
                 raise handed_over()
             return False
-        if rows := partial_rows(call, partial):
-            with storage_faults():
-                async with self._database.write() as connection:
-                    await messages.append(connection, call.turn.session_id, rows)
-        step.end(keep_open=False)
+        await self._store_partial(attempt.call, received, STOPPED)
+        attempt.step.end(keep_open=False)
         return True
 
-    def _failure(self, error: OpenAIError | StreamBrokenError, state: CallState) -> ApplicationError:
-        """The failure that makes Temporal retry after the right wait, or that ends the turn."""
-        failure = classify(error)
-        tries = state.tries + 1
-        checkpoint(CallState(tries=tries))
-        if not failure.retryable or tries >= self._settings.model_tries:
-            suffix = f" Tried {tries} times." if tries > 1 else ""
-            return ApplicationError(failure.text + suffix, type=MODEL_FAILED, non_retryable=True)
-        delay = backoff(self._settings, tries, failure.retry_after)
-        return ApplicationError(failure.text, type=MODEL_RETRY, next_retry_delay=timedelta(seconds=delay))
+    async def _failed(self, attempt: Attempt, failure: ModelFailure, received: Completion) -> ApplicationError:
+        """The failure that makes Temporal retry after the right wait, or that ends the turn when no retry is left.
+
+        A retried attempt's text is taken back. When no retry is left, the newest text stays, marked as cut off.
+        """
+        text = failure.text
+        if failure.detail:
+            reference = new_reference()
+            log.warning("model call failed, reference %s: %s", reference, failure.detail)
+            text += f" Reference: {reference}."
+        state = attempt.state.after_failure(received)
+        failing_for = time.time() - (state.failing_since or time.time())
+        delay = retry_delay(self._settings, failure, state.failures, failing_for)
+        if delay is not None:
+            checkpoint(state)
+            attempt.step.abandon()
+            retrying = {
+                "round": attempt.call.round,
+                "status": "running",
+                "retrying_in": round(delay, 2),
+                "reason": text,
+            }
+            attempt.publisher.put(data_part("progress", retrying, transient=True))
+            return ApplicationError(text, type=MODEL_RETRY, next_retry_delay=timedelta(seconds=delay))
+        if state.failures > 1:
+            text += f" Tried {state.failures} times."
+        await self._give_up(attempt, received, state.partial)
+        return ApplicationError(text, type=MODEL_FAILED, non_retryable=True)
+
+    async def _give_up(self, attempt: Attempt, received: Completion, earlier: Completion | None) -> None:
+        """Keep the text of the last attempt, or show and keep that of an earlier one."""
+        step = attempt.step
+        if not (received.text or received.reasoning):
+            if earlier is None:
+                step.abandon()
+                return
+            show(step, [("reasoning", earlier.reasoning, ""), ("text", earlier.text, "")])
+            received = earlier
+        step.close_block()  # `close_turn` ends the step, with results for the tool calls that were announced in it
+        await self._store_partial(attempt.call, received, CUT_OFF)
 
     async def _store(self, call: CallModel, completion: Completion) -> StoredAnswer:
-        """Store an answer, also when Stop arrives meanwhile: it has been paid for and shown."""
-
         async def store() -> StoredAnswer:
             async with self._database.write() as connection:
                 return await store_answer(connection, call, completion)
 
-        storing = asyncio.create_task(when_storage_is_back(store, self._settings.storage_window))
+        return await self._stored_despite_stop(store)
+
+    async def _store_partial(self, call: CallModel, received: Completion, reason: str) -> None:
+        if not (rows := partial_rows(call, received, reason)):
+            return
+
+        async def store() -> None:
+            async with self._database.write() as connection:
+                await messages.append(connection, call.turn.session_id, rows)
+
+        await self._stored_despite_stop(store)
+
+    async def _stored_despite_stop(self, store: Callable[[], Awaitable[T]]) -> T:
+        """Complete a store also when Stop arrives meanwhile: the text has been paid for and shown."""
+        storing = asyncio.ensure_future(when_storage_is_back(store, self._settings.storage_window))
         try:
             return await asyncio.shield(storing)
         except asyncio.CancelledError:
@@ -278,84 +325,12 @@ class ModelActivities:
         )
 
 
-async def store_answer(connection: Connection, call: CallModel, completion: Completion) -> StoredAnswer:
-    """Reasoning, answer and ledger entry in one transaction. An answer that is stored already stays and counts."""
-    turn = call.turn
-    rows = answer_rows(call, completion, "message")
-    answer = rows[-1]
-    appended = await messages.append(connection, turn.session_id, rows)
-    await ledger.book(
-        connection,
-        LedgerEntry(
-            id=row_id(turn.turn_id, call.round, "usage"),
-            user_id=turn.user_id,
-            session_id=turn.session_id,
-            path=call.scope.path(turn.session_id),
-            turn_id=turn.turn_id,
-            round=call.round,
-            model=completion.model or call.model,
-            usage=completion.usage,
-        ),
-    )
-    ours = StoredAnswer(
-        message_id=answer.id,
-        text=completion.text,
-        tool_calls=answer.tool_calls or [],
-        finish_reason=completion.finish_reason,
-        usage=completion.usage,
-        is_ours=True,
-    )
-    if answer.id in appended:
-        return ours
-    stored = await conversation.rows_of_round(connection, turn.turn_id, call.round)
-    theirs = StoredAnswer.from_row(next(row for row in stored if row.id == answer.id))
-    same = (theirs.text, theirs.tool_calls) == (messages.replace_unstorable(ours.text), ours.tool_calls)
-    return ours if same else theirs
-
-
-def partial_rows(call: CallModel, completion: Completion) -> list[NewMessage]:
-    """The rows of an answer that was cut off: its text, without tool calls, which may be incomplete."""
-    if not completion.text and not completion.reasoning:
-        return []
-    cut = completion.model_copy(update={"tool_calls": [], "finish_reason": "cancelled"})
-    return answer_rows(call, cut, "partial")
-
-
-def answer_rows(call: CallModel, completion: Completion, kind: str) -> list[NewMessage]:
-    """The reasoning row, if there is reasoning, and the assistant's row."""
-    turn_id, round_ = call.turn.turn_id, call.round
-    answer = NewMessage(
-        id=row_id(turn_id, round_, "assistant"),
-        role="assistant",
-        kind=kind,
-        content=completion.text,
-        tool_calls=[
-            {"id": made.id, "type": "function", "function": {"name": made.name, "arguments": made.arguments}}
-            for made in completion.tool_calls
-        ]
-        or None,
-        turn_id=turn_id,
-        round=round_,
-        finish_reason=completion.finish_reason,
-        usage=completion.usage.model_dump(),
-        duration_ms=completion.duration_ms,
-    )
-    if not completion.reasoning:
-        return [answer]
-    reasoning = NewMessage(
-        id=row_id(turn_id, round_, "reasoning"),
-        role="reasoning",
-        content=completion.reasoning,
-        turn_id=turn_id,
-        round=round_,
-    )
-    return [reasoning, answer]
-
-
 def show(step: StepWriter, pieces: list[Piece]) -> None:
     """Publish the pieces of a chunk."""
     for kind, piece, more in pieces:
         match kind:
+            case "text" | "reasoning" if not piece:
+                continue
             case "text":
                 step.text(piece)
             case "reasoning":

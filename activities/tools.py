@@ -22,6 +22,7 @@ from activities.attempt import (
 from longhaul.contracts import RunTool, StoreToolResult, ToolOutcome, ToolStatus, TurnRef
 from longhaul.db import conversation, messages
 from longhaul.db.database import Database
+from longhaul.errors import new_reference
 from longhaul.llm import prompts
 from longhaul.settings import Settings
 from longhaul.streams.events import tool_output_part
@@ -133,8 +134,10 @@ class ToolActivities:
             raise
         except Exception as error:
             # The model deals with every exception of a tool; a turn must not fail by one.
-            log.exception("tool %s failed", call.name)
-            raise ToolError(f"{call.name} failed: {type(error).__name__}: {error}") from error
+            # Its text may hold secrets, so it goes to the log only; a tool tells the model something by a ToolError.
+            reference = new_reference()
+            log.exception("tool %s failed, reference %s", call.name, reference)
+            raise ToolError(f"{call.name} failed by an unexpected error. Reference: {reference}.") from error
         return output, ToolStatus.OK
 
     async def _store(self, turn: TurnRef, round_: int, call_id: str, name: str, result: ToolResult) -> ToolOutcome:

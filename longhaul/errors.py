@@ -3,6 +3,8 @@
 The sandbox imports what workflows import once per run, so this module must stay cheap.
 """
 
+import secrets
+
 
 class LonghaulError(Exception):
     """Base of our own errors."""
@@ -36,6 +38,11 @@ class SetupError(LonghaulError):
 
 class StreamBrokenError(LonghaulError):
     """A model's stream ended before its end."""
+
+
+def new_reference() -> str:
+    """An id that connects a generic text for people with the log entry that holds the details."""
+    return secrets.token_hex(4)
 
 
 # Types of `ApplicationError`, as the Web UI shows them.

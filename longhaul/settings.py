@@ -57,10 +57,10 @@ class Settings(BaseSettings):
     model_standard: str = Field("gpt-4.1", description="Model of tier `standard`.")
     model_advanced: str = Field("gpt-5", description="Model of tier `advanced`.")
     model_small: str = Field("gpt-4.1-mini", description="Model that titles new sessions. Empty: no titles.")
-    model_tries: Annotated[int, Field(ge=1)] = Field(4, description="Tries of one model call before the turn fails.")
-    model_backoff_base: Seconds = Field(
-        0.5, description="Seconds before the second try; doubles with each, with jitter."
+    model_retry_seconds: Annotated[float, Field(ge=0)] = Field(
+        600.0, description="Seconds a failing model call is retried before the turn fails. 0: not at all."
     )
+    model_backoff_base: Seconds = Field(0.5, description="Seconds before the first retry; with jitter.")
     model_backoff_factor: Annotated[float, Field(ge=1)] = Field(2.0, description="Growth of that wait.")
     model_backoff_max: Seconds = Field(30.0, description="Cap of that wait in seconds, and of an honoured Retry-After.")
     model_idle_timeout: Seconds = Field(

@@ -198,6 +198,11 @@ class ModelServer(Server):
             answer = await client.post("/faults", json={"fault": fault, "match": match, "times": times})
             answer.raise_for_status()
 
+    async def clear_faults(self) -> None:
+        """Let every call succeed again."""
+        async with self._client() as client:
+            (await client.delete("/faults")).raise_for_status()
+
     def _client(self) -> httpx2.AsyncClient:
         return local_client(base_url=f"http://{HOST}:{self.port}", timeout=10)
 

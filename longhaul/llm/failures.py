@@ -17,10 +17,14 @@ DETAIL_MAX = 300
 
 @dataclass(frozen=True)
 class ModelFailure:
-    """A failed attempt. `retry_after`: seconds that the endpoint asked for; `text` quotes no conversation."""
+    """A failed attempt. `text` is for people; `detail`, the provider's own words, is for the log only.
+
+    `retry_after`: seconds that the endpoint asked for.
+    """
 
     retryable: bool
     text: str
+    detail: str = ""
     retry_after: float | None = None
 
 
@@ -39,10 +43,11 @@ def classify(error: OpenAIError | StreamBrokenError) -> ModelFailure:
         retryable = status in RETRIED_STATUSES or status >= 500 if retry not in ("true", "false") else retry == "true"
         return ModelFailure(
             retryable,
-            f"The model endpoint answered {status}: {_detail(error)}",
+            f"The model endpoint answered with status {status}.",
+            _detail(error),
             _retry_after(headers, datetime.now(UTC)),
         )
-    return ModelFailure(retryable=False, text=f"The model client refused the call: {type(error).__name__}.")
+    return ModelFailure(retryable=False, text="The model client refused the call.", detail=repr(error))
 
 
 def _detail(error: APIStatusError) -> str:
@@ -74,12 +79,23 @@ def _seconds_until(http_date: str, now: datetime) -> float:
     return max(0.0, ((at if at.tzinfo else at.replace(tzinfo=UTC)) - now).total_seconds())
 
 
-def backoff(settings: Settings, tries: int, retry_after: float | None) -> float:
-    """Seconds before the next attempt after `tries` failed ones, never more than `model_backoff_max`."""
+def retry_delay(settings: Settings, failure: ModelFailure, failures: int, failing_for: float) -> float | None:
+    """Seconds until the next attempt, or None when the turn must fail.
+
+    Args:
+        failures: how many attempts have failed, this one included.
+        failing_for: seconds since the first of them failed.
+    """
+    delay = backoff(settings, failures, failure.retry_after)
+    return delay if failure.retryable and failing_for + delay <= settings.model_retry_seconds else None
+
+
+def backoff(settings: Settings, failures: int, retry_after: float | None) -> float:
+    """Seconds before the next attempt after `failures` failed ones, never more than `model_backoff_max`."""
     if retry_after is not None:
         return min(retry_after, settings.model_backoff_max)
     try:
-        grown = settings.model_backoff_base * settings.model_backoff_factor ** (tries - 1)
+        grown = settings.model_backoff_base * settings.model_backoff_factor ** (failures - 1)
     except OverflowError:
         grown = math.inf
     jittered = min(grown, settings.model_backoff_max) * random.uniform(0.75, 1.25)  # noqa: S311  # not a secret

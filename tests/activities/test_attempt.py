@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 from pydantic import BaseModel
+from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput
 
@@ -81,3 +82,16 @@ async def test_a_later_checkpoint_replaces_the_earlier_one() -> None:
 
 async def test_without_a_checkpoint_there_is_none() -> None:
     await attempt(2, await attempt(1, [], sees_nothing), sees_nothing)
+
+
+async def test_the_text_of_a_defect_stays_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async def breaks() -> None:
+        raise KeyError("INSERT INTO messages VALUES ('my secret')")
+
+    with pytest.raises(ApplicationError) as raised:
+        await attempt(1, [], breaks)
+    assert raised.value.type == "KeyError"
+    assert raised.value.__cause__ is None
+    assert "secret" not in str(raised.value)
+    assert str(raised.value).partition("Reference: ")[2].rstrip(".") in caplog.text
+    assert "my secret" in caplog.text

@@ -5,7 +5,8 @@ from typing import Any, cast
 
 import pytest
 
-from activities.model import ModelActivities, StoredAnswer, partial_rows, store_answer
+from activities.answers import STOPPED, StoredAnswer, partial_rows, store_answer
+from activities.model import ModelActivities
 from longhaul.contracts import CallModel, ModelAnswer, Usage
 from longhaul.db import conversation, ledger
 from longhaul.db.database import Database
@@ -71,8 +72,8 @@ async def test_blank_text_is_none(database: Database, text: str, has_text: bool)
 
 
 def test_a_stopped_call_keeps_its_text_and_no_calls() -> None:
-    reasoning, answer = partial_rows(CALL, WHOLE)
+    reasoning, answer = partial_rows(CALL, WHOLE, STOPPED)
     assert (reasoning.role, reasoning.content) == ("reasoning", "hm")
     assert (answer.kind, answer.content, answer.tool_calls) == ("partial", "hello", None)
     assert answer.finish_reason == "cancelled"
-    assert partial_rows(CALL, Completion(tool_calls=WHOLE.tool_calls)) == []
+    assert partial_rows(CALL, Completion(tool_calls=WHOLE.tool_calls), STOPPED) == []

@@ -89,7 +89,7 @@ async def result(database: Database, call: str) -> tuple[str, bool]:
     [
         ("c0", "works", ToolStatus.OK, "done"),
         ("c2", "refuses", ToolStatus.ERROR, "No."),
-        ("c3", "breaks", ToolStatus.ERROR, "breaks failed: ZeroDivisionError: by zero"),
+        ("c3", "breaks", ToolStatus.ERROR, "breaks failed by an unexpected error. Reference: "),
         ("c4", "wait", ToolStatus.ERROR, "The tool 'wait' cannot be run here."),
         ("c5", "unknown", ToolStatus.ERROR, "The tool 'unknown' does not exist. Available: "),
         ("c6", "works", ToolStatus.ERROR, "works: the arguments are not valid JSON"),

@@ -27,7 +27,7 @@ def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ("LONGHAUL_AUTH", "basic", "'off' or 'jwt'"),
         ("LONGHAUL_LOG_LEVEL", "loud", "'DEBUG', 'INFO', 'WARNING' or 'ERROR'"),
         ("LONGHAUL_PROMPT_CACHE_TTL", "2h", "'5m' or '1h'"),
-        ("LONGHAUL_MODEL_TRIES", "0", "greater than or equal to 1"),
+        ("LONGHAUL_TOOL_TRIES", "0", "greater than or equal to 1"),
         ("LONGHAUL_MAX_PENDING_MESSAGES", "-1", "greater than or equal to 0"),
         ("LONGHAUL_HEARTBEAT_TIMEOUT", "0", "greater than 0"),
         ("LONGHAUL_CONTEXT_SHARE", "1.5", "less than or equal to 1"),

@@ -1,5 +1,6 @@
 """A model endpoint that refuses, fails, breaks off or falls silent: section 5 of the contracts, fault by fault."""
 
+import re
 from typing import Any
 from uuid import uuid4
 
@@ -11,13 +12,13 @@ from testkit.pool import ProductOptions
 from testkit.product import Product
 from tests.scenarios.support import next_message_works, same_as_stored
 
-TRIES = 3
+RETRY_S, BACKOFF_MAX_S = 3.0, 2.0
 PRODUCT: ProductOptions = {
     "own_model": True,
     "settings": {
-        "LONGHAUL_MODEL_TRIES": str(TRIES),
+        "LONGHAUL_MODEL_RETRY_SECONDS": str(RETRY_S),
         "LONGHAUL_MODEL_BACKOFF_BASE": "0.05",
-        "LONGHAUL_MODEL_BACKOFF_MAX": "2",
+        "LONGHAUL_MODEL_BACKOFF_MAX": str(BACKOFF_MAX_S),
         "LONGHAUL_MODEL_IDLE_TIMEOUT": "1",
         "LONGHAUL_MODEL_SMALL": "",
     },
@@ -69,20 +70,31 @@ async def test_a_fault_that_passes(product: Product, fault: str) -> None:
     await next_message_works(product, session)
 
 
-async def failed(product: Product, fault: str, named: str, tries: int) -> None:
-    """The turn fails after so many tries with a row that says why, and the session goes on."""
+async def failed(product: Product, fault: str, named: str, *, retried: bool) -> None:
+    """The turn fails with a row that says why and how often the model was tried, and the session goes on.
+
+    Text of the last attempt stays, marked as cut off; a client shows what the rows hold.
+    """
     session = await product.api.create_session()
     named_so = uuid4().hex
-    await product.servers.model.fault(fault, match=named_so, times=tries)
+    await product.servers.model.fault(fault, match=named_so, times=100)
     log = check_stream(await product.api.stream(session, f"hello {named_so}"))
-    assert (await calls(product, log.turn_id))[0] == tries
+    await product.servers.model.clear_faults()
+    tries = (await calls(product, log.turn_id))[0]
+    assert (tries > 1) == retried
     found = await check_rows(product.database, sessions=[session], answered=False)
     row = found.of(session)[-1]
     assert (row.role, row.kind, row.is_error) == ("assistant", "error", True)
     assert named in row.content
-    assert (f"Tried {tries} times." in row.content) == (tries > 1)
+    assert (f"Tried {tries} times." in row.content) == retried
     assert log.parts("error") == [{"type": "error", "errorText": row.content}]
-    assert log.text() == "", "nothing of what broke off may stay"
+    shown = fault.startswith(("cut", "badchunk"))
+    kept = [(row.content, row.finish_reason) for row in found.of(session) if row.kind == "partial"]
+    assert kept == ([(log.text(), "cut_off")] if shown else [])
+    assert bool(log.text()) == shown
+    retries = [part["data"] for part in log.parts("data-progress") if "retrying_in" in part["data"]]
+    assert len(retries) == tries - 1
+    assert all(0 < retry["retrying_in"] <= BACKOFF_MAX_S for retry in retries)
     turn = await product.api.wait_for_turn(session, log.turn_id)
     assert (turn["status"], turn["error"]) == ("failed", row.content)
     assert found.ledger == []
@@ -91,12 +103,25 @@ async def failed(product: Product, fault: str, named: str, tries: int) -> None:
 
 @pytest.mark.parametrize("fault", FINAL)
 async def test_a_refusal_is_not_tried_again(product: Product, fault: str) -> None:
-    await failed(product, fault, FINAL[fault], 1)
+    await failed(product, fault, FINAL[fault], retried=False)
 
 
 @pytest.mark.parametrize("fault", LASTING)
 async def test_a_fault_that_lasts(product: Product, fault: str) -> None:
-    await failed(product, fault, LASTING[fault], TRIES)
+    await failed(product, fault, LASTING[fault], retried=True)
+
+
+async def test_stop_while_a_retry_waits(product: Product) -> None:
+    """The wait ends at once."""
+    session = await product.api.create_session()
+    live = await product.api.open(session, "hello [fault=status:503:retry-after=2 times=100]")
+    await live.until_seen("data-progress", 2)  # the step's own, and that of the retry
+    await product.api.cancel(session)
+    await product.servers.model.clear_faults()
+    log = check_stream(await live.done())
+    assert log.types[-3:-1] == ["abort", "finish"]
+    assert (await product.api.wait_for_turn(session, log.turn_id))["status"] == "cancelled"
+    await next_message_works(product, session)
 
 
 @pytest.mark.parametrize("fault", WAITS)
@@ -126,7 +151,8 @@ async def test_the_endpoint_is_down(product: Product) -> None:
     log = check_stream(await product.api.stream(session, "hello"))
     found = await check_rows(product.database, sessions=[session], answered=False)
     row = found.of(session)[-1]
-    assert (row.kind, row.content) == ("error", f"The model endpoint cannot be reached. Tried {TRIES} times.")
+    assert row.kind == "error"
+    assert re.fullmatch(r"The model endpoint cannot be reached\. Tried \d+ times\.", row.content)
     assert log.parts("error") == [{"type": "error", "errorText": row.content}]
     await product.servers.model.start()
     await next_message_works(product, session)

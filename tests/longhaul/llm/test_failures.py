@@ -8,7 +8,7 @@ import openai
 import pytest
 
 from longhaul.errors import StreamBrokenError
-from longhaul.llm.failures import _retry_after, backoff, classify
+from longhaul.llm.failures import ModelFailure, _retry_after, backoff, classify, retry_delay
 from longhaul.settings import Settings, load_settings
 from longhaul.tools.registry import defect_of_arguments
 
@@ -69,8 +69,9 @@ def test_faults_without_a_status(error: openai.OpenAIError | StreamBrokenError, 
         ({"message": "x" * 999}, "x" * 300),
     ],
 )
-def test_the_text_says_status_and_reason(body: object, expected: str) -> None:
-    assert classify(status_error(429, body=body)).text == f"The model endpoint answered 429: {expected}"
+def test_the_text_names_the_status_and_the_detail_the_reason(body: object, expected: str) -> None:
+    failure = classify(status_error(429, body=body))
+    assert (failure.text, failure.detail) == ("The model endpoint answered with status 429.", expected)
 
 
 def http_date(seconds: float) -> str:
@@ -155,3 +156,16 @@ def test_defects_are_named_in_one_line(bad: str, named: str) -> None:
     assert found is not None
     assert named in found
     assert "\n" not in found
+
+
+@pytest.mark.parametrize(
+    ("retryable", "failing_for", "retried"),
+    [(True, 0, True), (True, 9.0, True), (True, 9.9, False), (True, 1000, False), (False, 0, False)],
+)
+def test_retries_end_by_time(retryable: bool, failing_for: float, retried: bool) -> None:
+    """Also a long wait that the endpoint asks for never leads beyond the end."""
+    settings = load_settings(model_retry_seconds=10, model_backoff_base=0.5)
+    failure = ModelFailure(retryable=retryable, text="")
+    assert (retry_delay(settings, failure, 1, failing_for) is not None) == retried
+    assert retry_delay(settings, ModelFailure(retryable=True, text="", retry_after=11), 1, 0) is None
+    assert retry_delay(settings.model_copy(update={"model_retry_seconds": 0}), failure, 1, 0) is None
