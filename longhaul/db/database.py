@@ -12,8 +12,9 @@ from longhaul.db.postgresql import Postgres
 from longhaul.db.sqlite import Sqlite
 from longhaul.errors import UnavailableError
 
-# PostgreSQL's codes for "not now": no connection, deadlock, out of something, starting or shutting down, a standby.
-NOT_NOW = ("08", "40001", "40P01", "53", "57P", "25006")
+# PostgreSQL's codes for faults that are not the statement's: no connection, a standby, no access, no such database,
+# deadlock, out of resources, starting or shutting down.
+FAULTS = ("08", "25006", "28", "3D", "40001", "40P01", "53", "57P")
 
 
 class Database:
@@ -54,6 +55,6 @@ def _named_faults() -> Iterator[None]:
         raise UnavailableError("The database") from error
     except DBAPIError as error:
         state = str(getattr(error.orig, "sqlstate", None) or "")
-        if error.connection_invalidated or state.startswith(NOT_NOW) or "ConnectionDoesNotExist" in str(error):
+        if error.connection_invalidated or state.startswith(FAULTS) or "ConnectionDoesNotExist" in str(error):
             raise UnavailableError("The database") from error
         raise

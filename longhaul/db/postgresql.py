@@ -1,16 +1,61 @@
 """Transactions on PostgreSQL, by asyncpg."""
 
+import logging
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlencode
 
 from sqlalchemy import URL, CursorResult, Executable
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from longhaul.db.connection import Connection, Parameters
 
+log = logging.getLogger(__name__)
 CONNECT_TIMEOUT_S = 5
 STATEMENT_TIMEOUT_S = 30
+# Parameters of a URL that SQLAlchemy reads; all others are libpq's.
+SQLALCHEMY_PARAMETERS = {"host", "port", "ssl", "prepared_statement_cache_size"}
+# Parameters of libpq that asyncpg does not have. It would send them to the server, which refuses unknown ones.
+UNSUPPORTED_PARAMETERS = {
+    "channel_binding",
+    "connect_timeout",
+    "fallback_application_name",
+    "gssdelegation",
+    "gssencmode",
+    "hostaddr",
+    "keepalives",
+    "keepalives_count",
+    "keepalives_idle",
+    "keepalives_interval",
+    "load_balance_hosts",
+    "replication",
+    "require_auth",
+    "requirepeer",
+    "sslcertmode",
+    "sslcompression",
+    "sslcrldir",
+    "sslkeylogfile",
+    "sslsni",
+    "tcp_user_timeout",
+}
+
+
+def create_engine(url: URL, **options: Any) -> AsyncEngine:
+    """An engine for a URL with any parameters of libpq, as providers of PostgreSQL hand them out."""
+    parameters = {name: value for name, value in url.query.items() if name not in SQLALCHEMY_PARAMETERS}
+    if unsupported := sorted(UNSUPPORTED_PARAMETERS & parameters.keys()):
+        log.warning("these parameters of DATABASE_URL have no effect: %s", ", ".join(unsupported))
+    supported = {name: value for name, value in parameters.items() if name not in UNSUPPORTED_PARAMETERS}
+    if supported.get("sslrootcert") == "system":
+        supported["sslrootcert"] = ssl.get_default_verify_paths().cafile or ""
+        supported.setdefault("sslmode", "verify-full")
+    connect_args = options.pop("connect_args", {})
+    if supported:
+        # asyncpg takes them from a DSN. SQLAlchemy would hand them over as arguments, which asyncpg refuses.
+        connect_args = {**connect_args, "dsn": f"postgresql://?{urlencode(supported, doseq=True)}"}
+    return create_async_engine(url.difference_update_query(parameters), connect_args=connect_args, **options)
 
 
 class PostgresConnection(Connection):
@@ -27,7 +72,7 @@ class Postgres:
     """Transactions on a database of a server."""
 
     def __init__(self, url: URL, pool_size: int) -> None:
-        self._engine = create_async_engine(
+        self._engine = create_engine(
             url,
             pool_size=pool_size,
             max_overflow=pool_size,

@@ -4,8 +4,8 @@ import asyncio
 
 from alembic import context
 from sqlalchemy import Connection, create_engine, make_url, pool
-from sqlalchemy.ext.asyncio import create_async_engine
 
+from longhaul.db import postgresql
 from longhaul.db.models import Base
 
 URL = make_url(context.config.attributes["url"])
@@ -25,7 +25,7 @@ def _run(connection: Connection) -> None:
 
 
 async def _run_on_postgresql() -> None:
-    engine = create_async_engine(URL, poolclass=pool.NullPool)
+    engine = postgresql.create_engine(URL, poolclass=pool.NullPool)
     async with engine.connect() as connection:
         await connection.run_sync(_run)
     await engine.dispose()
