@@ -22,8 +22,9 @@ from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, 
 from longhaul.contracts import TurnRef
 from longhaul.errors import HANDED_OVER, STORAGE_UNAVAILABLE, NotFoundError, UnavailableError, new_reference
 from longhaul.settings import Settings
-from longhaul.streams.parent_updates import ParentNews
-from longhaul.streams.publisher import StreamPublisher, Writer
+from longhaul.streams.parent_updates import ParentUpdates
+from longhaul.streams.publisher import StreamPublisher
+from longhaul.streams.scripts import ActivityAttempt
 
 log = logging.getLogger(__name__)
 SESSION_GONE = "SessionGone"
@@ -161,22 +162,22 @@ class TurnStreams:
     def __init__(self, redis: "Redis", settings: Settings) -> None:
         self._redis = redis
         self._flush_s = settings.stream_flush_ms / 1000
+        self._max_bytes = settings.stream_max_bytes
 
     def publisher(self, turn: TurnRef) -> StreamPublisher:
         """The writing end of a turn's stream, for this attempt of the running activity."""
         info = activity.info()
-        # Local activities restart at attempt 1, so order their attempts by start time.
-        attempt = int(info.started_time.timestamp() * 1000) if info.is_local else info.attempt
         # Activity ids start again at 1 when a turn continues as new, so the run's id is part of the writer's name.
-        return self.publisher_of(turn, Writer(f"{info.workflow_run_id}:{info.activity_id}", attempt))
+        return self.publisher_of(turn, ActivityAttempt(f"{info.workflow_run_id}:{info.activity_id}", info.attempt))
 
-    def publisher_of(self, turn: TurnRef, writer: Writer) -> StreamPublisher:
+    def publisher_of(self, turn: TurnRef, attempt: ActivityAttempt) -> StreamPublisher:
         """The writing end of a turn's stream, for work outside of activities."""
         return StreamPublisher(
             self._redis,
             turn.turn_id,
             flush_s=self._flush_s,
             published=turn.published,
-            writer=writer,
-            news=ParentNews(self._redis, turn) if turn.parent_turn_id else None,
+            attempt=attempt,
+            max_bytes=self._max_bytes,
+            parent=ParentUpdates(self._redis, turn, self._max_bytes) if turn.parent_turn_id else None,
         )

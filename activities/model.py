@@ -37,7 +37,7 @@ from longhaul.llm.request import fit, openai_messages, request_body, system_mess
 from longhaul.settings import Settings
 from longhaul.streams.events import data_part
 from longhaul.streams.publisher import StreamPublisher
-from longhaul.streams.step_writer import StepWriter, leftovers
+from longhaul.streams.step_writer import StepWriter, closing_parts, shows_answer
 from longhaul.tools import Registry
 from longhaul.tools.workflow_tools import WORKFLOW_TOOLS
 
@@ -112,7 +112,7 @@ class ModelActivities:
                 `StorageUnavailable`, `HandedOver`.
         """
         async with self._streams.publisher(call.turn) as publisher:
-            step = StepWriter(publisher, call.round, activity.info().attempt)
+            step = StepWriter(publisher.put, call.round, activity.info().attempt)
             attempt = Attempt(call, last_checkpoint(CallState) or CallState(), publisher, step)
             prompt = await self._load(call)
             answer = await self._recover(attempt, prompt)
@@ -149,7 +149,7 @@ class ModelActivities:
             answer = await self._store(call, attempt.state.completion)
         elif row is None:
             if activity.info().attempt > 1:
-                for part in leftovers(await publisher.since_step(), call.round):
+                for part in closing_parts(await publisher.open_step(), call.round):
                     publisher.put(part)
             elif call.step_open:
                 publisher.put({"type": "finish-step"})
@@ -158,12 +158,9 @@ class ModelActivities:
             raise ApplicationError("The model's answer was cut off.", type=MODEL_FAILED, non_retryable=True)
         else:
             answer = StoredAnswer.from_row(row)
-        parts = await publisher.since_step()
-        calls = {made["id"] for made in answer.tool_calls}
-        available = {part["toolCallId"] for part in parts if part["type"] == "tool-input-available"}
-        step_ended = any(part["type"] == "finish-step" for part in parts) or (calls and available >= calls)
-        if not step_ended:
-            for part in leftovers(parts, call.round):
+        parts = await publisher.open_step()
+        if not shows_answer(parts, call.round, [made["id"] for made in answer.tool_calls]):
+            for part in closing_parts(parts, call.round):
                 publisher.put(part)
             show_again(attempt.step, answer)
         return answer
@@ -214,7 +211,7 @@ class ModelActivities:
             raise await self._failed(attempt, classify(error), received) from None
         finally:
             if not step_settled:
-                step.abandon()
+                step.take_back()
         completion = assembler.completion(_milliseconds_since(started))
         return completion.model_copy(update={"usage": priced(completion.model or call.model, completion.usage)})
 
@@ -247,7 +244,7 @@ class ModelActivities:
         delay = retry_delay(self._settings, failure, state.failures, failing_for)
         if delay is not None:
             checkpoint(state)
-            attempt.step.abandon()
+            attempt.step.take_back()
             retrying = {
                 "round": attempt.call.round,
                 "status": "running",
@@ -266,7 +263,7 @@ class ModelActivities:
         step = attempt.step
         if not (received.text or received.reasoning):
             if earlier is None:
-                step.abandon()
+                step.take_back()
                 return
             show(step, [("reasoning", earlier.reasoning, ""), ("text", earlier.text, "")])
             received = earlier
@@ -344,7 +341,7 @@ def show(step: StepWriter, pieces: list[Piece]) -> None:
 def end_step(step: StepWriter, answer: StoredAnswer) -> None:
     """End the step of an answer that has been streamed; if another answer counts, show that one instead."""
     if not answer.is_ours:
-        step.abandon()
+        step.take_back()
         show_again(step, answer)
         return
     announce_calls(step, answer)

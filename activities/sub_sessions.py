@@ -30,7 +30,6 @@ from longhaul.db.sessions import NewSession, Session
 from longhaul.errors import InboxFullError, NotFoundError
 from longhaul.settings import Settings
 from longhaul.streams.events import data_part, tool_output_part
-from longhaul.streams.publisher import outputs_in
 from longhaul.tools.workflow_tools import RunSubSession
 from longhaul.turns.status import TurnLookup
 from longhaul.turns.stop import TurnStopper
@@ -146,10 +145,10 @@ class SubSessionActivities:
                 await messages.append(connection, turn.session_id, [row])
         async with self._streams.publisher(turn) as publisher:
             event = "progress" if report.status is SubSessionState.RUNNING else "ended"
-            part = {"sub_session_id": report.sub_session_id, "tool_call_id": report.tool_call_id}
-            publisher.put(data_part("sub-session", {"event": event, **part, "status": report.status}))
-            if activity.info().attempt == 1 or report.tool_call_id not in outputs_in(await publisher.since_step()):
-                publisher.put(tool_output_part(report.tool_call_id, output, is_error=False))
+            update = {"sub_session_id": report.sub_session_id, "tool_call_id": report.tool_call_id}
+            publisher.put(data_part("sub-session", {"event": event, **update, "status": report.status}))
+            part = tool_output_part(report.tool_call_id, output, is_error=False)
+            publisher.put(part, once=f"output:{report.round}:{report.tool_call_id}")
         return ToolOutcome(tool_call_id=report.tool_call_id, status=ToolStatus.OK, published=not publisher.broken)
 
 

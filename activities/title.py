@@ -19,7 +19,7 @@ from longhaul.llm import prompts
 from longhaul.llm.client import ModelClient
 from longhaul.llm.completion import Assembler, Completion, priced
 from longhaul.streams.events import data_part
-from longhaul.streams.publisher import Writer
+from longhaul.streams.scripts import ActivityAttempt
 
 log = logging.getLogger(__name__)
 MESSAGE_CHARS = 2_000
@@ -76,7 +76,7 @@ class Titles:
                 title = " ".join(completion.text.split()).strip(" \"'.")[:TITLE_CHARS]
                 named = await self._store(turn, scope, completion, title, provisional(text))
                 if named:
-                    async with self._streams.publisher_of(turn, Writer(f"title:{turn.turn_id}")) as publisher:
+                    async with self._streams.publisher_of(turn, ActivityAttempt(f"title:{turn.turn_id}")) as publisher:
                         publisher.put(data_part("title", {"title": title}))
         except (OpenAIError, StreamBrokenError, UnavailableError, TimeoutError) as error:
             log.warning("session %s keeps its provisional title: %s", turn.session_id, error)

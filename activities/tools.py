@@ -26,7 +26,6 @@ from longhaul.errors import new_reference
 from longhaul.llm import prompts
 from longhaul.settings import Settings
 from longhaul.streams.events import tool_output_part
-from longhaul.streams.publisher import StreamPublisher, outputs_in
 from longhaul.tools import Registry, ToolContext, ToolError
 
 log = logging.getLogger(__name__)
@@ -148,14 +147,14 @@ class ToolActivities:
         with storage_faults():
             async with self._database.write() as connection:
                 first = await messages.append(connection, turn.session_id, [row])
+                # A timed-out attempt, or a Stop, stored a result first; show that one.
+                stored = None if first else await messages.get(connection, row.id)
+        shown = tool_output_part(call_id, result.output, is_error=is_error)
+        if stored is not None:
+            shown = tool_output_part(call_id, stored.content, is_error=stored.is_error)
         async with self._streams.publisher(turn) as publisher:
-            if (first and activity.info().attempt == 1) or not await _published(publisher, call_id):
-                publisher.put(tool_output_part(call_id, result.output, is_error=is_error))
+            publisher.put(shown, once=f"output:{round_}:{call_id}")
         return ToolOutcome(tool_call_id=call_id, status=result.status, published=not publisher.broken)
-
-
-async def _published(publisher: StreamPublisher, call_id: str) -> bool:
-    return call_id in outputs_in(await publisher.since_step())
 
 
 def _context(home: Path, call: RunTool) -> ToolContext:

@@ -1,7 +1,5 @@
 """Opens a turn, takes the messages that arrive while it runs, and closes it."""
 
-from typing import Any
-
 from temporalio import activity
 
 from activities.attempt import TurnStreams, storage_faults
@@ -23,9 +21,8 @@ from longhaul.db.messages import NewMessage, row_id, tool_row
 from longhaul.db.turns import NewTurn
 from longhaul.llm import prompts
 from longhaul.settings import Settings
+from longhaul.streams.ending import Ending, seal_compared, seal_trusted
 from longhaul.streams.events import data_part
-from longhaul.streams.publisher import StreamPublisher
-from longhaul.streams.step_writer import StepWriter, leftovers
 
 
 class TurnActivities:
@@ -66,13 +63,13 @@ class TurnActivities:
                     )
                 budgets = await budgets_of(connection, session, opening.scope, opening.started_at)
                 to_name = await self._titles.claim(connection, session, taken[0]) if taken else ""
-        if to_name:
-            self._titles.start(turn, opening.scope, to_name)
         async with self._streams.publisher(turn) as publisher:
             await publisher.begin()
+            if to_name:
+                self._titles.start(turn, opening.scope, to_name)
             if not taken:
                 # A late duplicate: an earlier turn has answered every message. Release the readers of this stream.
-                await publisher.seal(None, self._stream_ttl)
+                await publisher.seal([], None, self._stream_ttl)
         return OpenedTurn(taken=taken, budgets=budgets, published=not publisher.broken)
 
     async def _lost_rows(self, connection: Connection, session_id: str, turn_id: str) -> list[NewMessage]:
@@ -98,7 +95,8 @@ class TurnActivities:
                 )
         async with self._streams.publisher(turn) as publisher:
             for message_id in taken:
-                publisher.put(data_part("follow-up", {"message_id": message_id, "round": taking.round}))
+                part = data_part("follow-up", {"message_id": message_id, "round": taking.round})
+                publisher.put(part, once=f"follow-up:{message_id}")
         return TakenInbox(taken=taken, published=not publisher.broken)
 
     @activity.defn
@@ -106,6 +104,8 @@ class TurnActivities:
         """Store results for open tool calls and the turn's end, then end its stream, each once."""
         turn, progress = closing.turn, closing.progress
         closing_text = _closing_text(closing)
+        # A turn completes only when each of its activities has reported whether it published everything.
+        trusted = progress.status is TurnStatus.COMPLETED and activity.info().attempt == 1
         with storage_faults():
             async with self._database.write() as connection:
                 rows = [
@@ -134,39 +134,23 @@ class TurnActivities:
                     started_at=progress.started_at,
                 )
                 await turns.end(connection, row, progress)
+                compared = (
+                    None if trusted or not turn.published else await conversation.rows_of_turn(connection, turn.turn_id)
+                )
+        ending = Ending(
+            progress.status,
+            progress.round,
+            progress.error,
+            closing_text=closing_text,
+            step_open=closing.step_open,
+            unanswered=prompts.CANCELLED_CALL,
+        )
         async with self._streams.publisher(turn) as publisher:
-            await self._end_stream(closing, closing_text, publisher)
+            if compared is None:
+                await seal_trusted(publisher, ending, self._stream_ttl)
+            else:
+                await seal_compared(publisher, ending, compared, self._stream_ttl)
         return Empty()
-
-    async def _end_stream(self, closing: CloseTurn, closing_text: str, publisher: StreamPublisher) -> None:
-        progress = closing.progress
-        closing_text_shown = False
-        if progress.status is TurnStatus.COMPLETED and activity.info().attempt == 1:
-            if closing.step_open:
-                publisher.put({"type": "finish-step"})
-        else:
-            parts = await publisher.since_step()
-            closing_text_shown = _is_whole_step_of(parts, progress.round + 1)
-            for part in leftovers(parts, progress.round + 1, unanswered=prompts.CANCELLED_CALL):
-                publisher.put(part)
-        if closing_text and not closing_text_shown:
-            writer = StepWriter(publisher, progress.round + 1, activity.info().attempt)
-            writer.begin()
-            writer.text(closing_text)
-            writer.end(keep_open=False)
-        publisher.put(data_part("progress", {"round": progress.round, "status": progress.status}, transient=True))
-        outcome = None
-        if progress.status is TurnStatus.CANCELLED:
-            outcome = {"type": "abort"}
-        elif progress.status is TurnStatus.FAILED:
-            outcome = {"type": "error", "errorText": progress.error or "The turn failed."}
-        await publisher.seal(outcome, self._stream_ttl)
-
-
-def _is_whole_step_of(parts: list[dict[str, Any]], round_: int) -> bool:
-    """Whether `parts` are a whole step of this round."""
-    starts = [part["id"] for part in parts if part["type"] == "text-start"]
-    return any(i.startswith(f"{round_}.") for i in starts) and any(part["type"] == "finish-step" for part in parts)
 
 
 def _closing_text(closing: CloseTurn) -> str:

@@ -1,30 +1,31 @@
-"""A turn's parts as server-sent events: from Redis as they come, from rows when Redis cannot say.
+"""A turn's parts as server-sent events: from Redis as they are written, from rows when Redis does not have them.
 
-One instance serves one client. The client's pace is the generator's pace: what it has not taken is not read.
+One instance serves one client. The client's pace is the generator's pace: nothing is read before the client has taken
+what was read before.
 """
 
 import logging
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 
 from starlette.responses import StreamingResponse
 
 from api import metrics
 from api.dependencies import Dependencies
 from longhaul.errors import UnavailableError
-from longhaul.streams.events import data_part, encode
+from longhaul.streams.events import FINISH_ID, data_part, encode
 from longhaul.streams.from_rows import parts_from_rows
 from longhaul.streams.reader import BEGINNING, StreamLostError, StreamReader
-from longhaul.streams.viewer import Seen
+from longhaul.streams.viewer import ViewerState
 
 log = logging.getLogger(__name__)
 KEEP_ALIVE = b": keep-alive\n\n"
 DONE = b"data: [DONE]\n\n"
-# An event without data shows nowhere, but makes a client that reconnects ask from the beginning: ids end here.
+# An event without data shows nowhere, but makes a client that reconnects ask from the beginning: rows have no ids.
 FORGET_ID = f"id: {BEGINNING}\n\n".encode()
 VOID_ALL = b"data: %b\n\n" % encode(data_part("voided", {"ids": [], "all": True}))
-ROWS_EVERY = 2  # silent reads
-ALIVE_EVERY = 10
+CHECK_ROWS_EVERY = 2  # silent reads
+CHECK_RUNNING_EVERY = 10
 
 HEADERS = {
     "content-type": "text/event-stream",
@@ -42,9 +43,10 @@ class TurnEvents:
         self._session_id = session_id
         self._turn_id = turn_id
         self._after = after
-        self._seen = Seen()
-        self._reader = StreamReader(deps.stream_redis, turn_id, self._seen)
-        self._silent = 0
+        self._state = ViewerState()
+        self._reader = StreamReader(deps.stream_redis, turn_id, self._state)
+        self._client_unknown = after is not None  # the client may have parts that are not in `_state`
+        self._silent = 0  # reads
 
     def response(self) -> StreamingResponse:
         headers = {**HEADERS, "x-longhaul-turn-id": self._turn_id}
@@ -70,13 +72,15 @@ class TurnEvents:
         except StreamLostError as error:
             log.warning("stream of turn %s goes on from rows: %s", self._turn_id, error)
             metrics.FALLBACKS.inc()
-            self._seen.unknown = self._after is not None and not self._seen.started
-        if self._seen.finished:
+            if self._client_unknown:
+                yield VOID_ALL
+                self._state = ViewerState()
+        if self._state.finished:
             return
         yield FORGET_ID
         rows = parts_from_rows(
             self._deps.database,
-            self._seen,
+            self._state,
             self._session_id,
             self._turn_id,
             lambda: self._deps.turns.is_running(self._session_id, self._turn_id),
@@ -86,40 +90,39 @@ class TurnEvents:
 
     async def _from_redis(self) -> AsyncIterator[bytes]:
         if self._after is not None:
-            await self._reader.skip_to(self._after)
-        if self._after == BEGINNING:
-            yield VOID_ALL
-        while not self._seen.finished:
+            if await self._reader.skip_to(self._after):
+                self._client_unknown = False
+            elif self._after != FINISH_ID:
+                # An id of a stream that has gone, perhaps this turn's. (With FINISH_ID the client had another turn.)
+                self._client_unknown = False
+                yield VOID_ALL
+        while not self._state.finished:
             entries = await self._reader.read()
             self._silent = 0 if entries else self._silent + 1
-            if not entries:
+            if entries:
+                self._client_unknown = False
+            else:
                 await self._check_silence()
-            yield b"".join(_events(entries))
+            yield b"".join(b"id: %b\ndata: %b\n\n" % entry for entry in entries)
 
     async def _check_silence(self) -> None:
-        """Tell a turn that thinks from a stream that nobody will write to any more.
+        """Distinguish a turn that is thinking from a stream that has no writer any more.
 
         Raises:
-            StreamLostError: what comes, or has come, is not to be had from Redis.
+            StreamLostError: Redis does not have what comes next, or what has come.
         """
-        if self._seen.started and not await self._reader.exists():
+        if self._state.started and not await self._reader.exists():
             raise StreamLostError("it has gone from Redis")
-        if self._silent % ROWS_EVERY:
+        if self._silent % CHECK_ROWS_EVERY:
             return
         try:
             stored = await self._deps.turns.stored(self._session_id, self._turn_id)
-            if stored is not None and not self._seen.started:
+            if stored is not None and not self._state.started:
                 raise StreamLostError("the turn goes on and Redis does not have its beginning")
-            if stored is not None and (stored.status.final or stored.round > (self._seen.round or 0)):
+            if stored is not None and (stored.status.final or stored.round > self._state.answered_round):
                 raise StreamLostError("rows are ahead of what Redis has")
-            if self._silent % ALIVE_EVERY == 0 and not await self._deps.turns.is_running(
-                self._session_id, self._turn_id
-            ):
+            check_running = self._silent % CHECK_RUNNING_EVERY == 0
+            if check_running and not await self._deps.turns.is_running(self._session_id, self._turn_id):
                 raise StreamLostError("the turn does not run")
         except UnavailableError as error:
             log.debug("turn %s is streamed on from Redis alone: %s", self._turn_id, error)
-
-
-def _events(entries: Iterable[tuple[bytes, bytes]]) -> Iterable[bytes]:
-    for entry_id, part in entries:
-        yield b"id: %b\ndata: %b\n\n" % (entry_id, part)

@@ -112,6 +112,10 @@ class Settings(BaseSettings):
     # Streams
     stream_flush_ms: Count = Field(15, description="Milliseconds over which deltas are gathered into one stream event.")
     stream_ttl: Seconds = Field(3600.0, description="Seconds a turn's stream stays in Redis after its last event.")
+    stream_max_bytes: Count = Field(
+        33_554_432,
+        description="Bytes a turn's stream may take in Redis; beyond it, readers get stored rows. 0: no limit.",
+    )
     session_copy_ttl: Count = Field(
         43_200, description="Seconds a session's copy stays in Redis, for when the database is away. 0: no copies."
     )

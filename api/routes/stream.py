@@ -16,7 +16,7 @@ from longhaul.db import sessions, turns
 from longhaul.errors import InboxFullError, NotFoundError, UnavailableError
 from longhaul.streams.events import FINISH_ID
 from longhaul.streams.reader import StreamLostError, StreamReader
-from longhaul.streams.viewer import Seen
+from longhaul.streams.viewer import ViewerState
 from longhaul.turns.deliver import Delivery, IncomingMessage
 
 router = APIRouter(prefix="/v1", tags=["messages"], responses=RESPONSES)
@@ -169,6 +169,6 @@ async def _turn_to_resume(
 
 async def _stream_has(deps: Dependencies, turn_id: str, entry_id: str) -> bool:
     try:
-        return await StreamReader(deps.stream_redis, turn_id, Seen()).has(entry_id)
+        return await StreamReader(deps.stream_redis, turn_id, ViewerState()).has(entry_id)
     except StreamLostError:
         return False

@@ -1,13 +1,15 @@
-"""Names and ids of a turn's stream.
+"""The parts of a turn's stream, and the names and ids under which Redis keeps them.
 
-A turn's stream is a Redis Stream whose entries hold one part each, of the AI SDK's UI message stream v1, as JSON in the
-field `e`. The ids of the first and last entries are fixed, so Redis itself refuses them a second time and nothing can
-follow the last one: `start` is 1-0, `abort` or `error` the last but one millisecond of time, `finish` the last.
+A turn's stream is a Redis Stream. Each entry holds one part of the AI SDK's UI message stream v1, as JSON in the field
+`e`. The ids of the first and the last entries are fixed: `start` is 1-0, `abort` or `error` has the last but one
+millisecond of time, and `finish` has the last id that Redis knows. So nothing can be written behind `finish`.
 """
 
 from typing import Any
 
 import orjson
+
+Part = dict[str, Any]
 
 FIELD = b"e"
 START_ID = "1-0"
@@ -17,31 +19,32 @@ UNSEALED_TTL_S = 86_400
 
 
 def stream_key(turn_id: str) -> str:
-    return f"longhaul:turn:{turn_id}"
+    """The stream. Both keys of a turn have the hash tag `{turn_id}`, so they share a slot of Redis Cluster."""
+    return f"longhaul:turn:{{{turn_id}}}:stream"
 
 
-def fence_key(turn_id: str) -> str:
-    """A hash of the newest tries of activities that were tried again."""
-    return f"longhaul:tries:{turn_id}"
+def writers_key(turn_id: str) -> str:
+    """A hash about the writers of an open stream; it exists exactly as long as the stream may be written to."""
+    return f"longhaul:turn:{{{turn_id}}}:writers"
 
 
-def encode(part: dict[str, Any]) -> bytes:
+def encode(part: Part) -> bytes:
     return orjson.dumps(part)
 
 
-def start_part(turn_id: str) -> dict[str, Any]:
+def start_part(turn_id: str) -> Part:
     """The first part; the answer of a turn is one UI message, so the turn's id is its id."""
     return {"type": "start", "messageId": turn_id}
 
 
-def data_part(name: str, data: dict[str, Any], *, transient: bool = False) -> dict[str, Any]:
-    """A part of our own; a transient one is news, not part of the message that clients keep."""
+def data_part(name: str, data: dict[str, Any], *, transient: bool = False) -> Part:
+    """A part of our own. Clients do not keep a transient part in their message."""
     part = {"type": f"data-{name}", "data": data}
     return {**part, "transient": True} if transient else part
 
 
-def tool_output_part(call_id: str, output: str, *, is_error: bool) -> dict[str, Any]:
-    """What a tool gave, unaltered: as JSON where it is JSON, else as text."""
+def tool_output_part(call_id: str, output: str, *, is_error: bool) -> Part:
+    """A tool's output, unaltered: as JSON if it is a JSON object or list, else as text."""
     if is_error:
         return {"type": "tool-output-error", "toolCallId": call_id, "errorText": output}
     return {"type": "tool-output-available", "toolCallId": call_id, "output": decoded(output)}
@@ -55,3 +58,7 @@ def decoded(text: str) -> Any:
         except orjson.JSONDecodeError:
             return text
     return text
+
+
+# The only entry of a withdrawn stream, under FINISH_ID. Readers that meet it go over to the stored rows.
+WITHDRAWN = encode({"type": "withdrawn"})

@@ -1,66 +1,61 @@
 """A turn's stream without Redis: the same parts, made from rows as they get stored.
 
-Slower (a part shows when its row is there) but never wrong. A client that comes here in the middle first gets what is
-open closed and what it saw of an unfinished round voided, then that round again from its rows.
+This is slower (a part shows when its row is stored) but always right. A client that changes over in the middle first
+gets what is open closed and what it saw of an unfinished round voided, then that round again from its rows.
 """
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from typing import Any
 
 from longhaul.contracts import TurnStatus
 from longhaul.db import conversation, turns
 from longhaul.db.database import Database
 from longhaul.db.messages import StoredMessage
 from longhaul.errors import UnavailableError
-from longhaul.streams.events import data_part, decoded, start_part, tool_output_part
-from longhaul.streams.viewer import Seen
+from longhaul.streams.events import Part, data_part, decoded, start_part, tool_output_part
+from longhaul.streams.viewer import ViewerState
 
 log = logging.getLogger(__name__)
 POLL_S = 0.5
-ALIVE_EVERY = 4  # polls
+CHECK_RUNNING_EVERY = 4  # polls
 NO_RESULT = "This call has no result."
-
-Part = dict[str, Any]
 
 
 class RowParts:
-    """Makes parts out of a turn's rows, given what the client has seen."""
+    """Makes parts out of a turn's rows, for a client that is in the state `state`."""
 
-    def __init__(self, seen: Seen, turn_id: str) -> None:
-        self._seen = seen
+    def __init__(self, state: ViewerState, turn_id: str) -> None:
+        self._state = state
         self._turn_id = turn_id
-        self._done = set(seen.rounds_done)
-        self._void = list(seen.unfinished)
-        self._waiting: list[str] = []
+        self._rounds_done = set(state.rounds_done)
+        self._unfinished = list(state.unfinished)
+        self._unanswered: list[str] = []
 
     def opening(self) -> Iterable[Part]:
         """End what is open and void what is not whole."""
-        seen = self._seen
-        for part_id, kind in list(seen.open_blocks.items()):
+        state = self._state
+        for part_id, kind in list(state.open_blocks.items()):
             yield {"type": f"{kind}-end", "id": part_id}
-        if seen.step_open:
+        if state.step_open:
             yield {"type": "finish-step"}
-        if seen.unknown:
-            yield data_part("voided", {"ids": [], "all": True})
-        elif self._void:
-            yield data_part("voided", {"ids": self._void})
-        if not seen.started:
+        if self._unfinished:
+            yield data_part("voided", {"ids": self._unfinished})
+        if not state.started:
             yield start_part(self._turn_id)
 
     def row(self, row: StoredMessage) -> Iterable[Part]:
         """The parts of one row."""
         if row.role in ("reasoning", "assistant"):
-            if row.round not in self._done and row.kind != "error":  # the error is said by `closing`
+            if row.round not in self._rounds_done and row.kind != "error":  # `closing` shows the error
                 yield from self._model_row(row)
-        elif row.kind == "follow_up" and row.client_message_id not in self._seen.follow_ups:
+        elif row.kind == "follow_up" and row.client_message_id not in self._state.follow_ups:
             yield data_part("follow-up", {"message_id": row.client_message_id, "round": row.round})
-        elif row.role == "tool" and row.tool_call_id and (row.round, row.tool_call_id) not in self._seen.outputs:
+        elif row.role == "tool" and row.tool_call_id and (row.round, row.tool_call_id) not in self._state.outputs:
             yield from self._step(row.round)
             yield tool_output_part(row.tool_call_id, row.content, is_error=row.is_error)
-            self._waiting = [call for call in self._waiting if call != row.tool_call_id]
-            if not self._waiting:
+            self._unanswered = [call for call in self._unanswered if call != row.tool_call_id]
+            if not self._unanswered:
                 yield from self._end_step()
 
     def _model_row(self, row: StoredMessage) -> Iterable[Part]:
@@ -72,76 +67,82 @@ class RowParts:
             yield {"type": f"{kind}-end", "id": part_id}
         for call in row.tool_calls or ():
             key = (row.round, call["id"])
-            if key not in self._seen.inputs:
+            if key not in self._state.inputs:
                 yield {
                     "type": "tool-input-available",
                     "toolCallId": call["id"],
                     "toolName": call["function"]["name"],
                     "input": decoded(call["function"]["arguments"] or "{}"),
                 }
-            if key not in self._seen.outputs:
-                self._waiting.append(call["id"])
-        if row.role == "assistant" and not self._waiting:
+            if key not in self._state.outputs:
+                self._unanswered.append(call["id"])
+        if row.role == "assistant" and not self._unanswered:
             yield from self._end_step()
 
     def _step(self, round_: int | None) -> Iterable[Part]:
-        if self._seen.step_open and self._seen.round != round_:
+        if self._state.step_open and self._state.round != round_:
             yield from self._end_step()
-        if not self._seen.step_open:
+        if not self._state.step_open:
             yield {"type": "start-step"}
             yield data_part("progress", {"round": round_, "status": "running"}, transient=True)
 
     def _end_step(self) -> Iterable[Part]:
-        self._waiting = []
-        if self._seen.step_open:
+        self._unanswered = []
+        if self._state.step_open:
             yield {"type": "finish-step"}
 
     def closing(self, status: TurnStatus, error: str | None) -> Iterable[Part]:
-        """The turn's last parts; calls that were announced by a try whose answer was never stored end here."""
-        for round_, call_id in [call for call in self._seen.announced if call not in self._seen.outputs]:
+        """The turn's last parts; announced calls of an attempt whose answer was never stored end here."""
+        for round_, call_id in [call for call in self._state.announced if call not in self._state.outputs]:
             yield from self._step(round_)
             yield {"type": "tool-output-error", "toolCallId": call_id, "errorText": NO_RESULT}
         yield from self._end_step()
-        if not self._seen.outcome:
-            if status == TurnStatus.CANCELLED:
-                yield {"type": "abort"}
-            elif status == TurnStatus.FAILED:
-                yield {"type": "error", "errorText": error or turns.WORKFLOW_LOST}
+        if not self._state.outcome and (outcome := outcome_part(status, error)) is not None:
+            yield outcome
         yield {"type": "finish"}
 
 
-async def parts_from_rows(
-    database: Database, seen: Seen, session_id: str, turn_id: str, alive: Callable[[], Awaitable[bool]]
-) -> AsyncIterator[list[bytes]]:
-    """Follow a turn by its rows until it has ended; an empty list is yielded when there is nothing new.
+def outcome_part(status: TurnStatus, error: str | None) -> Part | None:
+    """The part that says that a turn was stopped or failed; None for a completed one."""
+    if status is TurnStatus.CANCELLED:
+        return {"type": "abort"}
+    if status is TurnStatus.FAILED:
+        return {"type": "error", "errorText": error or turns.WORKFLOW_LOST}
+    return None
 
-    `alive` tells whether Temporal runs this turn; it may raise `UnavailableError`. Nothing that is away ends this:
-    whoever watches a turn waits for as long as it does.
+
+async def parts_from_rows(
+    database: Database, state: ViewerState, session_id: str, turn_id: str, runs: Callable[[], Awaitable[bool]]
+) -> AsyncIterator[list[bytes]]:
+    """Follow a turn by its rows until it has ended; an empty list is yielded while nothing is new.
+
+    `runs` says whether Temporal runs this turn; it may raise `UnavailableError`. An absent database or Temporal does
+    not end this: a client may watch a turn for as long as it wants.
     """
-    parts = RowParts(seen, turn_id)
-    yield [seen.feed_own(part) for part in parts.opening()]
+    parts = RowParts(state, turn_id)
+    yield [state.note_and_encode(part) for part in parts.opening()]
     after, polls, gone = -1, 0, False
     while True:
-        found: list[bytes] = []
+        encoded: list[bytes] = []
         try:
             async with database.read() as connection:
                 turn = await turns.get(connection, session_id, turn_id)
                 rows = await conversation.rows_of_turn(connection, turn_id, after)
             for row in rows:
-                found += [seen.feed_own(part) for part in parts.row(row)]
+                encoded += [state.note_and_encode(part) for part in parts.row(row)]
                 after = row.sequence
             ended = turn is not None and turn.status.final
             if ended or gone:
                 status = turn.status if turn is not None and ended else TurnStatus.FAILED
                 error = turn.error if turn is not None else None
-                yield found + [seen.feed_own(part) for part in parts.closing(status, error)]
+                yield encoded + [state.note_and_encode(part) for part in parts.closing(status, error)]
                 return
             # Asked before the rows are read once more: a turn that ended in between has stored its end by then.
-            if polls % ALIVE_EVERY == ALIVE_EVERY - 1 and not await alive():
+            if polls % CHECK_RUNNING_EVERY == CHECK_RUNNING_EVERY - 1 and not await runs():
                 gone = True
         except UnavailableError as error:
             log.warning("turn %s is followed by rows and has to wait: %s", turn_id, error)
-        yield found
+        yield encoded
         polls += 1
         if not gone:
             await asyncio.sleep(POLL_S)

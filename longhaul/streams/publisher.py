@@ -1,77 +1,47 @@
 """The writing end of a turn's stream.
 
-Publishing never delays a turn and never fails it. The first fault makes the stream `broken`: nothing more is written,
-the entries are removed as soon as Redis can be reached, and readers go over to stored rows. A stream with a hole in it
-would show people text that nobody wrote, so there is no way to go on after one.
+Publishing never delays a turn and never fails it. The first fault makes the stream `broken`: this publisher writes
+nothing more, and the stream is withdrawn as soon as Redis can be reached, so that readers go over to stored rows. A
+stream with a hole would show people text that was never written, so there is no way to go on after a fault.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple
 
 import orjson
 from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
-from longhaul.streams.events import (
-    FIELD,
-    FINISH_ID,
-    OUTCOME_ID,
-    START_ID,
-    UNSEALED_TTL_S,
-    encode,
-    fence_key,
-    start_part,
-    stream_key,
-)
-from longhaul.streams.parent_updates import ParentNews
+from longhaul.streams import scripts
+from longhaul.streams.events import FIELD, Part, stream_key
+from longhaul.streams.parent_updates import ParentUpdates
+from longhaul.streams.scripts import ActivityAttempt, SealStatus, WriteStatus
 
 log = logging.getLogger(__name__)
 DELTAS = frozenset({"text-delta", "reasoning-delta"})
 BATCH = 500
-# Redis' words for an id that is there already, and for anything behind `finish`.
-STORED, SEALED = "equal or smaller", "exhausted the last possible ID"
 # Readers hold whole entries in memory and writers whole batches, so neither grows with what a model says at once.
 DELTA_MAX = 32_768
 BATCH_CHARS = 1_048_576
-# Appends parts, all or none: not into a stream that has gone (0), and not from a try that another has replaced (-1).
-WRITE = """
-local newest = redis.call('HGET', KEYS[2], ARGV[1])
-if newest and tonumber(newest) > tonumber(ARGV[2]) then return -1 end
-for i = 3, #ARGV do
-    if not redis.call('XADD', KEYS[1], 'NOMKSTREAM', '*', 'e', ARGV[i]) then return 0 end
-end
-return 1
-"""
-# Shuts out the tries before this one; -1 if a later one has been here.
-CLAIM = """
-local newest = redis.call('HGET', KEYS[1], ARGV[1])
-if newest and tonumber(newest) > tonumber(ARGV[2]) then return -1 end
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
-redis.call('EXPIRE', KEYS[1], ARGV[3])
-return 1
-"""
+CANCEL_AGAIN_S = 0.1
+FAULTS = (RedisError, OSError, TimeoutError)
 
 
-@dataclass(frozen=True)
-class Writer:
-    """Who writes: a try of an activity. As soon as a later try looks at the stream, earlier ones are shut out.
+class Content(NamedTuple):
+    """All parts of a stream, and the id of its newest entry."""
 
-    A worker that hung and was taken for dead may come back to life and go on where it stopped.
-    """
-
-    activity: str = ""
-    attempt: int = 1
+    parts: list[Part]
+    newest_id: str
 
 
 class StreamPublisher:
     """Writes one turn's parts, in order, from one activity; use it as an async context manager.
 
-    Deltas that come faster than `flush_s` seconds are joined into one entry, which keeps the first one prompt and the
-    rest cheap.
+    Deltas that arrive within `flush_s` seconds of each other are joined into one entry: the first one is prompt, and
+    the rest cost little. `published` is false if an earlier activity of the turn broke the stream. `max_bytes` bounds
+    the stream (0: no bound).
     """
 
     def __init__(
@@ -81,58 +51,68 @@ class StreamPublisher:
         *,
         flush_s: float,
         published: bool = True,
-        writer: Writer | None = None,
-        news: ParentNews | None = None,
+        attempt: ActivityAttempt | None = None,
+        max_bytes: int = 0,
+        parent: ParentUpdates | None = None,
     ) -> None:
         self._redis = redis
-        self._fence = fence_key(turn_id)
-        self._writer = writer or Writer()
-        self._replaced = False
-        self._key = stream_key(turn_id)
         self._turn_id = turn_id
         self._flush_s = flush_s
-        self._news = news
-        self._queue: list[dict[str, Any]] = []
+        self._attempt = attempt or ActivityAttempt()
+        self._max_bytes = max_bytes
+        self._parent = parent
+        self._newest_id = ""
+        self._queue: list[tuple[str, Part]] = []
         self._wake = asyncio.Event()
         self._hurry = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._task: asyncio.Task[None] | None = None
+        self._withdraw_at_exit = False
         self.broken = not published
 
     async def __aenter__(self) -> "StreamPublisher":
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.drain()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        try:
+            await self.drain()
+        finally:
+            # Also when this activity is cancelled meanwhile: nothing may write after its activity has ended.
+            if self._queue or not self._idle.is_set():
+                self.broken = True
+            while self._task is not None and not self._task.done():
+                # The Redis client loses a cancellation that arrives while it checks a connection.
+                self._task.cancel()
+                await asyncio.wait([self._task], timeout=CANCEL_AGAIN_S)
+        if self._withdraw_at_exit:
+            await self.withdraw()
 
-    def put(self, part: dict[str, Any]) -> None:
-        """Queue a part; returns at once."""
+    def put(self, part: Part, *, once: str = "") -> None:
+        """Queue a part; returns at once. Of all parts that a turn puts under the same name `once`, one is written."""
         if self.broken:
             return
         if part["type"] in DELTAS:
             self._put_delta(part)
         else:
-            self._queue.append(dict(part))
+            self._queue.append((once, dict(part)))
         self._idle.clear()
         self._wake.set()
         if self._task is None:
             self._task = asyncio.create_task(self._run())
 
-    def _put_delta(self, part: dict[str, Any]) -> None:
+    def _put_delta(self, part: Part) -> None:
         text: str = part["delta"]
-        last = self._queue[-1] if self._queue else {}
+        last = self._queue[-1][1] if self._queue else {}
         if (last.get("type"), last.get("id")) == (part["type"], part["id"]) and len(last["delta"]) < DELTA_MAX:
             room = DELTA_MAX - len(last["delta"])
             last["delta"] += text[:room]
             text = text[room:]
-        self._queue += [{**part, "delta": text[at : at + DELTA_MAX]} for at in range(0, len(text), DELTA_MAX)]
+        pieces = (text[at : at + DELTA_MAX] for at in range(0, len(text), DELTA_MAX))
+        self._queue += [("", {**part, "delta": piece}) for piece in pieces]
 
     async def drain(self) -> None:
-        """Wait until everything queued is written, or the stream is broken; nothing is gathered any longer."""
+        """Wait until everything queued is written, or the stream is broken; deltas are not gathered meanwhile."""
         self._hurry.set()
         await self._idle.wait()
         self._hurry.clear()
@@ -147,14 +127,14 @@ class StreamPublisher:
             await self._gather()
 
     async def _gather(self) -> None:
-        """Let deltas come together, unless somebody waits for the end of it."""
+        """Let deltas gather, unless the activity waits for the last of them."""
         with suppress(TimeoutError):
             async with asyncio.timeout(self._flush_s):
                 await self._hurry.wait()
 
-    def _next_batch(self) -> list[dict[str, Any]]:
+    def _next_batch(self) -> list[tuple[str, Part]]:
         size = count = 0
-        for part in self._queue[:BATCH]:
+        for _, part in self._queue[:BATCH]:
             count += 1
             size += len(part.get("delta", ""))
             if size >= BATCH_CHARS:
@@ -162,101 +142,109 @@ class StreamPublisher:
         batch, self._queue = self._queue[:count], self._queue[count:]
         return batch
 
-    async def _write(self, batch: list[dict[str, Any]]) -> None:
+    async def _write(self, batch: list[tuple[str, Part]]) -> None:
         try:
-            given: list[Any] = [self._writer.activity, self._writer.attempt, *(encode(part) for part in batch)]
-            wrote = await cast("Awaitable[int]", self._redis.eval(WRITE, 2, self._key, self._fence, *given))
-        except (RedisError, OSError, TimeoutError, TypeError) as error:  # TypeError: a part that JSON cannot hold
-            if SEALED not in str(error):  # else an earlier try has sealed it: it is whole, and this is nothing new
-                await self._break(error)
+            status, newest_id = await scripts.write(
+                self._redis, self._turn_id, self._attempt, self._newest_id, self._max_bytes, batch
+            )
+        except (*FAULTS, TypeError) as error:  # TypeError: a part that JSON cannot hold
+            self._break(error)
             return
-        if wrote < 0:
-            await self._give_way()
-        elif not wrote:
-            await self._break(RedisError("the stream is gone from Redis"))
-        elif self._news is not None:
-            await self._news.tell(batch)
+        if status is WriteStatus.WRITTEN:
+            self._newest_id = newest_id
+            if self._parent is not None:
+                await self._parent.publish([part for _, part in batch])
+        elif status is WriteStatus.ENDED:
+            self._stop("it has ended", level=logging.INFO)
+        else:
+            self._stop(status.name)
 
-    async def _break(self, error: Exception) -> None:
-        log.warning("stream of turn %s is broken, readers get stored rows: %s", self._turn_id, error)
+    def _break(self, error: Exception) -> None:
+        """Redis may or may not have what was written last, so nothing can follow it."""
+        self._withdraw_at_exit = True
+        self._stop(f"{type(error).__name__}: {error}")
+
+    def _stop(self, reason: str, level: int = logging.WARNING) -> None:
+        log.log(level, "publishing turn %s stops, readers get stored rows: %s", self._turn_id, reason)
         self.broken = True
         self._queue.clear()
         self._idle.set()
 
     async def begin(self) -> None:
-        """Create the stream with its `start` part, unless it has one."""
-        await begin_stream(self._redis, self._turn_id)
-
-    async def seal(self, outcome: dict[str, Any] | None, ttl_s: float) -> None:
-        """Write `outcome` (an `abort` or `error` part, if any) and `finish`, each once whatever is retried."""
-        await self.drain()
+        """Create the stream with its `start` part, unless it exists."""
         try:
-            if self._replaced:
-                return
-            if self.broken:
-                await self._redis.delete(self._key)
-                return
-            for entry_id, part in ((OUTCOME_ID, outcome), (FINISH_ID, {"type": "finish"})):
-                if part is not None:
-                    await _add_once(self._redis, self._key, part, entry_id)
-            await self._redis.expire(self._key, int(ttl_s) or 1)
-        except (RedisError, OSError, TimeoutError) as error:
-            await self._break(error)
+            if not await scripts.begin(self._redis, self._turn_id):
+                self._stop("it was withdrawn")
+        except FAULTS as error:
+            self._break(error)
 
-    async def since_step(self) -> list[dict[str, Any]]:
-        """What the stream has from the newest `start-step` on; empty if there is none, or none that readers get."""
+    async def seal(self, parts: list[Part], outcome: Part | None, ttl_s: float, *, behind: str = "") -> bool:
+        """Write the last parts, the outcome (an `abort` or `error` part, if any) and `finish`, all at once.
+
+        A broken stream is withdrawn instead. False: the stream has an entry behind `behind`, so nothing was written.
+        """
+        await self.drain()
+        if self.broken:
+            await self.withdraw()
+            return True
+        try:
+            status = await scripts.seal(self._redis, self._turn_id, parts, outcome, ttl_s=ttl_s, behind=behind)
+        except FAULTS as error:
+            self._break(error)
+            return True
+        if status is SealStatus.LOST:
+            self._stop("it is gone from Redis")
+        elif status is SealStatus.ENDED and self._parent is not None:
+            await self._parent.publish(parts)
+        return status is not SealStatus.CHANGED
+
+    async def withdraw(self) -> None:
+        """Send readers to the stored rows for good, unless the stream is sealed."""
+        self._withdraw_at_exit = False
+        self.broken = True
+        try:
+            await scripts.withdraw(self._redis, self._turn_id)
+        except FAULTS as error:
+            # Readers notice by themselves that rows are ahead of the stream, only later.
+            log.warning("the stream of turn %s could not be withdrawn: %s", self._turn_id, error)
+
+    async def open_step(self) -> list[Part]:
+        """The stream from its newest `start-step` on; empty if it has none or is broken.
+
+        Earlier attempts of this activity can write nothing more from here on.
+        """
         if self.broken:
             return []
         try:
-            if self._writer.attempt > 1 and await self._claim() < 0:
-                await self._give_way()
+            if self._attempt.attempt > 1 and not await scripts.claim(self._redis, self._turn_id, self._attempt):
+                self._stop("a later attempt of this activity writes it")
                 return []
-            return await _tail(self._redis, self._key)
-        except (RedisError, OSError, TimeoutError) as error:
-            await self._break(error)
+            return (await self._read_back_to("start-step")).parts
+        except FAULTS as error:
+            self._break(error)
             return []
 
-    async def _claim(self) -> int:
-        given = [self._writer.activity, str(self._writer.attempt), str(UNSEALED_TTL_S)]
-        return await cast("Awaitable[int]", self._redis.eval(CLAIM, 1, self._fence, *given))
+    async def content(self) -> Content:
+        """The whole stream; empty if it is broken."""
+        if self.broken:
+            return Content([], "")
+        try:
+            return await self._read_back_to("start")
+        except FAULTS as error:
+            self._break(error)
+            return Content([], "")
 
-    async def _give_way(self) -> None:
-        self._replaced = True
-        await self._break(RedisError("a later try of this activity writes it now"))
-
-
-async def begin_stream(redis: "Redis", turn_id: str) -> None:
-    """Create a turn's stream with its `start` part, unless it has one; a Redis that is away is no error."""
-    try:
-        await _add_once(redis, stream_key(turn_id), start_part(turn_id), START_ID, create=True)
-        await redis.expire(stream_key(turn_id), UNSEALED_TTL_S)
-    except (RedisError, OSError, TimeoutError) as error:
-        log.warning("stream of turn %s could not be started, readers get stored rows: %s", turn_id, error)
-
-
-async def _add_once(redis: "Redis", key: str, part: dict[str, Any], entry_id: str, *, create: bool = False) -> None:
-    try:
-        await redis.xadd(key, {FIELD: encode(part)}, id=entry_id, nomkstream=not create)
-    except ResponseError as error:
-        if STORED not in str(error) and SEALED not in str(error):
-            raise
-
-
-async def _tail(redis: "Redis", key: str) -> list[dict[str, Any]]:
-    parts: list[dict[str, Any]] = []
-    until = "+"
-    while True:
-        entries: list[Any] = await redis.xrevrange(key, max=until, count=BATCH) or []
-        for _, fields in entries:
-            part: dict[str, Any] = orjson.loads(fields[FIELD])
-            parts.append(part)
-            if part["type"] in ("start-step", "start"):
-                return parts[::-1]
-        if len(entries) < BATCH:
-            return parts[::-1]
-        until = f"({entries[-1][0].decode()}"
-
-
-def outputs_in(parts: Iterable[dict[str, Any]]) -> set[str]:
-    """Ids of the tool calls whose output is among `parts`."""
-    return {part["toolCallId"] for part in parts if part["type"].startswith("tool-output-")}
+    async def _read_back_to(self, kind: str) -> Content:
+        parts: list[Part] = []
+        newest_id, until = "", "+"
+        while True:
+            entries: list[Any] = await self._redis.xrevrange(stream_key(self._turn_id), max=until, count=BATCH) or []
+            for entry_id, fields in entries:
+                newest_id = newest_id or entry_id.decode()
+                part: Part = orjson.loads(fields[FIELD])
+                parts.append(part)
+                if part["type"] in (kind, "start"):
+                    return Content(parts[::-1], newest_id)
+            if len(entries) < BATCH:
+                return Content(parts[::-1], newest_id)
+            until = f"({entries[-1][0].decode()}"

@@ -1,55 +1,61 @@
 """Turns a model's deltas into well-formed parts: what is opened is closed, and reasoning and text never interleave."""
 
-from typing import Any, Protocol
+from collections.abc import Callable, Collection
 
-from longhaul.streams.events import data_part, decoded, tool_output_part
-
-
-class Sink(Protocol):
-    """Where parts go."""
-
-    def put(self, part: dict[str, Any]) -> None: ...
-
+from longhaul.streams.events import Part, data_part, decoded, tool_output_part
+from longhaul.streams.viewer import BLOCK_STARTS, ViewerState
 
 RETRIED_CALL = "The model call was retried."
 
 
-def leftovers(parts: list[dict[str, Any]], round_: int, *, unanswered: str = RETRIED_CALL) -> list[dict[str, Any]]:
-    """The parts that end what came before a step of `round_`: an open step, or what a try that died left behind.
+def closing_parts(open_step: list[Part], round_: int, *, unanswered: str = RETRIED_CALL) -> list[Part]:
+    """The parts that close the newest step, before a step of `round_` begins.
 
-    `parts` reach from the newest `start-step` to the end of the stream. Text of this very round was shown by a try
-    that did not come to its end, so it is made void. Announced calls without an output get `unanswered` as theirs.
+    `open_step` reaches from the newest `start-step` to the end of the stream. Text of this very round was shown by an
+    attempt that did not reach its end, so it is voided. Announced calls without an output get `unanswered` as theirs.
     """
-    if not parts or parts[0]["type"] != "start-step":
+    if not open_step or open_step[0]["type"] != "start-step":
         return []
-    opened = [part for part in parts if part["type"] in ("text-start", "reasoning-start")]
-    ended = {part["id"] for part in parts if part["type"] in ("text-end", "reasoning-end")}
-    voided_before = {i for part in parts if part["type"] == "data-voided" for i in part["data"]["ids"]}
-    closing = [{"type": p["type"].replace("start", "end"), "id": p["id"]} for p in opened if p["id"] not in ended]
-    answered = {part["toolCallId"] for part in parts if part["type"].startswith("tool-output-")}
+    state = _state_after(open_step)
+    closing: list[Part] = [{"type": f"{kind}-end", "id": part_id} for part_id, kind in state.open_blocks.items()]
     closing += [
-        tool_output_part(part["toolCallId"], unanswered, is_error=True)
-        for part in parts
-        if part["type"] == "tool-input-start" and part["toolCallId"] not in answered
+        tool_output_part(call[1], unanswered, is_error=True) for call in state.announced if call not in state.outputs
     ]
-    void = [p["id"] for p in opened if p["id"] not in voided_before and p["id"].startswith(f"{round_}.")]
-    if void:
-        closing.append(voided_part(void, round_))
-    if not any(part["type"] == "finish-step" for part in parts):
+    if state.round == round_ and state.has_content and not state.step_voided:
+        ids = [part["id"] for part in open_step if part["type"] in BLOCK_STARTS]
+        closing.append(voided_part(ids, round_))
+    if state.step_open:
         closing.append({"type": "finish-step"})
     return closing
 
 
-def voided_part(ids: list[str], round_: int) -> dict[str, Any]:
-    """Tells clients which text and reasoning they must take back, because the call that gave it is made again."""
+def shows_answer(open_step: list[Part], round_: int, call_ids: Collection[str]) -> bool:
+    """Whether the newest step shows the whole answer of `round_`, which calls these tools."""
+    state = _state_after(open_step)
+    if state.round != round_ or state.open_blocks:
+        return False
+    if state.step_open:
+        return bool(call_ids) and all((round_, call_id) in state.inputs for call_id in call_ids)
+    return round_ in state.rounds_done
+
+
+def _state_after(parts: list[Part]) -> ViewerState:
+    state = ViewerState()
+    for part in parts:
+        state.note(part)
+    return state
+
+
+def voided_part(ids: list[str], round_: int) -> Part:
+    """Tells clients which text and reasoning they must take back, because the model call is made again."""
     return data_part("voided", {"ids": ids, "round": round_})
 
 
 class StepWriter:
     """Writes the parts of one model call. Ids are `round.attempt.n`, so those of a retried call are new."""
 
-    def __init__(self, sink: Sink, round_: int, attempt: int) -> None:
-        self._sink = sink
+    def __init__(self, put: Callable[[Part], None], round_: int, attempt: int) -> None:
+        self._put = put
         self._prefix = f"{round_}.{attempt}"
         self._round = round_
         self._open: tuple[str, str] | None = None
@@ -59,8 +65,8 @@ class StepWriter:
 
     def begin(self) -> None:
         self._started = True
-        self._sink.put({"type": "start-step"})
-        self._sink.put(data_part("progress", {"round": self._round, "status": "running"}, transient=True))
+        self._put({"type": "start-step"})
+        self._put(data_part("progress", {"round": self._round, "status": "running"}, transient=True))
 
     def text(self, delta: str) -> None:
         self._delta("text", delta)
@@ -74,29 +80,29 @@ class StepWriter:
             part_id = f"{self._prefix}.{len(self._ids)}"
             self._ids.append(part_id)
             self._open = (kind, part_id)
-            self._sink.put({"type": f"{kind}-start", "id": part_id})
-        self._sink.put({"type": f"{kind}-delta", "id": self._open[1], "delta": delta})
+            self._put({"type": f"{kind}-start", "id": part_id})
+        self._put({"type": f"{kind}-delta", "id": self._open[1], "delta": delta})
 
     def close_block(self) -> None:
         if self._open is not None:
-            self._sink.put({"type": f"{self._open[0]}-end", "id": self._open[1]})
+            self._put({"type": f"{self._open[0]}-end", "id": self._open[1]})
             self._open = None
 
     def tool_start(self, call_id: str, name: str) -> None:
         if call_id not in self._announced:
             self.close_block()
             self._announced.add(call_id)
-            self._sink.put({"type": "tool-input-start", "toolCallId": call_id, "toolName": name})
+            self._put({"type": "tool-input-start", "toolCallId": call_id, "toolName": name})
 
     def tool_delta(self, call_id: str, delta: str) -> None:
         if call_id in self._announced and delta:
             self.close_block()
-            self._sink.put({"type": "tool-input-delta", "toolCallId": call_id, "inputTextDelta": delta})
+            self._put({"type": "tool-input-delta", "toolCallId": call_id, "inputTextDelta": delta})
 
     def tool_available(self, call_id: str, name: str, arguments: str) -> None:
         self.tool_start(call_id, name)
         self.close_block()
-        self._sink.put(
+        self._put(
             {
                 "type": "tool-input-available",
                 "toolCallId": call_id,
@@ -106,21 +112,22 @@ class StepWriter:
         )
 
     def end(self, *, keep_open: bool) -> None:
-        """End the step, or only its blocks when tool outputs are still to come into it."""
+        """End the step, or only its blocks when tool outputs will follow in it."""
         self.close_block()
         if self._started and not keep_open:
-            self._sink.put({"type": "finish-step"})
+            self._put({"type": "finish-step"})
             self._started = False
 
-    def abandon(self) -> None:
-        """The call failed: end what is open and void what was shown of it.
+    def take_back(self) -> None:
+        """The call failed: end what is open and void the step, also if it only announced tool calls.
 
-        Tool calls that were announced are answered at once: the call that comes instead announces its own.
+        Announced tool calls get their output at once, because the next attempt announces its own.
         """
         self.close_block()
-        for call_id in sorted(self._announced):
-            self._sink.put(tool_output_part(call_id, RETRIED_CALL, is_error=True))
+        announced = sorted(self._announced)
+        for call_id in announced:
+            self._put(tool_output_part(call_id, RETRIED_CALL, is_error=True))
         self._announced.clear()
-        if self._started and self._ids:
-            self._sink.put(voided_part(list(self._ids), self._round))
+        if self._started and (self._ids or announced):
+            self._put(voided_part(list(self._ids), self._round))
         self.end(keep_open=False)

@@ -1,10 +1,10 @@
-"""What one client has been sent of a turn: enough to end it properly when the rest comes from somewhere else."""
+"""What one client has been sent of a turn: enough to continue properly when the rest is read from somewhere else."""
 
 from typing import Any
 
 import orjson
 
-from longhaul.streams.events import encode
+from longhaul.streams.events import Part, encode
 
 # Deltas change nothing that is kept here, and they are nearly all that is sent: they are passed by unparsed.
 DELTA_PREFIXES = (b'{"type":"text-delta"', b'{"type":"reasoning-delta"', b'{"type":"tool-input-delta"')
@@ -12,11 +12,10 @@ BLOCK_STARTS = ("text-start", "reasoning-start")
 BLOCK_ENDS = ("text-end", "reasoning-end")
 
 
-class Seen:
-    """Follows the parts that a client is sent. `unknown`: it has seen some that we cannot find out about any more."""
+class ViewerState:
+    """Follows the parts that a client is sent."""
 
     def __init__(self) -> None:
-        self.unknown = False
         self.started = False
         self.outcome = False
         self.finished = False
@@ -25,34 +24,45 @@ class Seen:
         self.rounds_done: set[int] = set()
         self.open_blocks: dict[str, str] = {}
         self.unfinished: list[str] = []
-        self.announced: dict[tuple[int | None, str], None] = {}  # in their order
+        self.announced: dict[tuple[int | None, str], None] = {}  # in order
         self.inputs: set[tuple[int | None, str]] = set()
         self.outputs: set[tuple[int | None, str]] = set()
         self.follow_ups: set[str] = set()
-        self._voided = False
-        self._said = False
+        self.step_voided = False  # the newest step
+        self.has_content = False  # the newest step
 
-    def feed(self, part: bytes) -> None:
-        """Take note of one part on its way to the client."""
+    @property
+    def answered_round(self) -> int:
+        """The newest round whose model answer the client has as a whole; its tools may still run."""
+        done = max(self.rounds_done, default=0)
+        if not self.step_open or not self.round:
+            return done
+        calls = [call for call in self.announced if call[0] == self.round]
+        whole = self.has_content and not self.open_blocks and all(call in self.inputs for call in calls)
+        return self.round if whole and not self.step_voided else done
+
+    def note_json(self, part: bytes) -> None:
+        """Note one part on its way to the client."""
         if not part.startswith(DELTA_PREFIXES):
-            self._note(orjson.loads(part))
+            self.note(orjson.loads(part))
 
-    def feed_own(self, part: dict[str, Any]) -> bytes:
-        """Take note of a part that we made; as JSON."""
-        self._note(part)
+    def note_and_encode(self, part: Part) -> bytes:
+        """Note one part that was made here; its JSON."""
+        self.note(part)
         return encode(part)
 
-    def _note(self, part: dict[str, Any]) -> None:
+    def note(self, part: Part) -> None:
+        """Note one part."""
         kind: str = part["type"]
         if kind in BLOCK_STARTS:
             self.open_blocks[part["id"]] = kind.removesuffix("-start")
             self.unfinished.append(part["id"])
-            self._said = True
+            self.has_content = True
         elif kind in BLOCK_ENDS:
             self.open_blocks.pop(part["id"], None)
         elif kind.startswith("tool-"):
             self._note_tool(kind, (self.round, part["toolCallId"]))
-            self._said = True
+            self.has_content = True
         elif kind == "data-voided":
             self._note_voided(part["data"])
         elif kind == "data-follow-up":
@@ -78,18 +88,18 @@ class Seen:
         ids = set(data["ids"])
         self.unfinished = [part_id for part_id in self.unfinished if part_id not in ids]
         self.rounds_done.discard(data.get("round", -1))
-        self._voided = self.step_open
+        self.step_voided = self.step_open
 
     def _note_frame(self, kind: str) -> None:
         if kind == "start":
             self.started = True
         elif kind == "start-step":
-            self.step_open, self._voided, self._said, self.round = True, False, False, None
+            self.step_open, self.step_voided, self.has_content, self.round = True, False, False, None
             self.unfinished = []
         elif kind == "finish-step":
             self.step_open = False
-            # A try that failed before its first word leaves an empty step: the round is still to come.
-            if self.round is not None and self._said and not self._voided:
+            # An attempt that failed before its first word leaves an empty step: the round is not shown yet.
+            if self.round is not None and self.has_content and not self.step_voided:
                 self.rounds_done.add(self.round)
                 self.unfinished = []
         elif kind in ("abort", "error"):

@@ -70,7 +70,6 @@ class Repair:
     """Examines sessions and repairs them."""
 
     def __init__(self, settings: Settings, database: Database, streams: "Redis", client: Client) -> None:
-        self._settings = settings
         self._database = database
         self._streams = streams
         self._turns = TurnLookup(database, client, settings.temporal_rpc_timeout)
@@ -129,16 +128,15 @@ class Repair:
             for turn in dead:
                 await _end(connection, turn)
         for turn in dead:
-            await self._seal(turn)
+            await self._withdraw_stream(turn)
         for row in findings.waiting:
             message = IncomingMessage(row.client_message_id, row.content, row.context)
             await self._delivery.deliver(findings.session.user_id, findings.session, message)
 
-    async def _seal(self, turn: TurnRecord) -> None:
-        publisher = StreamPublisher(self._streams, turn.turn_id, flush_s=0, published=False)
-        async with publisher:
+    async def _withdraw_stream(self, turn: TurnRecord) -> None:
+        async with StreamPublisher(self._streams, turn.turn_id, flush_s=0) as publisher:
             # Its readers switch to the rows, which say how it ended.
-            await publisher.seal(None, self._settings.stream_ttl)
+            await publisher.withdraw()
 
 
 def _error_row(turn: TurnRecord) -> NewMessage:

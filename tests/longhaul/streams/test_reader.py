@@ -13,7 +13,7 @@ from longhaul.settings import load_settings
 from longhaul.streams.events import FIELD, FINISH_ID, START_ID, encode, start_part, stream_key
 from longhaul.streams.from_rows import RowParts
 from longhaul.streams.reader import StreamLostError, StreamReader, connect_for_reading, newest_id
-from longhaul.streams.viewer import Seen
+from longhaul.streams.viewer import ViewerState
 from testkit.servers import RedisServer
 
 Part = dict[str, Any]
@@ -46,19 +46,19 @@ def text(part_id: str, *deltas: str) -> list[Part]:
 
 
 async def test_entries_come_through_byte_for_byte_and_end_with_finish(redis: "Redis") -> None:
-    turn_id, seen = str(uuid4()), Seen()
+    turn_id, state = str(uuid4()), ViewerState()
     parts = [start_part(turn_id), *step(1, *text("1.1.0", "Hë", "llo")), {"type": "finish"}]
     ids = await publish(redis, turn_id, parts)
-    entries = await StreamReader(redis, turn_id, seen).read()
+    entries = await StreamReader(redis, turn_id, state).read()
     assert [part for _, part in entries] == [encode(part) for part in parts]
     assert [key.decode() for key, _ in entries] == ids
-    assert seen.finished
-    assert seen.rounds_done == {1}
+    assert state.finished
+    assert state.rounds_done == {1}
 
 
 async def test_a_silent_stream_gives_nothing_and_a_later_entry_at_once(redis: "Redis") -> None:
     turn_id = str(uuid4())
-    reader = StreamReader(redis, turn_id, Seen())
+    reader = StreamReader(redis, turn_id, ViewerState())
     assert await reader.read() == []
     assert not await reader.exists()
     await publish(redis, turn_id, [start_part(turn_id)])
@@ -66,14 +66,14 @@ async def test_a_silent_stream_gives_nothing_and_a_later_entry_at_once(redis: "R
 
 
 async def test_a_client_goes_on_behind_what_it_has(redis: "Redis") -> None:
-    turn_id, seen = str(uuid4()), Seen()
+    turn_id, state = str(uuid4()), ViewerState()
     parts = [start_part(turn_id), *step(1, *text("1.1.0", *("x" * 500))), {"type": "finish"}]
     ids = await publish(redis, turn_id, parts)
-    reader = StreamReader(redis, turn_id, seen)
+    reader = StreamReader(redis, turn_id, state)
     await reader.skip_to(ids[300])
-    assert seen.open_blocks == {"1.1.0": "text"}
+    assert state.open_blocks == {"1.1.0": "text"}
     rest = []
-    while not seen.finished:
+    while not state.finished:
         rest += await reader.read()
     assert [key.decode() for key, _ in rest] == ids[301:]
 
@@ -81,7 +81,7 @@ async def test_a_client_goes_on_behind_what_it_has(redis: "Redis") -> None:
 async def test_an_id_of_another_stream_starts_over(redis: "Redis") -> None:
     turn_id = str(uuid4())
     await publish(redis, turn_id, [start_part(turn_id)])
-    reader = StreamReader(redis, turn_id, Seen())
+    reader = StreamReader(redis, turn_id, ViewerState())
     await reader.skip_to("123-0")
     assert len(await reader.read()) == 1
 
@@ -90,12 +90,12 @@ async def test_a_stream_without_its_beginning_is_lost(redis: "Redis") -> None:
     turn_id = str(uuid4())
     await publish(redis, turn_id, text("1.1.0", "half"))
     with pytest.raises(StreamLostError):
-        await StreamReader(redis, turn_id, Seen()).read()
+        await StreamReader(redis, turn_id, ViewerState()).read()
 
 
 async def test_a_redis_that_is_away_is_a_lost_stream() -> None:
     client = connect_for_reading(load_settings(redis_url="redis://127.0.0.1:1/0"))
-    reader = StreamReader(client, "any", Seen())
+    reader = StreamReader(client, "any", ViewerState())
     for attempt in (reader.read, reader.exists):
         with pytest.raises(StreamLostError):
             await attempt()
@@ -105,7 +105,7 @@ async def test_a_redis_that_is_away_is_a_lost_stream() -> None:
 async def test_a_redis_that_hangs_is_noticed(make_hanging_redis: RedisServer) -> None:
     client = connect_for_reading(load_settings(redis_url=make_hanging_redis.url(0)))
     with pytest.raises(StreamLostError):
-        await StreamReader(client, "any", Seen()).read()
+        await StreamReader(client, "any", ViewerState()).read()
     await client.aclose()
 
 
@@ -131,21 +131,21 @@ def called(call_id: str) -> Part:
     return {"id": call_id, "type": "function", "function": {"name": "calculator", "arguments": '{"a":1}'}}
 
 
-def continued(seen: Seen, rows: Sequence[Stored], status: TurnStatus, error: str | None = None) -> list[Part]:
+def continued(state: ViewerState, rows: Sequence[Stored], status: TurnStatus, error: str | None = None) -> list[Part]:
     """What a client is sent that has seen this much."""
-    made = RowParts(seen, "turn-1")
-    sent = [seen.feed_own(part) for part in made.opening()]
+    made = RowParts(state, "turn-1")
+    sent = [state.note_and_encode(part) for part in made.opening()]
     for row in rows:
-        sent += [seen.feed_own(part) for part in made.row(row)]  # type: ignore[arg-type]  # quacks like one
-    sent += [seen.feed_own(part) for part in made.closing(status, error)]
+        sent += [state.note_and_encode(part) for part in made.row(row)]  # type: ignore[arg-type]  # quacks like one
+    sent += [state.note_and_encode(part) for part in made.closing(status, error)]
     return [orjson.loads(part) for part in sent]
 
 
-def after(*parts: Part) -> Seen:
-    seen = Seen()
+def after(*parts: Part) -> ViewerState:
+    state = ViewerState()
     for part in parts:
-        seen.feed(encode(part))
-    return seen
+        state.note_json(encode(part))
+    return state
 
 
 def types(parts: Sequence[Part]) -> list[str]:
@@ -163,7 +163,7 @@ WHOLE = [
 
 
 def test_a_client_that_has_seen_nothing_gets_it_all() -> None:
-    sent = continued(Seen(), WHOLE, TurnStatus.COMPLETED)
+    sent = continued(ViewerState(), WHOLE, TurnStatus.COMPLETED)
     block = ["text-start", "text-delta", "text-end"]
     assert types(sent) == [
         "start",
@@ -194,14 +194,14 @@ def test_what_is_half_seen_is_closed_voided_and_said_again() -> None:
 def test_whole_rounds_and_seen_outputs_are_not_said_again() -> None:
     tool = {"type": "tool-input-available", "toolCallId": "c1", "toolName": "calculator", "input": {}}
     output = {"type": "tool-output-available", "toolCallId": "c1", "output": "2"}
-    seen = after(start_part("turn-1"), *step(1, *text("1.1.0", "a")), *step(2, tool, output)[:-1])
+    state = after(start_part("turn-1"), *step(1, *text("1.1.0", "a")), *step(2, tool, output)[:-1])
     rows = [
         Stored("assistant", 1, "a"),
         Stored("assistant", 2, "", tool_calls=[called("c1"), called("c2")]),
         Stored("tool", 2, "2", tool_call_id="c1"),
         Stored("tool", 2, "3", tool_call_id="c2"),
     ]
-    sent = continued(seen, rows, TurnStatus.COMPLETED)
+    sent = continued(state, rows, TurnStatus.COMPLETED)
     assert types(sent) == [
         "finish-step",
         "start-step",
@@ -215,15 +215,15 @@ def test_whole_rounds_and_seen_outputs_are_not_said_again() -> None:
 
 def test_a_round_that_was_voided_live_is_said_from_its_row() -> None:
     voided = {"type": "data-voided", "data": {"ids": ["1.1.0"], "round": 1}}
-    seen = after(start_part("turn-1"), *step(1, *text("1.1.0", "ha"), voided))
-    sent = continued(seen, [Stored("assistant", 1, "whole")], TurnStatus.COMPLETED)
+    state = after(start_part("turn-1"), *step(1, *text("1.1.0", "ha"), voided))
+    sent = continued(state, [Stored("assistant", 1, "whole")], TurnStatus.COMPLETED)
     assert types(sent) == ["start-step", "text-start", "text-delta", "text-end", "finish-step", "finish"]
 
 
 def test_every_announced_call_gets_an_output() -> None:
     begun = {"type": "tool-input-start", "toolCallId": "lost", "toolName": "calculator"}
-    seen = after(start_part("turn-1"), *step(1, begun)[:-1])
-    sent = continued(seen, [Stored("assistant", 1, "no tool after all")], TurnStatus.COMPLETED)
+    state = after(start_part("turn-1"), *step(1, begun)[:-1])
+    sent = continued(state, [Stored("assistant", 1, "no tool after all")], TurnStatus.COMPLETED)
     assert [part["toolCallId"] for part in sent if part["type"] == "tool-output-error"] == ["lost"]
     assert types(sent)[-2:] == ["finish-step", "finish"]
 
@@ -234,8 +234,8 @@ def test_every_announced_call_gets_an_output() -> None:
 def test_a_turn_that_did_not_complete_says_so_once(status: TurnStatus, expected: list[str]) -> None:
     rows = [Stored("assistant", 2, "The model is away.", kind="error"), Stored("system", 2, "stopped", kind="stop")]
     assert types(continued(after(start_part("turn-1")), rows, status, "The model is away.")) == expected
-    seen = after(start_part("turn-1"), {"type": expected[0], "errorText": "x"})
-    assert types(continued(seen, rows, status, "x")) == ["finish"]
+    state = after(start_part("turn-1"), {"type": expected[0], "errorText": "x"})
+    assert types(continued(state, rows, status, "x")) == ["finish"]
 
 
 def test_follow_ups_are_told_once() -> None:
@@ -243,11 +243,3 @@ def test_follow_ups_are_told_once() -> None:
     rows = [Stored("user", 1, "and?", kind="follow_up", client_message_id=name) for name in ("m1", "m2")]
     sent = continued(after(start_part("turn-1"), told), rows, TurnStatus.COMPLETED)
     assert [part["data"]["message_id"] for part in sent if part["type"] == "data-follow-up"] == ["m2"]
-
-
-def test_a_client_that_we_know_nothing_of_is_told_to_forget() -> None:
-    seen = Seen()
-    seen.unknown = True
-    sent = continued(seen, WHOLE, TurnStatus.COMPLETED)
-    assert sent[0] == {"type": "data-voided", "data": {"ids": [], "all": True}}
-    assert sent[1]["type"] == "start"

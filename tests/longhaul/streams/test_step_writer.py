@@ -7,23 +7,13 @@ from typing import Any
 import pytest
 
 from longhaul.streams.events import start_part, tool_output_part
-from longhaul.streams.step_writer import RETRIED_CALL, StepWriter, leftovers
+from longhaul.streams.step_writer import RETRIED_CALL, StepWriter, closing_parts
 from testkit.grammar import grammar_problems
 from testkit.streamlog import StreamEvent, StreamLog
 
 Part = dict[str, Any]
 ROUND = 3
 HEADERS = {"content-type": "text/event-stream", "x-vercel-ai-ui-message-stream": "v1"}
-
-
-class Sink:
-    """Keeps parts."""
-
-    def __init__(self) -> None:
-        self.parts: list[Part] = []
-
-    def put(self, part: Part) -> None:
-        self.parts.append(part)
 
 
 def log_of(parts: list[Part]) -> StreamLog:
@@ -44,13 +34,13 @@ def names(parts: list[Part]) -> list[str]:
 
 
 def written(*steps: Callable[[StepWriter], None], keep_open: bool = False, attempt: int = 1) -> list[Part]:
-    sink = Sink()
-    writer = StepWriter(sink, ROUND, attempt)
+    parts: list[Part] = []
+    writer = StepWriter(parts.append, ROUND, attempt)
     writer.begin()
     for step in steps:
         step(writer)
     writer.end(keep_open=keep_open)
-    return sink.parts
+    return parts
 
 
 def test_reasoning_and_text_take_turns() -> None:
@@ -104,34 +94,34 @@ def test_a_call_is_announced_once_and_its_block_closed_before() -> None:
 
 
 def test_a_failed_call_takes_back_what_it_showed() -> None:
-    sink = Sink()
-    writer = StepWriter(sink, ROUND, 1)
+    parts: list[Part] = []
+    writer = StepWriter(parts.append, ROUND, 1)
     writer.begin()
     writer.text("wrong")
     writer.tool_start("b", "n")
     writer.tool_start("a", "n")
-    writer.abandon()
-    assert [part["toolCallId"] for part in sink.parts if part["type"] == "tool-output-error"] == ["a", "b"]
+    writer.take_back()
+    assert [part["toolCallId"] for part in parts if part["type"] == "tool-output-error"] == ["a", "b"]
     voided = {"type": "data-voided", "data": {"ids": ["3.1.0"], "round": ROUND}}
-    assert sink.parts[-2:] == [voided, {"type": "finish-step"}]
-    assert check(sink.parts).text() == ""
-    before = list(sink.parts)
+    assert parts[-2:] == [voided, {"type": "finish-step"}]
+    assert check(parts).text() == ""
+    before = list(parts)
     writer.end(keep_open=False)
-    assert sink.parts == before, "a step is ended once"
+    assert parts == before, "a step is ended once"
 
 
-def test_leftovers_of_nothing() -> None:
-    assert leftovers([], ROUND) == []
-    assert leftovers([start_part("t")], ROUND) == []
-    assert leftovers(written(lambda w: w.text("x")), ROUND + 1) == [], "a whole step of another round"
+def test_closing_parts_of_nothing() -> None:
+    assert closing_parts([], ROUND) == []
+    assert closing_parts([start_part("t")], ROUND) == []
+    assert closing_parts(written(lambda w: w.text("x")), ROUND + 1) == [], "a whole step of another round"
 
 
-def test_leftovers_of_a_step_that_waits_for_outputs() -> None:
+def test_closing_parts_of_a_step_that_waits_for_outputs() -> None:
     parts = written(
         lambda w: w.tool_available("c", "n", "{}"), lambda w: w.tool_available("d", "n", "{}"), keep_open=True
     )
     parts.append(tool_output_part("c", "out", is_error=False))
-    assert leftovers(parts, ROUND + 1, unanswered="Stopped.") == [
+    assert closing_parts(parts, ROUND + 1, unanswered="Stopped.") == [
         {"type": "tool-output-error", "toolCallId": "d", "errorText": "Stopped."},
         {"type": "finish-step"},
     ]
@@ -165,31 +155,31 @@ def play(rng: random.Random, writer: StepWriter) -> tuple[str, str, set[str]]:
 def test_any_call_that_dies_anywhere_and_is_made_again_is_well_formed(seed: int) -> None:
     rng = random.Random(seed)
     for _ in range(40):
-        sink = Sink()
+        parts: list[Part] = []
         attempts = rng.randrange(4)
         for attempt in range(1, attempts + 1):  # those that fail, in one of two ways
-            mine = Sink()
-            writer = StepWriter(mine, ROUND, attempt)
+            mine: list[Part] = []
+            writer = StepWriter(mine.append, ROUND, attempt)
             writer.begin()
             play(rng, writer)
             if rng.random() < 0.5:
-                writer.abandon()
-                sink.parts += mine.parts
+                writer.take_back()
+                parts += mine
             else:  # the worker dies: a part of what it wrote is there, and nobody ended it
-                sink.parts += mine.parts[: rng.randrange(1, len(mine.parts) + 1)]
-            since = max(place for place, part in enumerate(sink.parts) if part["type"] == "start-step")
-            sink.parts += leftovers(sink.parts[since:], ROUND)
-        writer = StepWriter(sink, ROUND, attempts + 1)
+                parts += mine[: rng.randrange(1, len(mine) + 1)]
+            since = max(place for place, part in enumerate(parts) if part["type"] == "start-step")
+            parts += closing_parts(parts[since:], ROUND)
+        writer = StepWriter(parts.append, ROUND, attempts + 1)
         writer.begin()
         text, reasoning, calls = play(rng, writer)
         for call in sorted(calls):
             writer.tool_available(call, "n", "{}")
         writer.end(keep_open=bool(calls))
         for call in sorted(calls):
-            sink.put(tool_output_part(call, "out", is_error=False))
+            parts.append(tool_output_part(call, "out", is_error=False))
         if calls:
-            sink.put({"type": "finish-step"})
-        log = check(sink.parts)
+            parts.append({"type": "finish-step"})
+        log = check(parts)
         assert (log.text(), log.reasoning()) == (text, reasoning), "only the call that came to its end counts"
         assert {call: log.outputs()[call]["type"] for call in calls} == dict.fromkeys(calls, "tool-output-available")
         others = [part for call, part in log.outputs().items() if call not in calls]
