@@ -82,7 +82,9 @@ def agrees(parts: Sequence[Part], rows: Sequence[StoredMessage]) -> bool:
     outputs: dict[tuple[int | None, str], Part] = {}
     for part in parts:
         state.note(part)
-        kind = part["type"]
+        kind: str = part["type"]
+        if kind.startswith(("text-", "reasoning-", "tool-")) and not state.step_open:
+            return False
         if kind in ("text-start", "reasoning-start"):
             blocks[part["id"]] = [kind.removesuffix("-start")]
         elif kind in ("text-delta", "reasoning-delta"):
@@ -95,8 +97,8 @@ def agrees(parts: Sequence[Part], rows: Sequence[StoredMessage]) -> bool:
     if not state.started or state.step_open or state.open_blocks:
         return False
     answers = [row for row in rows if row.role in ("assistant", "reasoning") and row.kind != "error"]
-    for kind, role in (("text", "assistant"), ("reasoning", "reasoning")):
-        shown = "".join("".join(block[1:]) for block in blocks.values() if block[0] == kind)
+    for block_kind, role in (("text", "assistant"), ("reasoning", "reasoning")):
+        shown = "".join("".join(block[1:]) for block in blocks.values() if block[0] == block_kind)
         if shown != "".join(row.content for row in answers if row.role == role):
             return False
     calls = {(row.round, call["id"]) for row in answers for call in row.tool_calls or ()}
@@ -107,6 +109,7 @@ def agrees(parts: Sequence[Part], rows: Sequence[StoredMessage]) -> bool:
     }
     return (
         calls <= state.inputs
+        and all(call in state.outputs for call in state.announced)
         and all(outputs.get(key) == result for key, result in results.items())
         and {row.client_message_id for row in rows if row.kind == "follow_up"} <= state.follow_ups
     )

@@ -6,6 +6,7 @@ from longhaul.streams.events import Part, data_part, decoded, tool_output_part
 from longhaul.streams.viewer import BLOCK_STARTS, ViewerState
 
 RETRIED_CALL = "The model call was retried."
+INCOMPLETE_CALL = "The model was stopped before it had written this call."
 
 
 def closing_parts(open_step: list[Part], round_: int, *, unanswered: str = RETRIED_CALL) -> list[Part]:
@@ -112,9 +113,13 @@ class StepWriter:
         )
 
     def end(self, *, keep_open: bool) -> None:
-        """End the step, or only its blocks when tool outputs will follow in it."""
+        """End the step, or only its blocks when tool outputs will follow in it.
+
+        Calls that are announced in a step that ends here will not run, so they get their output now.
+        """
         self.close_block()
         if self._started and not keep_open:
+            self._answer_calls(INCOMPLETE_CALL)
             self._put({"type": "finish-step"})
             self._started = False
 
@@ -124,10 +129,13 @@ class StepWriter:
         Announced tool calls get their output at once, because the next attempt announces its own.
         """
         self.close_block()
-        announced = sorted(self._announced)
-        for call_id in announced:
-            self._put(tool_output_part(call_id, RETRIED_CALL, is_error=True))
-        self._announced.clear()
-        if self._started and (self._ids or announced):
+        has_content = self._ids or self._announced
+        self._answer_calls(RETRIED_CALL)
+        if self._started and has_content:
             self._put(voided_part(list(self._ids), self._round))
         self.end(keep_open=False)
+
+    def _answer_calls(self, output: str) -> None:
+        for call_id in sorted(self._announced):
+            self._put(tool_output_part(call_id, output, is_error=True))
+        self._announced.clear()
