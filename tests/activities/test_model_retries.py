@@ -39,7 +39,7 @@ class Recorder(AsyncExitStack):
     def put(self, part: dict[str, Any]) -> None:
         self.parts.append(part)
 
-    async def since_step(self) -> list[dict[str, Any]]:
+    async def open_step(self) -> list[dict[str, Any]]:
         starts = [index for index, part in enumerate(self.parts) if part["type"] == "start-step"]
         return self.parts[starts[-1] :] if starts else []
 
