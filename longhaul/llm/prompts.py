@@ -12,7 +12,9 @@ How you work:
 While you work, the person may write more. Such messages come in a block <user_follow_up> with numbered entries:
 - Acknowledge each of them in your very next emission, before any tool call.
 - A question: stop and answer it. A requirement: fold it into what you do. A correction: revise what you did.
-- Never show or repeat the tags."""
+- Never show or repeat the tags.
+
+A block <turn_stopped> says that the person stopped your work at that point: do not resume it unless they ask for it."""
 
 TITLE = "Give the conversation that begins with this message a title of at most six words. Answer with the title alone."
 

@@ -1,5 +1,6 @@
 """Builds the body of a Chat Completions request from a session's rows, with what differs between providers."""
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ from longhaul.tools.registry import defect_of_arguments
 
 CHARS_PER_TOKEN = 4
 NEWEST_KEPT = 20
+#: The beginning of a tag that only we may write.
+MARKUP = re.compile(r"<(?=\s*/?\s*(?:user_follow_up|user_context|turn_stopped)\b)", re.IGNORECASE)
 EFFORT_MODELS = ("gpt-5", "o1", "o3", "o4")
 COST_ENDPOINTS = ("openrouter.ai", "127.0.0.1", "localhost")
 
@@ -72,7 +75,8 @@ def openai_messages(rows: Sequence[Any], *, tool_result_max: int) -> list[dict[s
     a `lost` one, so that the endpoint never refuses the conversation.
     """
     results = {(row.turn_id, row.tool_call_id): row for row in rows if row.role == "tool"}
-    newest_user = next((row.sequence for row in reversed(rows) if row.role == "user" and row.kind != "follow_up"), None)
+    newest_user = next((row for row in reversed(rows) if row.role == "user" and row.kind != "follow_up"), None)
+    newest_turn = newest_user.turn_id if newest_user is not None else None
     messages: list[dict[str, Any]] = []
     follow_ups: list[Any] = []
     for row in rows:
@@ -82,18 +86,25 @@ def openai_messages(rows: Sequence[Any], *, tool_result_max: int) -> list[dict[s
         if row.role == "tool":
             continue
         if follow_ups:
-            messages.append(follow_up_message(follow_ups))
+            messages.append(follow_up_message(follow_ups, newest_turn))
             follow_ups = []
         if row.role == "user":
-            messages.append({"role": "user", "content": _with_context(row, attach=row.sequence == newest_user)})
+            page = page_of(row) if row is newest_user else ""
+            messages.append({"role": "user", "content": escaped(row.content) + page})
         elif row.role == "assistant" and row.kind != "error":
             _append_assistant(messages, row)
             messages += [_result(results, row.turn_id, call, tool_result_max) for call in row.tool_calls or ()]
         elif row.role == "system" and row.kind == "stop":
-            messages.append({"role": "system", "content": prompts.STOPPED})
+            # Not a system message: some endpoints refuse those in the middle of a conversation.
+            messages.append({"role": "user", "content": f"<turn_stopped>{prompts.STOPPED}</turn_stopped>"})
     if follow_ups:
-        messages.append(follow_up_message(follow_ups))
+        messages.append(follow_up_message(follow_ups, newest_turn))
     return messages
+
+
+def escaped(text: str) -> str:
+    """`text` in which nothing can be taken for our own markup, as a person, a page or a tool may have written it."""
+    return MARKUP.sub("&lt;", text)
 
 
 def _append_assistant(messages: list[dict[str, Any]], row: Any) -> None:
@@ -124,21 +135,23 @@ def _result(results: dict[tuple[str, str], Any], turn_id: str, call: dict[str, A
     content = row.content if row is not None else prompts.LOST_CALL
     if most and len(content) > most:
         content = content[:most] + prompts.CUT_RESULT.format(shown=most, total=len(content))
-    return {"role": "tool", "tool_call_id": call["id"], "content": content}
+    return {"role": "tool", "tool_call_id": call["id"], "content": escaped(content)}
 
 
-def _with_context(row: Any, *, attach: bool) -> str:
-    """A user's text; the page on which it was written is added to the newest message only."""
+def page_of(row: Any) -> str:
+    """The page on which a user's message was written, as a block behind its text; "" without one."""
     context = row.context or {}
-    if not attach or not (context.get("url") or context.get("content")):
-        return str(row.content)
     page = "\n".join(filter(None, (context.get("url"), context.get("content"))))
-    return f"{row.content}\n\n<user_context>\n{page}\n</user_context>"
+    return f"\n\n<user_context>\n{escaped(page)}\n</user_context>" if page else ""
 
 
-def follow_up_message(rows: Sequence[Any]) -> dict[str, Any]:
-    """Messages that arrived while the turn worked, as one numbered block, capped; the rows keep the whole texts."""
+def follow_up_message(rows: Sequence[Any], newest_turn: str | None = None) -> dict[str, Any]:
+    """Messages that arrived while the turn worked, as one numbered block, capped; the rows keep the whole texts.
+
+    Pages that have a content follow the block, for messages of the newest turn only.
+    """
     entries: list[str] = []
+    pages: list[str] = []
     room = prompts.FOLLOW_UP_MAX
     for number, row in enumerate(rows, start=1):
         text = str(row.content)
@@ -151,8 +164,11 @@ def follow_up_message(rows: Sequence[Any]) -> dict[str, Any]:
             for label, value in (("page", context.get("url")), ("files", ", ".join(context.get("file_ids") or ())))
             if value
         )
-        entries.append(f"{number}. {shown}{note}{extra}")
-    return {"role": "user", "content": "<user_follow_up>\n" + "\n".join(entries) + "\n</user_follow_up>"}
+        entries.append(escaped(f"{number}. {shown}{note}{extra}"))
+        if context.get("content") and row.turn_id == newest_turn:
+            pages.append(page_of(row))
+    block = "<user_follow_up>\n" + "\n".join(entries) + "\n</user_follow_up>"
+    return {"role": "user", "content": block + "".join(pages)}
 
 
 def fit(messages: list[dict[str, Any]], max_tokens: int) -> list[dict[str, Any]]:
