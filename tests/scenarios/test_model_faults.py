@@ -121,7 +121,8 @@ async def test_stop_while_a_retry_waits(product: Product) -> None:
     log = check_stream(await live.done())
     assert log.types[-3:-1] == ["abort", "finish"]
     assert (await product.api.wait_for_turn(session, log.turn_id))["status"] == "cancelled"
-    await next_message_works(product, session)
+    following = await product.api.start(session, "6*7")
+    assert (await product.api.wait_for_turn(session, following))["status"] == "completed"
 
 
 @pytest.mark.parametrize("fault", WAITS)
