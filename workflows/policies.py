@@ -31,7 +31,8 @@ CALL_RETRY = RetryPolicy(
     non_retryable_error_types=DEFECTS,
 )
 STORE_ONCE = timedelta(seconds=60)
-LOCAL_RETRY_THRESHOLD = timedelta(seconds=10)
+# Beyond this a wait between tries is a timer: waiting inside a workflow task holds one of the worker's few slots.
+LOCAL_RETRY_THRESHOLD = timedelta(milliseconds=300)
 
 
 def storing(limits: TurnLimits, summary: str) -> ActivityConfig:

@@ -3,7 +3,7 @@
 import asyncio
 from datetime import timedelta
 
-from temporalio import workflow
+from temporalio import exceptions, workflow
 from temporalio.exceptions import ActivityError, ApplicationError, FailureError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
@@ -127,6 +127,11 @@ class ToolCalls:
 
 def cause_of(error: BaseException) -> str:
     """The text of a failure without the wrappers that Temporal puts around it, and without its own cause."""
+    activity = ""
     while error.__cause__ is not None and not isinstance(error, ApplicationError):
+        if isinstance(error, ActivityError):
+            activity = error.activity_type
         error = error.__cause__
+    if isinstance(error, exceptions.TimeoutError):
+        return f"{activity} did not succeed within its time limit."
     return str(getattr(error, "message", "") or error) or type(error).__name__

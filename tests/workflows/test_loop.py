@@ -1,10 +1,13 @@
 """The loop of a turn with fake activities: messages, rounds, limits, continue-as-new, and the race at its end."""
 
+import asyncio
 import threading
 from datetime import timedelta
 
 import pytest
 from temporalio import activity
+from temporalio.api.enums.v1 import EventType
+from temporalio.exceptions import ApplicationError
 
 from activities.model import ModelActivities
 from activities.sub_sessions import SubSessionActivities
@@ -285,6 +288,51 @@ async def test_an_activity_that_fails_for_good(session: Session, call: str) -> N
     assert closing(session).progress.error == "disk full"
     following = ["open_turn m2"] if call == "call_model 1" else []
     assert session.calls[session.calls.index(call) + 1 :][:2] == ["close_turn failed", *following]
+
+
+@pytest.mark.parametrize("call", ["open_turn m1", "take_inbox m2", "quick_tool sum"])
+async def test_a_local_activity_that_is_retried(session: Session, call: str) -> None:
+    """It waits in a timer and not in a workflow task: the turn answers queries and takes messages meanwhile."""
+    session.script.answers = [tool_calls("sum", quick=True)]
+    session.script.failures[call] = ApplicationError("the database is away")
+    session.script.hold("call_model 1")
+    await session.send("m1")
+    if call != "open_turn m1":
+        await session.script.reached("call_model 1")
+        await session.send("m2")
+        session.script.release("call_model 1")
+    await until(lambda: session.calls.count(call) >= 2, what="a second try", every=0.01)
+    async with asyncio.timeout(1.5):
+        assert (await session.progress()).status == "running"
+    await session.send("m3")
+    del session.script.failures[call]
+    session.script.release("call_model 1")
+    assert await session.status() is COMPLETED
+    history = await session.handle.fetch_history()
+    assert EventType.EVENT_TYPE_TIMER_FIRED in [event.event_type for event in history.events]
+
+
+async def test_a_store_that_is_retried_for_too_long(session: Session) -> None:
+    session.script.failures["open_turn m1"] = ApplicationError("the database is away")
+    await session.send("m1", TurnLimits(storage_window=0.5))
+    assert await session.status() is FAILED
+    assert closing(session).progress.error == "open_turn did not succeed within its time limit."
+
+
+async def test_a_message_that_arrives_while_follow_ups_are_stored(session: Session) -> None:
+    """The turn continues as new with it in its inbox."""
+    session.script.answers = [tool_calls("a")]
+    session.script.failures["take_inbox m2"] = ApplicationError("the database is away")
+    session.script.hold("run_tool a")
+    await session.send("m1", TurnLimits(continue_as_new_events=5))
+    await session.script.reached("run_tool a")
+    await session.send("m2")
+    session.script.release("run_tool a")
+    await until(lambda: session.calls.count("take_inbox m2") >= 2, what="a second try", every=0.01)
+    await session.send("m3")
+    del session.script.failures["take_inbox m2"]
+    assert await session.status() is COMPLETED
+    assert session.calls[-4:] == ["call_model 2", "take_inbox m3", "call_model 3", "close_turn completed"]
 
 
 async def test_a_tool_that_fails_for_good(session: Session) -> None:
