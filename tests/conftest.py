@@ -10,7 +10,7 @@ from testkit.pool import MakeProduct, Pool, ProductOptions
 from testkit.postgres import PostgresServer
 from testkit.process import kill_all
 from testkit.product import BACKENDS, Backend, Product
-from testkit.servers import ModelServer, RedisServer, TemporalServer
+from testkit.servers import RedisServer, TemporalServer
 
 PRODUCTS = pytest.StashKey[list[Product]]()
 
@@ -71,12 +71,6 @@ async def redis_server(server_pool: Pool) -> RedisServer:
 async def postgres_server(server_pool: Pool) -> PostgresServer:
     """The shared PostgreSQL; each call of `new_database` makes a migrated database."""
     return await server_pool.server(PostgresServer)
-
-
-@pytest.fixture(scope="session")
-async def model_server(server_pool: Pool) -> ModelServer:
-    """The shared offline model; ask it for faults by a text that only your test uses."""
-    return await server_pool.server(ModelServer)
 
 
 @pytest.fixture(scope="module")
