@@ -123,7 +123,7 @@ async def check_rows(
     sessions: Iterable[str] | None = None,
     answered: bool = True,
 ) -> Stored:
-    """Check everything above.
+    """Run all checks of this file.
 
     Args:
         accepted: ids of all messages that the API accepted, by session: exactly these must be there.

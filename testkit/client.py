@@ -29,7 +29,7 @@ class LiveStream:
         self._task = task
 
     async def until_seen(self, kind: str, count: int = 1, limit: float = LIMIT_S) -> None:
-        """Wait until `count` parts of a type have come."""
+        """Wait until `count` parts of a type have arrived."""
 
         def seen() -> bool:
             if self._task.done() and not self._task.cancelled() and self._task.exception():
@@ -55,7 +55,7 @@ class LiveStream:
 
 
 class RecordingClient:
-    """All routes that tests need."""
+    """Calls the routes that tests need."""
 
     def __init__(self, http: httpx2.AsyncClient) -> None:
         self.http = http
@@ -78,12 +78,12 @@ class RecordingClient:
         return str((await self._good("POST", "/sessions", json=fields))["id"])
 
     async def post(self, session: str, text: str, message_id: str | None = None, **fields: Any) -> Answer:
-        """Hand in a message, without a stream."""
+        """Post a message without a stream."""
         body = {"message": text, "message_id": message_id or str(uuid4()), **fields}
         return await self.call("POST", f"/sessions/{session}/messages", json=body)
 
     async def start(self, session: str, text: str, message_id: str | None = None, **fields: Any) -> str:
-        """Hand in a message that must be accepted; the turn that it started or joined."""
+        """Post a message that must be accepted; the turn that it started or joined."""
         status, body = await self.post(session, text, message_id, **fields)
         assert status == 202, f"{status} {body}"
         return str(body["turn_id"])
@@ -110,7 +110,7 @@ class RecordingClient:
     async def resume(
         self, session: str, log: StreamLog | None = None, *, cut_after: int | None = None, turn_id: str = ""
     ) -> StreamLog:
-        """Go on with a stream that was cut, behind its last event id; without one, from the turn's start."""
+        """Resume a stream behind its last event id; a stream without events from the turn's start."""
         log = log or StreamLog()
         headers = {"Last-Event-ID": log.last_id} if log.last_id else {}
         path = f"/v1/sessions/{session}/stream" + (f"?turn_id={turn_id}" if turn_id else "")
@@ -137,7 +137,7 @@ class RecordingClient:
                             return
 
     async def progress(self, session: str, turn_id: str, wait: float | None = None) -> dict[str, Any]:
-        """What a poller sees of a turn."""
+        """The progress of a turn."""
         params = {"wait": str(wait)} if wait else {}
         return await self._good("GET", f"/sessions/{session}/turns/{turn_id}", params=params)
 
@@ -151,7 +151,7 @@ class RecordingClient:
         return await until(ended, limit=limit, what=f"turn {turn_id} of session {session} ends", every=0.1)
 
     async def until_idle(self, session: str, limit: float = LIMIT_S) -> None:
-        """Wait until the session's turn has not only ended, but its workflow too."""
+        """Wait until the session's turn and its workflow have ended."""
 
         async def idle() -> bool:
             return (await self.session(session, limit=1))["active_turn"] is None
@@ -188,7 +188,7 @@ class RecordingClient:
 
 
 def _note(log: StreamLog, block: bytes) -> bool:
-    """Note one SSE block; False for a comment."""
+    """Record one SSE block; False for a comment."""
     id_: str | None = None
     data: list[str] = []
     for line in block.decode().split("\n"):

@@ -26,7 +26,7 @@ class PostgresServer(Server):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self.data = Path(tempfile.mkdtemp(prefix="longhaul-pg-")) / "data"  # where that user can get to
+        self.data = Path(tempfile.mkdtemp(prefix="longhaul-pg-")) / "data"  # where the user `postgres` has access
         atexit.register(self.remove)
         self._template = asyncio.Lock()
         self._migrated = False

@@ -26,7 +26,7 @@ from testkit.wait import LIMIT_S, until
 Backend = Literal["sqlite", "postgresql"]
 BACKENDS: tuple[Backend, ...] = ("sqlite", "postgresql")
 _OURS = ("LONGHAUL_", "TEMPORAL_", "OPENAI_", "DATABASE_URL", "REDIS_URL")
-#: Short where waiting costs the test time, off where a limit would get in its way.
+#: Time limits are short where a test waits for them. Limits of use that most tests would reach are off.
 SETTINGS: Mapping[str, str] = {
     "LONGHAUL_HEARTBEAT_TIMEOUT": "3",
     "LONGHAUL_HEARTBEAT_INTERVAL": "0.3",
@@ -41,7 +41,7 @@ SETTINGS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Servers:
-    """What a product runs on; PostgreSQL only where rows go there."""
+    """The servers of a product; PostgreSQL only where it stores rows there."""
 
     temporal: TemporalServer
     redis: RedisServer
@@ -51,7 +51,7 @@ class Servers:
 
 @dataclass
 class Product:
-    """Use `start` (or the fixtures), then `api`, `database` and `servers`."""
+    """`Pool.make` and the fixtures start it; then use `api`, `database` and `servers`."""
 
     folder: Path
     servers: Servers
@@ -84,13 +84,13 @@ class Product:
 
     @property
     def database(self) -> Database:
-        """Its rows, for checks and for rows that a test puts there."""
+        """Its database, for checks and for rows that a test inserts."""
         if self._database is None:
             raise RuntimeError("the product has not been prepared")
         return self._database
 
     def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
-        """What its processes are started with; nothing of the caller's own Longhaul gets in."""
+        """The environment of its processes, without the variables of a Longhaul that the developer runs."""
         base = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
         return {
             **base,
@@ -109,7 +109,7 @@ class Product:
         }
 
     async def start_worker(self, settings: Mapping[str, str] | None = None, *, ready: bool = True) -> Process:
-        """Start one more worker; `ready`: and wait until it polls."""
+        """Start one more worker and, if `ready`, wait until it polls."""
         name = f"worker-{len(self.workers) + 1}"
         sign = self.folder / f"{name}.ready"
         environment = self.environment({"LONGHAUL_READY_FILE": str(sign), **(settings or {})})
@@ -172,7 +172,7 @@ class Product:
         return ModuleProcess(name, module, self.folder / f"{name}.log", environment, self.folder)
 
     async def command(self, *arguments: str, limit: float = LIMIT_S) -> tuple[int, str]:
-        """Run `longhaul ARGUMENTS` against it, and wait; the exit code, and what it said."""
+        """Run `longhaul ARGUMENTS` against it and wait; its exit code and its output."""
         name = f"longhaul-{next(self._numbers)}"
         log = self.folder / f"{name}.log"
         process = ModuleProcess(name, "cli", log, self.environment(), self.folder, arguments)
@@ -184,12 +184,12 @@ class Product:
         return process.code or 0, log.read_text()
 
     def kill(self, process: Process) -> None:
-        """`kill -9`; its exit code is not held against it."""
+        """`kill -9`; its exit code is not checked."""
         self._killed.add(process)
         process.kill()
 
     async def terminate(self, process: Process, limit: float = LIMIT_S) -> int:
-        """SIGTERM, and wait; the exit code, which must be clean."""
+        """Send SIGTERM and wait; the exit code, which must be clean."""
         code = await process.terminate(limit)
         assert not self._dirty(process), f"{process.name} ended with {code}:\n{process.tail(30)}"
         return code
@@ -200,7 +200,7 @@ class Product:
         return process not in self._killed and process.code not in fine
 
     def url(self, api: Process | None = None) -> str:
-        """Where an API (the first, if none is named) listens."""
+        """The URL of an API (of the first, if none is named)."""
         return self._urls[api or self.apis[0]]
 
     def client(self, api: Process | None = None, headers: Mapping[str, str] | None = None) -> RecordingClient:
@@ -225,7 +225,7 @@ class Product:
 
     @property
     def processes(self) -> list[Process]:
-        """Everything whose log may explain a failure, most telling first."""
+        """All processes whose logs may explain a failure, the most useful first."""
         servers = (self.servers.temporal, self.servers.redis, self.servers.model, self.servers.postgres)
         return [*self.workers, *self.apis, *(one.process for one in servers if one is not None and one.process)]
 

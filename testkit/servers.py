@@ -47,11 +47,11 @@ class Server(abc.ABC):
 
     @abc.abstractmethod
     async def argv(self) -> list[str]:
-        """The command, when everything that it needs has been prepared."""
+        """Prepare what the command needs; the command."""
 
     @abc.abstractmethod
     async def healthy(self) -> str | None:
-        """None when it answers, else what is wrong."""
+        """None when it answers, else the problem."""
 
     def environment(self) -> dict[str, str] | None:
         return None
@@ -89,12 +89,12 @@ class Server(abc.ABC):
         return self.process
 
     async def stop(self) -> None:
-        """Stop it in order; its data stay."""
+        """Stop it cleanly; its data stay."""
         if self.running:
             await self._process.terminate(number=self.stop_signal)
 
     def remove(self) -> None:  # noqa: B027  # most keep their data in the folder, which pytest removes
-        """Delete data that lie elsewhere; it has been stopped."""
+        """Delete data outside of its folder, when it has been stopped."""
 
     async def restart(self) -> None:
         await self.stop()

@@ -1,4 +1,4 @@
-"""What goes wrong, one thing after another, at random moments."""
+"""Break parts of a running product one after another at random moments, and put them back."""
 
 import asyncio
 import random
@@ -18,7 +18,7 @@ RECOVERY_LIMIT_S = 90.0
 
 
 class Breakages:
-    """Breaks parts of a product and puts them back. `done` counts them, `recoveries` are seconds after dead workers."""
+    """Breaks parts of a product. `done` counts, `recoveries` are the seconds until others did a dead worker's work."""
 
     def __init__(self, product: Product, chance: random.Random) -> None:
         self._product = product
@@ -42,7 +42,7 @@ class Breakages:
         )
 
     async def run(self, seconds: float, pause: tuple[float, float]) -> None:
-        """Break something every few moments, for so long; whole again at the end."""
+        """Break something every few moments, for so many seconds; at the end everything runs again."""
         deadline = time.monotonic() + seconds
         weights = [weight for weight, _ in self._kinds]
         actions = [action for _, action in self._kinds]
@@ -56,7 +56,7 @@ class Breakages:
         self._tasks.add(asyncio.create_task(doing))
 
     def _victim(self, processes: list[Process]) -> Process | None:
-        """One that works; it is not chosen again until it is back."""
+        """A process that works; it is not chosen again until it is back."""
         whole = [process for process in processes if process not in self._down]
         if not whole:
             return None
@@ -87,7 +87,7 @@ class Breakages:
         return found
 
     async def _watch(self, client: Client, held: set[tuple[str, str, str]], died: float) -> None:
-        """Note how long it takes until each of these activities is in other hands, or done."""
+        """Record how long it takes until each of these activities runs elsewhere or is done."""
         for run, activity, attempt in held:
             workflow_id, _, run_id = run.partition("|")
             handle = client.get_workflow_handle(workflow_id, run_id=run_id)

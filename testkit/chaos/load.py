@@ -36,7 +36,7 @@ BROKEN_OFF = (httpx2.TransportError, JSONDecodeError)  # a connection or an answ
 
 
 class Load:
-    """All of them. `accepted`: the ids of all messages that were said to be accepted, by session."""
+    """All users. `accepted` has the ids of all messages that the API accepted, by session."""
 
     def __init__(self, product: Product, chance: random.Random) -> None:
         self._product = product
@@ -50,7 +50,7 @@ class Load:
         self.problems: list[str] = []
 
     async def run(self, sessions: int) -> None:
-        """Until `close` is called, and then until each has finished what it was about."""
+        """Run until `close` is called and each user has finished the current turn."""
         self._clients = [self._product.client(api) for api in self._product.apis]
         made = [await self._clients[0].create_session() for _ in range(sessions)]
         self.stopping = set(made[::STOPS_EVERY])
@@ -59,7 +59,7 @@ class Load:
                 people.create_task(self._person(session))
 
     def close(self) -> None:
-        """Nothing new from here on."""
+        """Let users begin nothing new."""
         self._closing.set()
 
     def _client(self) -> RecordingClient:
@@ -79,7 +79,7 @@ class Load:
                 await self._until_ended(session, turn)
 
     async def _hand_in(self, session: str, text: str) -> str | None:
-        """Post until it is accepted, always under the same id, as a good client does; the turn."""
+        """Post a message until it is accepted, always under the same id, as a good client does; its turn."""
         message_id = str(UUID(int=self._chance.getrandbits(128), version=4))
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
@@ -111,7 +111,7 @@ class Load:
         self.stops += status == 200
 
     async def _follow(self, session: str, turn: str) -> None:
-        """Read a turn's stream, over connections that are cut and taken up again, on any API."""
+        """Read a turn's stream over connections that are cut and resumed at any API."""
         log = StreamLog()
         deadline = time.monotonic() + PATIENCE_S
         while not log.count("finish") and time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""The closing race: messages aimed at the last moments of turns, and one turn that hardly ends."""
+"""Messages aimed at the last moments of turns, and one turn of very many rounds."""
 
 import asyncio
 import random
@@ -11,13 +11,13 @@ from testkit.checks import Stored, check_rows
 from testkit.grammar import check_stream
 from testkit.product import Product
 
-AIM_S = 0.04  # behind the end of the last text: there the turn looks into its inbox for the last time, and closes
+AIM_S = 0.04  # after the last text; there the turn looks into its inbox for the last time and closes
 TEXTS = ("hello", "7+8", "speak 5")
 
 
 @dataclass
 class Race:
-    """What was sent: ids by session, in the order in which they were accepted, and how."""
+    """The ids of all messages by session, in the order of acceptance, and what became of them."""
 
     sent: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     how: Counter[str] = field(default_factory=Counter)
@@ -51,7 +51,7 @@ async def _person(product: Product, run: Race, session: str, messages: int, chan
         live = await product.api.open(session, chance.choice(TEXTS), fresh())
         if live.log.status == 200:
             await live.until_seen("text-end", limit=60)
-        else:  # into a turn that ran already; only one that is seen from its beginning is hit at its end
+        else:  # it joined a turn; the end can be aimed at only where the stream is read from its beginning
             await product.api.wait_for_turn(session, live.log.headers["x-longhaul-turn-id"], limit=90)
         run.how["streamed" if live.log.status == 200 else "joined"] += 1
         for _ in range(chance.randint(1, 2)):

@@ -12,14 +12,14 @@ from testkit.chaos.verdict import Verdict, judge, running, unrest
 from testkit.checks import stored
 from testkit.product import Product
 
-#: No limit on messages that wait: here it would only turn faults into refusals.
+#: No limit on pending messages: it would only turn outages into refusals.
 SETTINGS = {"LONGHAUL_MAX_PENDING_MESSAGES": "0", "LONGHAUL_SHUTDOWN_GRACE": "1", "LONGHAUL_MODEL_IDLE_TIMEOUT": "20"}
 REST_LIMIT_S = 120.0
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What is shown at the end."""
+    """The result of a run."""
 
     verdict: Verdict
     faults: Counter[str]
@@ -33,7 +33,7 @@ class Outcome:
 async def chaos(
     product: Product, *, seed: int, seconds: float, sessions: int, pause: tuple[float, float] = (0.5, 3.0)
 ) -> Outcome:
-    """Break a product under load for so long, let it come to rest, and judge."""
+    """Break a product under load for so many seconds, wait until it is at rest, and judge."""
     began = time.monotonic()
     load = Load(product, random.Random(f"load {seed}"))
     breakages = Breakages(product, random.Random(f"faults {seed}"))
@@ -58,7 +58,7 @@ async def chaos(
 
 
 async def until_at_rest(product: Product) -> None:
-    """Wait until nothing runs and nothing waits; what does not come to rest in time is for the verdict to name."""
+    """Wait until no turn runs and no message waits. The verdict names what still does after the limit."""
     deadline = time.monotonic() + REST_LIMIT_S
     while time.monotonic() < deadline:
         if not unrest(await stored(product.database)) and not await running(product):

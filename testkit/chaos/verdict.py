@@ -1,4 +1,4 @@
-"""What holds after everything that went wrong."""
+"""Check what must hold after a run of chaos."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ class Verdict:
 
 
 async def running(product: Product) -> list[str]:
-    """What Temporal still runs."""
+    """Workflows that Temporal still runs."""
     client = await product.temporal()
     query = f"ExecutionStatus='Running' AND TaskQueue='{product.task_queue}'"
     return [one.id async for one in client.list_workflows(query)]
@@ -52,7 +52,7 @@ def unrest(found: Stored) -> list[str]:
 def judge(
     found: Stored, accepted: dict[str, set[str]], stopping: set[str], streams: Iterable[tuple[str, StreamLog]]
 ) -> Verdict:
-    """Look at every row of every session, sub-sessions included, and at what clients saw."""
+    """Check every row of every session, sub-sessions included, and the streams that clients read."""
     verdict = Verdict(sum(map(len, found.turns.values())), sum(map(len, accepted.values())))
     for session, ids in accepted.items():
         here = {row.client_message_id for row in found.messages.get(session, ())}
@@ -73,7 +73,7 @@ def judge(
 
 
 def stream_problems(found: Stored, streams: Iterable[tuple[str, StreamLog]]) -> Iterable[str]:
-    """What a client saw from start to end, however often it was cut, is what is stored."""
+    """Check that a stream, however often it was cut, shows what is stored."""
     for session, log in streams:
         rows = [row for row in found.of(session, "assistant") if row.turn_id == log.turn_id and row.kind != "error"]
         stored = "".join(row.content for row in rows)
@@ -83,7 +83,7 @@ def stream_problems(found: Stored, streams: Iterable[tuple[str, StreamLog]]) -> 
 
 
 def shown(log: StreamLog) -> str:
-    """The types of all that came, deltas left out, with the ids of what has one."""
+    """The types of all parts but deltas, with their ids."""
     parts = [
         (event.type, (event.part or {}).get("id", "")) for event in log.events if not event.type.endswith("-delta")
     ]
