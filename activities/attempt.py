@@ -36,13 +36,14 @@ State = TypeVar("State", bound=BaseModel)
 T = TypeVar("T")
 
 
-def checkpoint(state: BaseModel) -> None:
+def checkpoint(state: BaseModel, max_bytes: int = CHECKPOINT_MAX_BYTES) -> None:
     """Keep `state` for the next attempts of this activity: sent now, and again with every later heartbeat.
 
-    A state that is too large for a payload is not kept; the next attempt then does the work again. So does a local
-    activity, which has no heartbeats: only work that may be repeated runs in one.
+    A state of more than `max_bytes` is not kept: the server holds the checkpoints of all running activities of a turn
+    in its memory, and terminates a turn that needs too much. The next attempt then continues from the checkpoint
+    before. A local activity has no checkpoints: only work that may be repeated runs in one.
     """
-    if not activity.info().is_local and len(state.model_dump_json()) <= CHECKPOINT_MAX_BYTES:
+    if not activity.info().is_local and len(state.model_dump_json().encode()) <= max_bytes:
         _heartbeat_details.get()[:] = [state]
         activity.heartbeat(state)
 
@@ -138,6 +139,25 @@ async def when_storage_is_back(store: Callable[[], Awaitable[T]], window: float)
                 raise
         await asyncio.sleep(pause)
         pause = min(pause * 2, STORE_PAUSE_MAX_S)
+
+
+async def stored_despite_stop(store: Callable[[], Awaitable[T]], window: float) -> T:
+    """`when_storage_is_back`, completed also when Stop arrives meanwhile.
+
+    Raises:
+        ApplicationError: `HandedOver`; this worker shuts down.
+    """
+    storing = asyncio.ensure_future(when_storage_is_back(store, window))
+    try:
+        return await asyncio.shield(storing)
+    except asyncio.CancelledError:
+        if stop_requested():
+            await storing
+            raise
+        storing.cancel()
+        if activity.is_worker_shutdown():
+            raise handed_over() from None
+        raise
 
 
 def stop_requested() -> bool:

@@ -3,11 +3,11 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 from openai import OpenAIError
 from pydantic import BaseModel
@@ -23,7 +23,7 @@ from activities.attempt import (
     last_checkpoint,
     stop_requested,
     storage_faults,
-    when_storage_is_back,
+    stored_despite_stop,
 )
 from longhaul.contracts import CallModel, ModelAnswer, ToolCall
 from longhaul.db import conversation, messages, sessions
@@ -42,7 +42,6 @@ from longhaul.tools import Registry
 from longhaul.tools.workflow_tools import WORKFLOW_TOOLS
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 PARTIAL_MAX_CHARS = 200_000
 
 
@@ -271,11 +270,13 @@ class ModelActivities:
         await self._store_partial(attempt.call, received, CUT_OFF)
 
     async def _store(self, call: CallModel, completion: Completion) -> StoredAnswer:
+        """Store an answer, also when Stop arrives meanwhile: it has been paid for and shown."""
+
         async def store() -> StoredAnswer:
             async with self._database.write() as connection:
                 return await store_answer(connection, call, completion)
 
-        return await self._stored_despite_stop(store)
+        return await stored_despite_stop(store, self._settings.storage_window)
 
     async def _store_partial(self, call: CallModel, received: Completion, reason: str) -> None:
         if not (rows := partial_rows(call, received, reason)):
@@ -285,21 +286,7 @@ class ModelActivities:
             async with self._database.write() as connection:
                 await messages.append(connection, call.turn.session_id, rows)
 
-        await self._stored_despite_stop(store)
-
-    async def _stored_despite_stop(self, store: Callable[[], Awaitable[T]]) -> T:
-        """Complete a store also when Stop arrives meanwhile: the text has been paid for and shown."""
-        storing = asyncio.ensure_future(when_storage_is_back(store, self._settings.storage_window))
-        try:
-            return await asyncio.shield(storing)
-        except asyncio.CancelledError:
-            if stop_requested():
-                await storing
-                raise
-            storing.cancel()
-            if activity.is_worker_shutdown():
-                raise handed_over() from None
-            raise
+        await stored_despite_stop(store, self._settings.storage_window)
 
     def _report(self, answer: StoredAnswer, *, published: bool) -> ModelAnswer:
         """What the workflow decides on. Arguments leave the database only for tools that the workflow itself runs."""

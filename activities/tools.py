@@ -17,11 +17,12 @@ from activities.attempt import (
     handed_over,
     last_checkpoint,
     stop_requested,
-    storage_faults,
+    stored_despite_stop,
 )
 from longhaul.contracts import RunTool, StoreToolResult, ToolOutcome, ToolStatus, TurnRef
 from longhaul.db import conversation, messages
 from longhaul.db.database import Database
+from longhaul.db.messages import StoredMessage
 from longhaul.errors import new_reference
 from longhaul.llm import prompts
 from longhaul.settings import Settings
@@ -29,6 +30,9 @@ from longhaul.streams.events import tool_output_part
 from longhaul.tools import Registry, ToolContext, ToolError
 
 log = logging.getLogger(__name__)
+# The server terminates a turn whose running activities keep several megabytes of checkpoints.
+ROUND_CHECKPOINTS_BYTES = 2_000_000
+RESULT_CHECKPOINT_BYTES = 256_000
 
 
 class ToolResult(BaseModel):
@@ -59,6 +63,12 @@ class ToolActivities:
         self._streams = streams
         self._tools = tools
         self._home = settings.home
+        self._storage_window = settings.storage_window
+
+    @property
+    def _patience(self) -> float:
+        """Seconds to wait for the database in this attempt. A local activity must not: it holds a workflow task up."""
+        return 0 if activity.info().is_local else self._storage_window
 
     @activity.defn
     async def run_tool(self, call: RunTool) -> ToolOutcome:
@@ -68,8 +78,13 @@ class ToolActivities:
             ApplicationError: `StorageUnavailable`, `HandedOver`.
         """
         state = last_checkpoint(ToolState) or ToolState()
-        result = state.result or await self._result(call, state)
-        checkpoint(ToolState(starts=state.starts + 1, result=result))
+        result = state.result
+        if result is None:
+            rows = await self._rows_of_round(call)
+            result = await self._result(call, state, rows)
+            calls_of_round = sum(len(row.tool_calls or ()) for row in rows)
+            share = ROUND_CHECKPOINTS_BYTES // max(calls_of_round, 1)
+            checkpoint(ToolState(starts=state.starts + 1, result=result), min(share, RESULT_CHECKPOINT_BYTES))
         return await self._store(call.turn, call.round, call.tool_call_id, call.name, result)
 
     @activity.defn(dynamic=True)
@@ -92,10 +107,15 @@ class ToolActivities:
         result = ToolResult(output=given.output, status=status)
         return await self._store(given.turn, given.round, given.tool_call_id, given.name, result)
 
-    async def _result(self, call: RunTool, state: ToolState) -> ToolResult:
-        with storage_faults():
+    async def _rows_of_round(self, call: RunTool) -> list[StoredMessage]:
+        async def read() -> list[StoredMessage]:
             async with self._database.read() as connection:
-                rows = await conversation.rows_of_round(connection, call.turn.turn_id, call.round)
+                return await conversation.rows_of_round(connection, call.turn.turn_id, call.round)
+
+        # Not left to a second attempt, which cannot know whether the first one ran the tool.
+        return await stored_despite_stop(read, self._patience)
+
+    async def _result(self, call: RunTool, state: ToolState, rows: Sequence[StoredMessage]) -> ToolResult:
         own_row = messages.row_id(call.turn.turn_id, call.round, "tool", call.tool_call_id)
         if done := next((row for row in rows if row.id == own_row), None):
             return ToolResult(output=done.content, status=ToolStatus.ERROR if done.is_error else ToolStatus.OK)
@@ -123,7 +143,8 @@ class ToolActivities:
         checkpoint(ToolState(starts=starts + 1))
         state.starts = starts
         try:
-            output = await tool.run(parsed, _context(self._home, call))
+            async with asyncio.timeout(call.timeout or None) as limit:
+                output = await tool.run(parsed, _context(self._home, call))
         except asyncio.CancelledError:
             if activity.is_worker_shutdown() and tool.repeatable and not stop_requested():
                 checkpoint(ToolState(starts=starts))
@@ -132,6 +153,8 @@ class ToolActivities:
         except ToolError:
             raise
         except Exception as error:
+            if limit.expired():
+                raise ToolError(prompts.TOOL_TIMED_OUT.format(name=call.name, seconds=call.timeout)) from error
             # The model deals with every exception of a tool; a turn must not fail by one.
             # Its text may hold secrets, so it goes to the log only; a tool tells the model something by a ToolError.
             reference = new_reference()
@@ -144,11 +167,16 @@ class ToolActivities:
         row = messages.tool_row(
             turn.turn_id, round_, call_id, name, result.output, is_error=is_error, duration_ms=result.duration_ms
         )
-        with storage_faults():
+
+        async def store() -> StoredMessage | None:
             async with self._database.write() as connection:
-                first = await messages.append(connection, turn.session_id, [row])
+                if await messages.append(connection, turn.session_id, [row]):
+                    return None
                 # A timed-out attempt, or a Stop, stored a result first; show that one.
-                stored = None if first else await messages.get(connection, row.id)
+                return await messages.get(connection, row.id)
+
+        # A result may be too large for a checkpoint, so wait for the database here.
+        stored = await stored_despite_stop(store, self._patience)
         shown = tool_output_part(call_id, result.output, is_error=is_error)
         if stored is not None:
             shown = tool_output_part(call_id, stored.content, is_error=stored.is_error)

@@ -88,9 +88,9 @@ def running_quick_tool(limits: TurnLimits, summary: str) -> LocalActivityConfig:
 
 
 def running_tool(limits: TurnLimits, summary: str) -> ActivityConfig:
-    """Options of a tool run. Its own time-out is final; a dead worker or an absent database is not."""
+    """Options of a tool run. The activity itself ends a tool after `tool_timeout`, and then waits for the database."""
     return {
-        "start_to_close_timeout": timedelta(seconds=limits.tool_timeout),
+        "start_to_close_timeout": timedelta(seconds=limits.tool_timeout + limits.storage_window),
         "schedule_to_close_timeout": timedelta(seconds=limits.tool_timeout * limits.tool_tries + limits.storage_window),
         "heartbeat_timeout": timedelta(seconds=limits.heartbeat_timeout),
         "retry_policy": CALL_RETRY,

@@ -71,6 +71,7 @@ class ToolCalls:
             name=call.name,
             scope=turn.scope,
             max_tries=limits.tool_tries,
+            timeout=limits.tool_timeout,
         )
         label = tool_label(call.name)
         try:

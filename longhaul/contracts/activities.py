@@ -78,7 +78,7 @@ class ModelAnswer(Contract):
 
 
 class RunTool(Contract):
-    """Run one tool call; its arguments are in the assistant row `message_id`."""
+    """Run one tool call; its arguments are in the assistant row `message_id`. `timeout`: seconds, 0 is no limit."""
 
     turn: TurnRef
     round: int
@@ -87,6 +87,7 @@ class RunTool(Contract):
     name: str
     scope: Scope = Scope()
     max_tries: int = 3
+    timeout: float = 0
 
 
 class ToolOutcome(Contract):

@@ -29,6 +29,10 @@ FINISHED_SHORT = {
 STOPPED = "Stopped by the user."
 CANCELLED_CALL = "Cancelled: the turn was stopped before this call had a result."
 LOST_CALL = "Lost: the turn ended before this call had a result; whether it took effect is not known."
+TOOL_TIMED_OUT = (
+    "{name} was ended after {seconds:g} seconds, the longest that a tool may run; it may have taken effect in part. "
+    "For longer work, start it with one call and poll for its result with others."
+)
 CUT_RESULT = "\n[cut: {shown} of {total} characters are shown; ask for a part of it to read the rest]"
 FOLLOW_UP_ENTRY_MAX = 2_000
 FOLLOW_UP_MAX = 6_000

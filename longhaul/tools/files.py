@@ -40,7 +40,7 @@ async def read_file(arguments: ReadFile, context: ToolContext) -> str:
     return await asyncio.to_thread(_read, context.workspace, arguments.path, arguments.offset)
 
 
-@tool(WriteFile, "Write a text file into the workspace; an existing one is replaced.", changes=True)
+@tool(WriteFile, "Write a text file into the workspace; an existing one is replaced.", changes=True, repeatable=True)
 async def write_file(arguments: WriteFile, context: ToolContext) -> str:
     return await asyncio.to_thread(_write, context.workspace, arguments.path, arguments.content)
 

@@ -104,14 +104,18 @@ def tool(
     arguments: type[BaseModel],
     description: str,
     *,
-    repeatable: bool = True,
+    repeatable: bool | None = None,
     changes: bool = False,
     quick: bool = False,
 ) -> Callable[[Callable[[Any, ToolContext], Awaitable[str]]], Tool]:
-    """Make a tool from an async function `(arguments, context) -> output`; the tool is named after the function."""
+    """Make a tool from an async function `(arguments, context) -> output`; the tool is named after the function.
+
+    A tool that changes something is not repeatable unless `repeatable` says so.
+    """
 
     def build(run: Callable[[Any, ToolContext], Awaitable[str]]) -> Tool:
-        return Tool(run.__name__, description, arguments, run, repeatable, changes, quick)
+        may_repeat = not changes if repeatable is None else repeatable
+        return Tool(run.__name__, description, arguments, run, may_repeat, changes, quick)
 
     return build
 

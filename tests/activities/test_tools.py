@@ -1,5 +1,8 @@
 """Running a tool: its result is stored once, its failure is a result, and what must not run twice does not."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -9,15 +12,20 @@ from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
 from activities import attempt as module
-from activities.tools import ToolActivities, ToolResult, ToolState
+from activities.tools import ROUND_CHECKPOINTS_BYTES, ToolActivities, ToolResult, ToolState
 from longhaul.contracts import RunTool, Scope, StoreToolResult, ToolOutcome, ToolStatus
 from longhaul.db import conversation, messages
+from longhaul.db.connection import Connection
 from longhaul.db.database import Database
+from longhaul.errors import UnavailableError
 from longhaul.llm import prompts
 from longhaul.tools import Registry, ToolContext, ToolError, default_tools, tool
 from tests.activities.conftest import NO_STREAMS, SETTINGS, TURN
 
 RUNS: list[str] = []
+SENT: list[ToolState] = []
+#: More than the share of a checkpoint that each of the ten calls has.
+SAID = ROUND_CHECKPOINTS_BYTES // 9
 
 
 class Nothing(BaseModel):
@@ -46,13 +54,26 @@ async def breaks(arguments: Nothing, context: ToolContext) -> str:
     raise ZeroDivisionError("by zero")
 
 
+@tool(Nothing, "Hangs.", changes=True)
+async def hangs(arguments: Nothing, context: ToolContext) -> str:
+    RUNS.append(context.session_id)
+    await asyncio.Event().wait()
+    return "never"
+
+
+@tool(Nothing, "Says much.")
+async def says_much(arguments: Nothing, context: ToolContext) -> str:
+    return "x" * SAID
+
+
 @pytest.fixture(autouse=True)
 async def calls(database: Database) -> None:
     """One call of each tool, and calls that cannot be run."""
     module._heartbeat_details.set([])
     RUNS.clear()
+    SENT.clear()
     made = [("works", "{}"), ("once", "{}"), ("refuses", "{}"), ("breaks", "{}"), ("wait", '{"seconds": 1}')]
-    made += [("unknown", "{}"), ("works", "{"), ("works", "[" * 100_000)]
+    made += [("unknown", "{}"), ("works", "{"), ("works", "[" * 100_000), ("hangs", "{}"), ("says_much", "{}")]
     written = [{"id": f"c{n}", "function": {"name": name, "arguments": text}} for n, (name, text) in enumerate(made)]
     row = messages.NewMessage("row", "assistant", tool_calls=written, turn_id=TURN.turn_id, round=1)
     async with database.write() as connection:
@@ -66,11 +87,8 @@ async def run(
     details = [state] if state else []
     environment.info = replace(environment.info, attempt=attempt, heartbeat_details=details)
 
-    def sent(*state: Any) -> None:
-        pass
-
-    environment.on_heartbeat = sent
-    tools = Registry([works, once, refuses, breaks, *default_tools()])
+    environment.on_heartbeat = lambda *sent: SENT.extend(sent)
+    tools = Registry([works, once, refuses, breaks, hangs, says_much, *default_tools()])
     activities = ToolActivities(database, NO_STREAMS, tools, SETTINGS)
     given = RunTool(turn=TURN, round=1, message_id="row", tool_call_id=call, name=name, **more)
     return await environment.run(activities.run_tool, given)
@@ -164,3 +182,59 @@ async def test_results_of_the_workflow_are_stored_the_same_way(database: Databas
         )
         assert outcome.status is ToolStatus.ERROR
     assert await result(database, "c4") == ("waited", True)
+
+
+async def test_a_time_out_ends_a_tool_once(database: Database) -> None:
+    outcome = await run(database, "c8", "hangs", timeout=0.05)
+    assert outcome.status is ToolStatus.ERROR
+    content, is_error = await result(database, "c8")
+    assert is_error
+    assert "after 0.05 seconds" in content
+    assert "poll" in content
+    assert (await run(database, "c8", "hangs", attempt=2, timeout=0.05)).status is ToolStatus.ERROR
+    assert RUNS == ["s"]
+
+
+async def test_the_checkpoints_of_a_round_share_a_budget(database: Database) -> None:
+    """Nine results of a megabyte would exceed what the server keeps for a turn, and it would terminate the turn."""
+    await run(database, "c9", "says_much")
+    assert [state.result for state in SENT] == [None], "too large for its share: not kept"
+    SENT.clear()
+    await run(database, "c0", "works")
+    assert [state.result.output if state.result else None for state in SENT] == [None, "done"]
+
+
+async def test_a_result_waits_for_the_database(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the same attempt, because the next one would not have it."""
+    write, refused = database.write, 0
+
+    @asynccontextmanager
+    async def refuses_twice() -> AsyncIterator[Connection]:
+        nonlocal refused
+        if refused < 2:
+            refused += 1
+            raise UnavailableError("The database")
+        async with write() as connection:
+            yield connection
+
+    monkeypatch.setattr(database, "write", refuses_twice)
+    await run(database, "c9", "says_much")
+    assert refused == 2
+    assert await result(database, "c9") == ("x" * SAID, False)
+
+
+async def test_an_absent_database_does_not_count_as_a_run(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, refused = database.read, 0
+
+    @asynccontextmanager
+    async def refuses_once() -> AsyncIterator[Connection]:
+        nonlocal refused
+        if not refused:
+            refused += 1
+            raise UnavailableError("The database")
+        async with read() as connection:
+            yield connection
+
+    monkeypatch.setattr(database, "read", refuses_once)
+    assert (await run(database, "c1", "once")).status is ToolStatus.OK
+    assert RUNS == ["s"]

@@ -26,11 +26,17 @@ async def look(arguments: Point, context: ToolContext) -> str:
 
 
 TOOLS = Registry([mark, look])
+CHANGES = [(False, None), (True, None), (True, True), (False, False)]
 
 
 def test_a_tool_is_its_function() -> None:
     assert (mark.name, mark.repeatable, mark.changes) == ("mark", False, True)
     assert (look.name, look.repeatable, look.changes) == ("look", True, False)
+
+
+def test_a_tool_that_changes_something_runs_once_unless_it_says_otherwise() -> None:
+    made = [tool(Point, "…", changes=changes, repeatable=repeatable)(measure) for changes, repeatable in CHANGES]
+    assert [one.repeatable for one in made] == [True, False, True, False]
 
 
 async def measure(arguments: Point, context: ToolContext) -> str:
