@@ -25,7 +25,7 @@ from longhaul.contracts import (
 from longhaul.db import conversation, ledger, messages, sessions
 from longhaul.db.connection import Connection
 from longhaul.db.database import Database
-from longhaul.db.messages import row_id
+from longhaul.db.messages import StoredMessage, row_id
 from longhaul.db.sessions import NewSession, Session
 from longhaul.errors import InboxFullError, NotFoundError
 from longhaul.settings import Settings
@@ -37,7 +37,8 @@ from longhaul.turns.stop import TurnStopper
 TASK_CHARS = 80
 RECENT_MESSAGES = 5
 RECENT_CHARS = 400
-ONLY_WHEN_CREATED = ("allow_tools", "dry_run", "max_cost_microdollars", "max_seconds", "agent")
+RECENT_TOOL_CALLS = 50
+ONLY_WHEN_CREATED = ("allow_tools", "dry_run", "max_cost_microdollars", "max_seconds")
 MESSAGES_BY_STATE = {
     SubSessionState.RUNNING: "It still works; poll it with get_sub_session_result.",
     SubSessionState.COMPLETED: "It has finished.",
@@ -104,7 +105,11 @@ class SubSessionActivities:
         try:
             with storage_faults(missing_is_final=False):
                 async with self._database.read() as connection:
-                    session = await _session_below(connection, turn, sub_id)
+                    session = await _sub_session(connection, turn, sub_id)
+                    scope = Scope.model_validate(session.scope)
+                    is_below = turn.session_id in scope.ancestors
+                    if look.cancel and not is_below:
+                        return SubSessionSeen(error=f"Sub-session {sub_id} is not below this session; only poll it.")
                     below = await _ids_below(connection, session) if look.cancel else []
                 if look.message_id:
                     standing = await self._turns.taking(sub_id, look.message_id)
@@ -116,12 +121,12 @@ class SubSessionActivities:
             return SubSessionSeen(error=str(error))
         if standing is None:
             return SubSessionSeen(error=f"The sub-session {sub_id} has not been started.")
-        scope = Scope.model_validate(session.scope)
         return SubSessionSeen(
             status=SUB_STATES[standing.status],
             turn_id=standing.turn_id,
             task=session.title or "",
-            detached=scope.detached,
+            # Stop on this turn must not reach a sub-session of another one.
+            detached=scope.detached or not is_below,
             far=scope.ancestors[-1] != turn.session_id,
         )
 
@@ -133,7 +138,11 @@ class SubSessionActivities:
             async with self._database.write() as connection:
                 own_row = row_id(turn.turn_id, report.round, "tool", report.tool_call_id)
                 stored = await messages.get(connection, own_row)
-                output = stored.content if stored else orjson.dumps(await result_of(connection, report)).decode()
+                if stored is not None:
+                    output = stored.content
+                else:
+                    result = await result_of(connection, report, self._settings.url_for_users)
+                    output = orjson.dumps(result).decode()
                 row = messages.tool_row(
                     turn.turn_id,
                     report.round,
@@ -153,11 +162,13 @@ class SubSessionActivities:
 
 
 def rejected_arguments(arguments: RunSubSession) -> str | None:
-    """Reject options that apply only when a sub-session is created, if the call names an existing one.
+    """Reject an agent profile that does not exist, and options for new sub-sessions if the call names an existing one.
 
     Returns:
         The error for the model, or None.
     """
+    if arguments.agent:  # There are no agent profiles yet.
+        return f"run_sub_session: there is no agent profile {arguments.agent!r}; leave out agent."
     if not arguments.sub_session_id:
         return None
     defaults = RunSubSession(prompt="")
@@ -170,7 +181,7 @@ def rejected_arguments(arguments: RunSubSession) -> str | None:
     )
 
 
-async def result_of(connection: Connection, report: ReportSubSession) -> dict[str, Any]:
+async def result_of(connection: Connection, report: ReportSubSession, public_url: str) -> dict[str, Any]:
     """The result that the model reads. A running sub-session shows no answer, least of all an old one."""
     sub_id, ended = report.sub_session_id, report.status is not SubSessionState.RUNNING
     rows = await conversation.rows_of_turn(connection, report.sub_turn_id) if ended and report.sub_turn_id else []
@@ -180,15 +191,25 @@ async def result_of(connection: Connection, report: ReportSubSession) -> dict[st
     result: dict[str, Any] = {
         "status": SubSessionState.QUEUED if report.queued and not ended else report.status,
         "sub_session_id": sub_id,
-        "link": f"/v1/sessions/{sub_id}",
+        "link": f"{public_url}/v1/sessions/{sub_id}",
         "response": answers[-1] if answers else None,
-        "tool_calls": sum(len(row.tool_calls or ()) for row in rows),
+        "tool_calls": _tool_calls(rows),
         "usage": usage.model_dump() if usage is not None else None,
         "elapsed_seconds": round(report.elapsed_seconds, 1),
         "progress": await _recent(connection, sub_id) if report.include_progress else None,
         "message": " ".join(filter(None, (_message(report), failure))),
     }
     return {**result, "queued": True} if report.queued else result
+
+
+def _tool_calls(rows: list[StoredMessage]) -> list[dict[str, str]]:
+    """The newest tool calls of a turn: name and outcome."""
+    outcomes = {row.tool_call_id: "error" if row.is_error else "ok" for row in rows if row.role == "tool"}
+    calls = [call for row in rows for call in row.tool_calls or ()]
+    return [
+        {"name": call["function"]["name"], "outcome": outcomes.get(call["id"], "none")}
+        for call in calls[-RECENT_TOOL_CALLS:]
+    ]
 
 
 def _message(report: ReportSubSession) -> str:
@@ -226,24 +247,35 @@ async def _create(connection: Connection, turn: TurnRef, sub_id: str, arguments:
             scope=without_deadlines(scope),
             max_cost_microdollars=arguments.max_cost_microdollars,
             max_seconds=arguments.max_seconds,
-            agent=arguments.agent or None,
         ),
     )
 
 
-async def _session_below(connection: Connection, turn: TurnRef, sub_id: str) -> Session:
-    """A sub-session below this turn's session. Every other session reads as missing: it may have wider permissions.
+async def _sub_session(connection: Connection, turn: TurnRef, sub_id: str) -> Session:
+    """A sub-session of the turn's user.
 
     Raises:
-        NotFoundError: the same text for a missing, a foreign and an unrelated session.
+        NotFoundError: the same text for a missing session, a foreign one, and one that is no sub-session.
     """
     missing = NotFoundError(f"There is no sub-session {sub_id} of this session.")
     try:
         session = await sessions.get(connection, sub_id, turn.user_id)
     except NotFoundError:
         raise missing from None
-    if turn.session_id not in Scope.model_validate(session.scope or {}).ancestors:
+    if session.parent_session_id is None:
         raise missing
+    return session
+
+
+async def _session_below(connection: Connection, turn: TurnRef, sub_id: str) -> Session:
+    """A sub-session below this turn's session. Every other session reads as missing: it may have wider permissions.
+
+    Raises:
+        NotFoundError: the same text as of `_sub_session`.
+    """
+    session = await _sub_session(connection, turn, sub_id)
+    if turn.session_id not in Scope.model_validate(session.scope or {}).ancestors:
+        raise NotFoundError(f"There is no sub-session {sub_id} of this session.")
     return session
 
 

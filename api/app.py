@@ -11,6 +11,7 @@ from api import openapi, problems
 from api.dependencies import connected
 from api.loopback_only import LoopbackOnly
 from api.metrics import Metrics
+from api.request_body import CloseUnreadBodies
 from api.routes import health, sessions, stream, tree, turns
 from longhaul import __version__
 from longhaul.settings import Settings
@@ -29,15 +30,25 @@ def create_app(settings: Settings) -> FastAPI:
         async with connected(settings) as app.state.dependencies:
             yield
 
+    # `redirect_slashes` would answer `/v1/sessions/?token=...` with a `Location` that holds the token.
     # Serves the scripts of /docs itself, so the page works on a machine without internet access.
     app = FastAPIOffline(
-        title="Longhaul", version=__version__, description=DESCRIPTION, lifespan=lifespan, redoc_url=None
+        title="Longhaul",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        redoc_url=None,
+        redirect_slashes=False,
     )
     app.include_router(health.router)
     for resource in (sessions, stream, turns, tree):
         app.include_router(resource.router)
     problems.install(app)
     openapi.install(app)
+    # The middleware that is added last is the outermost.
+    app.add_middleware(problems.NoNulInPath)
+    app.add_middleware(problems.UnexpectedErrors)
+    app.add_middleware(CloseUnreadBodies)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -81,6 +81,8 @@ async def current_user(connection: HTTPConnection, deps: Deps) -> str:
 
 
 CurrentUser = Annotated[str, Depends(current_user)]
+# PostgreSQL cannot compare a text that holds NUL. In a path, `NoNulInPath` answers 404.
+ID = r"^[^\x00]*$"
 SessionId = Annotated[str, Path(max_length=64, description="Id of a session.")]
 
 

@@ -1,7 +1,8 @@
-"""With auth off, whoever reaches the port is the user, so web pages of other sites must not.
+"""With auth off, every caller that reaches the port is the user, so web pages of other sites must not reach it.
 
 The loopback address keeps other machines out, but not a page in a browser on this one: it may post to us, and by
-rebinding its own name to 127.0.0.1 even read from us. Browsers say which page asks and which name they were given.
+rebinding its own name to 127.0.0.1 even read from us. Browsers say which page asks and which host name it used.
+A reverse proxy on this machine would let other machines in; it names them in forwarding headers.
 """
 
 import ipaddress
@@ -12,13 +13,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.problems import ProblemError, response
 
+FORWARDING_HEADERS = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
 REFUSED = ProblemError(
-    403, "foreign-page", "With LONGHAUL_AUTH=off only this machine's own pages and programs are answered."
+    403, "foreign-page", "With LONGHAUL_AUTH=off only pages and programs of this machine are answered, and no proxy."
 )
 
 
 class LoopbackOnly:
-    """Answers only requests that name this machine, and pages that come from it or from an allowed origin."""
+    """Answers only requests to this machine's own names, without a proxy, from its own pages or allowed origins."""
 
     def __init__(self, app: ASGIApp, origins: list[str]) -> None:
         self.app = app
@@ -30,8 +32,10 @@ class LoopbackOnly:
             return
         headers = Headers(scope=scope)
         origin = headers.get("origin")
-        allowed = _is_loopback(f"//{headers.get('host', 'localhost')}") and (
-            origin is None or origin in self._origins or "*" in self._origins or _is_loopback(origin)
+        allowed = (
+            not any(name in headers for name in FORWARDING_HEADERS)
+            and _is_loopback(f"//{headers.get('host', 'localhost')}")
+            and (origin is None or origin in self._origins or _is_loopback(origin))
         )
         await (self.app if allowed else response(scope["path"], REFUSED))(scope, receive, send)
 

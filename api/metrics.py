@@ -1,4 +1,4 @@
-"""What Prometheus is told, and the middleware that measures requests."""
+"""Prometheus metrics, and the middleware that measures requests."""
 
 import time
 
@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 ACCEPTED = Counter("longhaul_messages_accepted_total", "Messages accepted.", ["disposition"])
 REFUSED = Counter("longhaul_messages_refused_total", "Messages refused.", ["reason"])
 STREAMS_OPEN = Gauge("longhaul_streams_open", "Event streams open in this process.")
-FALLBACKS = Counter("longhaul_stream_fallbacks_total", "Event streams that went over from Redis to rows.")
+FALLBACKS = Counter("longhaul_stream_fallbacks_total", "Event streams that switched from Redis to rows.")
 LATENCY = Histogram(
     "longhaul_http_request_seconds",
     "Time to the first byte of an answer.",
@@ -19,7 +19,7 @@ KNOWN_METHODS = frozenset({"GET", "POST", "PATCH", "DELETE", "HEAD", "OPTIONS", 
 
 
 class Metrics:
-    """Measures the time to an answer's first byte: a stream's length is not a latency."""
+    """Measures the time to an answer's first byte; the length of a stream is not a latency."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -28,14 +28,14 @@ class Metrics:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        began = time.perf_counter()
+        started_at = time.perf_counter()
 
         async def measured(message: Message) -> None:
             if message["type"] == "http.response.start":
-                # Only names of ours become labels: anything may be asked for, and every label value costs memory.
+                # Only our routes and methods become labels: clients send any path, and every label value costs memory.
                 route = getattr(scope.get("route"), "path", "unknown")
                 method = scope["method"] if scope["method"] in KNOWN_METHODS else "other"
-                LATENCY.labels(method, route, message["status"]).observe(time.perf_counter() - began)
+                LATENCY.labels(method, route, message["status"]).observe(time.perf_counter() - started_at)
             await send(message)
 
         await self.app(scope, receive, measured)

@@ -6,8 +6,9 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from api.posted_message import PostMessage, UiMessages
 from api.problems import Problem
+from api.request_body import PostMessage, UiMessages
+from api.schemas import NewSession, NewTitle
 
 TAGS = [
     {"name": "sessions", "description": "Conversations and their sub-sessions."},
@@ -24,7 +25,7 @@ def install(app: FastAPI) -> None:
                 title=app.title, version=app.version, description=app.description, routes=app.routes, tags=TAGS
             )
             _, ours = models_json_schema(
-                [(model, "validation") for model in (PostMessage, UiMessages, Problem)],
+                [(model, "validation") for model in (NewSession, NewTitle, PostMessage, UiMessages, Problem)],
                 ref_template="#/components/schemas/{model}",
             )
             schemas = found.setdefault("components", {}).setdefault("schemas", {})

@@ -1,7 +1,7 @@
-"""Whose session it is: the database's word, and while the database is away the copy that Redis keeps of it.
+"""Who owns a session: answered by the database, and while it is away by the copy of the session in Redis.
 
-With the copy a person goes on watching a turn, asks for its progress and stops it while no row can be read. It is
-never asked while the database answers, so a stale copy shows nowhere, and a lost or corrupt one counts as none.
+With the copy a user goes on watching a turn, polls it and stops it while no row can be read. The copy is never read
+while the database answers, so a stale one shows nowhere; a lost or corrupt one counts as none.
 """
 
 import logging
@@ -19,8 +19,8 @@ from longhaul.db.database import Database
 from longhaul.errors import NotFoundError, UnavailableError
 
 log = logging.getLogger(__name__)
-# After a fault the copies rest, so that a Redis which hangs does not hold up what the database can answer.
-REST_S = 10.0
+# Seconds without copies after a fault, so that a Redis which hangs does not delay what the database can answer.
+PAUSE_S = 10.0
 
 
 class SessionRecord(BaseModel):
@@ -34,7 +34,7 @@ class SessionRecord(BaseModel):
     parent_session_id: str | None
     root_session_id: str | None
     agent: str | None
-    scope: Any  # read by those who need it; one that is broken costs nobody else anything
+    scope: Any  # Validated where it is needed, so that a broken one fails only there.
     max_cost_microdollars: int | None
     max_seconds: int | None
     created_at: datetime
@@ -48,18 +48,18 @@ class SessionsOfOwners:
         self._database = database
         self._redis = redis
         self._ttl_s = ttl_s
-        self._rests_until = 0.0
+        self._paused_until = 0.0
 
     async def get(self, session_id: str, user_id: str) -> SessionRecord:
         """A session of a user.
 
         Raises:
-            NotFoundError: there is none, or it is somebody else's.
+            NotFoundError: there is none, or it is another user's.
             UnavailableError: the database is away, and there is no copy.
         """
         try:
             async with self._database.read() as connection:
-                found = SessionRecord.model_validate(await sessions.get(connection, session_id, user_id))
+                session = SessionRecord.model_validate(await sessions.get(connection, session_id, user_id))
         except UnavailableError:
             copy = await self._copy(session_id)
             if copy is None:
@@ -67,43 +67,43 @@ class SessionsOfOwners:
             if copy.user_id != user_id:
                 raise NotFoundError(f"There is no session {session_id}.") from None
             return copy
-        await self.keep(found)
-        return found
+        await self.keep(session)
+        return session
 
     async def keep(self, session: SessionRecord) -> None:
-        """Write the copy anew; without Redis there is none, which is no error."""
-        if not self._ttl_s or time.monotonic() < self._rests_until:
+        """Write the copy. Without Redis there is none, which is no error."""
+        if not self._ttl_s or time.monotonic() < self._paused_until:
             return
         try:
             await self._redis.set(_key(session.id), session.model_dump_json(), px=round(self._ttl_s * 1000))
         except (RedisError, OSError, TimeoutError) as error:
-            self._rest(error)
+            self._pause(error)
 
     async def forget(self, session_ids: Iterable[str]) -> None:
         """Remove the copies of deleted sessions."""
         try:
             await self._redis.delete(*map(_key, session_ids))
         except (RedisError, OSError, TimeoutError) as error:
-            self._rest(error)
+            self._pause(error)
 
     async def _copy(self, session_id: str) -> SessionRecord | None:
         try:
-            kept = await self._redis.get(_key(session_id))
+            stored = await self._redis.get(_key(session_id))
         except (RedisError, OSError, TimeoutError) as error:
-            self._rest(error)
+            self._pause(error)
             return None
-        if kept is None:
+        if stored is None:
             return None
         try:
-            copy = SessionRecord.model_validate_json(kept)
+            copy = SessionRecord.model_validate_json(stored)
         except ValidationError as error:
-            log.warning("the copy of session %s cannot be read and is left out: %s", session_id, error)
+            log.warning("the copy of session %s cannot be read and is ignored: %s", session_id, error)
             return None
         return copy if copy.id == session_id else None
 
-    def _rest(self, error: Exception) -> None:
-        log.warning("sessions are not copied to Redis for %g s: %s", REST_S, error)
-        self._rests_until = time.monotonic() + REST_S
+    def _pause(self, error: Exception) -> None:
+        log.warning("sessions are not copied to Redis for %g s: %s", PAUSE_S, error)
+        self._paused_until = time.monotonic() + PAUSE_S
 
 
 def _key(session_id: str) -> str:

@@ -1,9 +1,10 @@
-"""Every error as RFC 9457 problem+json: what went wrong, in words, and nothing of our insides."""
+"""Every error as RFC 9457 problem+json: what went wrong in plain words, without internals."""
 
 import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
+from uuid import uuid4
 
 import orjson
 from fastapi import FastAPI, Request
@@ -11,12 +12,14 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from longhaul.auth import UnauthorizedError
-from longhaul.errors import InboxFullError, LonghaulError, NotFoundError, UnavailableError
+from longhaul.errors import InboxFullError, LonghaulError, MessageIdUsedError, NotFoundError, UnavailableError
 
 log = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
+MAX_ERRORS = 20
 
 
 class Defect(BaseModel):
@@ -39,7 +42,7 @@ class Problem(BaseModel):
 
 
 class ProblemError(LonghaulError):
-    """An answer other than success, decided on by a handler."""
+    """An answer other than success that a handler decided on."""
 
     def __init__(
         self,
@@ -73,7 +76,7 @@ def response(instance: str, problem: ProblemError) -> Response:
 
 
 def problem_of(error: Exception) -> ProblemError:
-    """What a caller is told about an exception."""
+    """The problem that a caller sees for an exception."""
     match error:
         case ProblemError():
             return error
@@ -81,6 +84,8 @@ def problem_of(error: Exception) -> ProblemError:
             return ProblemError(404, "not-found", str(error))
         case InboxFullError():
             return ProblemError(429, "inbox-full", str(error), headers={"Retry-After": "5"})
+        case MessageIdUsedError():
+            return ProblemError(409, "message-id-used", str(error))
         case UnavailableError():
             return ProblemError(503, "unavailable", str(error), headers={"Retry-After": str(error.retry_after)})
         case UnauthorizedError():
@@ -90,24 +95,67 @@ def problem_of(error: Exception) -> ProblemError:
         case HTTPException():
             name = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
             return ProblemError(error.status_code, name, str(error.detail), headers=error.headers)
-    return ProblemError(500, "internal", "Something went wrong here; it has been logged.")
+    reference = uuid4().hex[:12]
+    log.error("internal error, reference %s", reference, exc_info=error)
+    return ProblemError(500, "internal", f"Something went wrong here. The log has it under reference {reference}.")
 
 
 def invalid(errors: Sequence[Mapping[str, Any]]) -> ProblemError:
-    """A request whose parts do not hold."""
-    told = [{**error, "msg": error["msg"].removeprefix("Value error, ")} for error in errors]
-    where = ".".join(str(part) for part in told[0]["loc"])
-    return ProblemError(422, "invalid", f"{where}: {told[0]['msg']}", errors=told)
+    """A request that is not valid; at most `MAX_ERRORS` of its errors are named."""
+    shown = [{**error, "msg": error["msg"].removeprefix("Value error, ")} for error in errors[:MAX_ERRORS]]
+    where = ".".join(str(part) for part in shown[0]["loc"])
+    return ProblemError(422, "invalid", f"{where}: {shown[0]['msg']}", errors=shown)
 
 
 def install(app: FastAPI) -> None:
-    """Make every error of an application a problem."""
+    """Make every error of an application a problem. Errors that nothing foresaw are left to `UnexpectedErrors`."""
 
     async def known(request: Request, error: Exception) -> Response:
         return response(request.url.path, problem_of(error))
 
-    for kind in (LonghaulError, RequestValidationError, HTTPException, Exception):
+    for kind in (LonghaulError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, known)
+
+
+class UnexpectedErrors:
+    """Answers errors that nothing foresaw with a 500.
+
+    Starlette would do that outside all middleware, so the answer would miss CORS headers and metrics.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = False
+
+        async def noting_start(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self.app(scope, receive, noting_start)
+        except Exception as error:
+            if started:  # Too late for another answer. The server logs the error and cuts the connection.
+                raise
+            await response(scope["path"], problem_of(error))(scope, receive, send)
+
+
+class NoNulInPath:
+    """Answers 404 to a path that holds NUL: no id does, and PostgreSQL fails on such a text."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket") and "\x00" in scope["path"]:
+            await response(scope["path"], ProblemError(404, "not-found", "Not Found"))(scope, receive, send)
+            return
+        await self.app(scope, receive, send)
 
 
 # For the documentation of each route.
@@ -115,10 +163,22 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {"description": text, "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
     for status, text in {
         401: "No valid token.",
-        404: "There is no such thing, or it is somebody else's.",
-        422: "The request does not hold; `errors` says where.",
-        503: "A part that is needed cannot be reached; `Retry-After` says when to come back.",
+        404: "It does not exist, or it is another user's.",
+        422: "The request is not valid; `errors` says where.",
+        503: "A part that is needed cannot be reached; `Retry-After` says when to try again.",
     }.items()
+}
+TOO_LARGE: dict[int | str, dict[str, Any]] = {
+    413: {
+        "description": "The body is too large.",
+        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+}
+CONFLICT: dict[int | str, dict[str, Any]] = {
+    409: {
+        "description": "The message id names another message already.",
+        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
 }
 TOO_MANY: dict[int | str, dict[str, Any]] = {
     429: {

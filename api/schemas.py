@@ -1,4 +1,4 @@
-"""What the API answers with."""
+"""The JSON that the API takes and answers."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -9,33 +9,35 @@ from api.ownership import SessionRecord
 from longhaul.contracts import Scope, TurnStatus, Usage
 from longhaul.db import sessions
 
-ToolNames = Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=200)]
+ToolNames = Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=200, fail_fast=True)]
 A_SESSION = "7f0d6a52-5a3c-4c39-a1e7-6d4f6f0f3a11"
 A_TURN = "0c1c8d6e-2f0b-4b55-8a55-0f4f7d8f9a10"
 A_MESSAGE = "e7a5f0a2-0b57-4a53-9f2f-64f0a2c0f9b1"
 
 
 class Answer(BaseModel):
-    """Base of all; read from rows as well as from values."""
+    """Base of all answers; read from rows as well as from values."""
 
     model_config = ConfigDict(from_attributes=True)
 
 
 class NewSession(BaseModel):
-    """All of it optional. Limits hold for the session and all sub-sessions below it."""
+    """Every field is optional. Limits apply to the session and all sub-sessions below it."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"title": "Order 17"}]})
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"title": "Order 17"}]})
 
     title: str | None = Field(None, min_length=1, max_length=300)
     max_cost_microdollars: int | None = Field(None, ge=1, le=2**62, description="Budget; 1,000,000 is one US dollar.")
     max_seconds: int | None = Field(None, ge=1, le=2**31 - 1, description="Time budget.")
     allow_tools: ToolNames | None = Field(None, description="Only these tools. Unset: all.")
-    deny_tools: ToolNames = Field([], description="None of these tools.")
+    deny_tools: ToolNames = Field([], description="Tools that it must not use.")
     dry_run: bool = Field(default=False, description="Tools that change something only say what they would do.")
 
 
 class NewTitle(BaseModel):
     """A title for good; a model does not change it any more."""
+
+    model_config = ConfigDict(extra="forbid")
 
     title: str = Field(min_length=1, max_length=300, examples=["Order 17"])
 
@@ -68,7 +70,7 @@ class Sessions(Answer):
     """One page of sessions, newest first."""
 
     sessions: list[Session]
-    next_cursor: str | None = Field(description="Give it as `cursor` for the next page; null on the last one.")
+    next_cursor: str | None = Field(description="Send it as `cursor` for the next page; null on the last one.")
 
 
 class StoredMessage(Answer):
@@ -86,9 +88,9 @@ class StoredMessage(Answer):
     round: int | None
     client_message_id: str | None
     is_error: bool
-    context: Any = Field(description="Where the person was: `{url, content}`.")
+    context: Any = Field(description="The page that the user was looking at: `{url, content}`.")
     finish_reason: str | None
-    usage: Any = Field(description="Of the model call that this row is the answer of.")
+    usage: Any = Field(description="Of the model call that this row answers.")
     created_at: datetime
     duration_ms: int | None
 
@@ -102,7 +104,7 @@ class PendingMessage(Answer):
 
 
 class Pending(Answer):
-    """What waits; reading consumes nothing."""
+    """Messages that wait; reading consumes nothing."""
 
     messages: list[PendingMessage]
     count: int
@@ -121,7 +123,7 @@ class SessionPage(Session):
     """A session with one page of its messages, in order; the first page is the newest."""
 
     messages: list[StoredMessage]
-    oldest_sequence: int | None = Field(description="Give it as `before_sequence` for the page before this one.")
+    oldest_sequence: int | None = Field(description="Send it as `before_sequence` for the page before this one.")
     has_more_messages: bool
     active_turn: ActiveTurn | None
     pending: Pending
@@ -173,15 +175,15 @@ class Turns(Answer):
 
 
 class Cancelled(Answer):
-    """What became of Stop. `cancelled` is false when nothing ran, or the turn came to its end by itself first."""
+    """The result of Stop. `cancelled` is false when nothing ran, or the turn ended by itself first."""
 
     cancelled: bool
     turn_id: str | None = Field(examples=[A_TURN])
-    status: TurnStatus | None = Field(description="`running`: asked to stop, and still at it after 10 s.")
+    status: TurnStatus | None = Field(description="`running`: asked to stop, and still running after 10 s.")
 
 
 class NodeProgress(Answer):
-    """Where the newest turn of a session in the tree stands, or stood when it ended."""
+    """The progress of the newest turn of a session in the tree."""
 
     round: int
     tools_running: list[str] = Field(description="Their names.", examples=[["calculator"]])
@@ -197,7 +199,7 @@ class TreeNode(Answer):
 
     session_id: str
     title: str | None
-    depth: int = Field(description="0 for a session that is nobody's sub-session.")
+    depth: int = Field(description="0 for a session that is no sub-session.")
     status: TurnStatus | None
     turn_id: str | None
     progress: NodeProgress | None

@@ -1,4 +1,4 @@
-"""Who is calling: nobody in particular (`LONGHAUL_AUTH=off`) or the `sub` of a signed token (`jwt`)."""
+"""The calling user: always `local` (`LONGHAUL_AUTH=off`) or the `sub` of a signed token (`jwt`)."""
 
 import asyncio
 import time
@@ -17,7 +17,7 @@ PUBLIC_KEY_ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "
 
 
 class UnauthorizedError(LonghaulError):
-    """No token, or one that does not hold. The text says which defect and quotes nothing of the token."""
+    """No token, or an invalid one. The text names the defect and quotes nothing of the token."""
 
 
 class Authenticator:
@@ -35,7 +35,7 @@ class Authenticator:
 
         Raises:
             UnauthorizedError: there is none, or it is not valid.
-            UnavailableError: the issuer's keys cannot be had now.
+            UnavailableError: the issuer's keys cannot be fetched now.
         """
         if self._off:
             return LOCAL_USER
@@ -46,12 +46,12 @@ class Authenticator:
         except jwt.InvalidTokenError as error:
             raise UnauthorizedError(f"The token is not valid: {error}.") from error
         subject = claims.get("sub")
-        if not isinstance(subject, str) or not 0 < len(subject) <= USER_MAX:
-            raise UnauthorizedError(f"The token's `sub` is not a text of 1 to {USER_MAX} characters.")
+        if not isinstance(subject, str) or not 0 < len(subject) <= USER_MAX or not subject.isprintable():
+            raise UnauthorizedError(f"The token's `sub` is not a text of 1 to {USER_MAX} printable characters.")
         return subject
 
     async def _claims(self, token: str) -> dict[str, object]:
-        # The algorithm is ours to choose, never the token's: a public key must not pass as an HMAC secret.
+        # We choose the algorithm, never the token: a public key must not pass as an HMAC secret.
         key: str | jwt.PyJWK = self._secret
         algorithms = ["HS256"]
         if self._keys is not None:
@@ -63,7 +63,7 @@ class Authenticator:
             algorithms=algorithms,
             audience=self._audience,
             issuer=self._issuer,
-            options={"require": ["sub"], "verify_aud": self._audience is not None},
+            options={"require": ["exp", "sub"], "verify_aud": self._audience is not None},
         )
         return claims
 
@@ -71,8 +71,8 @@ class Authenticator:
 class IssuerKeys:
     """The keys of a JWKS URL, fetched off the event loop and kept for a while.
 
-    A token that names an unknown key makes us look again (keys get rotated), but not more often than every few
-    seconds: otherwise made-up tokens would let anybody drive requests at the issuer.
+    A token that names an unknown key causes another fetch (keys get rotated), but only every few seconds: otherwise
+    invented tokens would let any caller drive requests at the issuer.
     """
 
     def __init__(self, url: str) -> None:
@@ -87,7 +87,7 @@ class IssuerKeys:
 
         Raises:
             jwt.InvalidTokenError: it names none, or none of the issuer's.
-            UnavailableError: the issuer does not answer and the key is not known.
+            UnavailableError: the issuer does not answer, and the key is not known.
         """
         name = jwt.get_unverified_header(token).get("kid")
         if not isinstance(name, str):
@@ -110,7 +110,7 @@ class IssuerKeys:
             try:
                 found = await asyncio.to_thread(self._client.get_signing_keys, refresh=True)
             except jwt.PyJWKClientError as error:
-                if wanted in self._keys:  # an issuer that is down does not lock out those it has signed for
+                if wanted in self._keys:  # An issuer that is down does not lock out its users.
                     return
                 raise UnavailableError("The token issuer's key set") from error
             self._keys = {key.key_id: key for key in found if key.key_id}

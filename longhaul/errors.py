@@ -11,16 +11,23 @@ class LonghaulError(Exception):
 
 
 class NotFoundError(LonghaulError):
-    """There is no such thing, or it belongs to somebody else: the same answer for both."""
+    """It does not exist, or it is another user's: the same answer for both."""
 
 
 class InboxFullError(LonghaulError):
-    """As many follow-ups wait as may wait."""
+    """As many follow-ups wait as the limit allows."""
 
     def __init__(self, waiting: int, limit: int) -> None:
         super().__init__(f"{waiting} messages wait for the running turn already; the limit is {limit}.")
         self.waiting = waiting
         self.limit = limit
+
+
+class MessageIdUsedError(LonghaulError):
+    """A message id names another message already."""
+
+    def __init__(self, message_id: str) -> None:
+        super().__init__(f"Message {message_id} exists with other content; send a new message under a new id.")
 
 
 class UnavailableError(LonghaulError):
@@ -33,7 +40,7 @@ class UnavailableError(LonghaulError):
 
 
 class SetupError(LonghaulError):
-    """This installation lacks something that a person has to provide; the text says what, and how."""
+    """This installation lacks something that a person has to provide; the text says what it is and how to do it."""
 
 
 class StreamBrokenError(LonghaulError):

@@ -1,4 +1,4 @@
-"""The one way to a Redis client."""
+"""Connect to Redis."""
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry

@@ -5,13 +5,16 @@ Names are `LONGHAUL_<FIELD>`, except where the field has a standard name that ot
 For every limit, 0 turns it off.
 """
 
-from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
+# RFC 7518: a key for HS256 is at least as long as its hash.
+JWT_SECRET_MIN_BYTES = 32
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -42,13 +45,18 @@ class Settings(BaseSettings):
     api_port: Annotated[int, Field(ge=1, le=65535)] = Field(
         8700, description="Port of the API; a taken one is stepped over."
     )
+    public_url: str = Field(
+        "", description="Address of the API for people, e.g. `https://chat.example.com`. Empty: its host and port."
+    )
     auth: Literal["off", "jwt"] = Field("off", description="`off`: one user `local`. `jwt`: bearer tokens.")
-    jwt_secret: SecretStr = Field(SecretStr(""), description="HS256 secret of the tokens.")
-    jwt_jwks_url: str = Field("", description="JWKS URL of the tokens' issuer (RS256/ES256), instead of a secret.")
-    jwt_audience: str = Field("", description="Required audience of a token. Empty: not checked.")
-    jwt_issuer: str = Field("", description="Required issuer of a token. Empty: not checked.")
+    jwt_secret: SecretStr = Field(SecretStr(""), description="HS256 secret of the tokens, at least 32 bytes.")
+    jwt_jwks_url: str = Field(
+        "", description="JWKS URL of the tokens' issuer (RS256/ES256), instead of a secret. https, or http on loopback."
+    )
+    jwt_audience: str = Field("", description="Required audience of a token. Empty: not checked, with a secret only.")
+    jwt_issuer: str = Field("", description="Required issuer of a token. Empty: not checked, with a secret only.")
     cors_origins: Annotated[list[str], NoDecode] = Field(
-        [], description="Origins allowed by CORS, comma-separated. Empty: CORS off."
+        [], description="Origins allowed by CORS, comma-separated; `*` only with LONGHAUL_AUTH=jwt. Empty: CORS off."
     )
     stream_keep_alive: Seconds = Field(15.0, description="Seconds between keep-alive comments on a silent stream.")
     temporal_rpc_timeout: Seconds = Field(5.0, description="Seconds the API waits for Temporal before it answers 503.")
@@ -102,7 +110,9 @@ class Settings(BaseSettings):
         3, description="Starts of one tool call whose worker dies under it."
     )
     storage_window: Seconds = Field(3600.0, description="Seconds a turn waits for an unreachable database.")
-    wait_max_seconds: Seconds = Field(3600.0, description="Longest the `wait` tool sleeps.")
+    wait_max_seconds: Annotated[float, Field(gt=0, le=300)] = Field(
+        300.0, description="Longest the `wait` tool sleeps at a time."
+    )
 
     # Sub-sessions
     max_tool_wait: Seconds = Field(300.0, description="Longest a tool call waits for a sub-session.")
@@ -135,7 +145,7 @@ class Settings(BaseSettings):
     shutdown_grace: Annotated[float, Field(ge=0)] = Field(
         10.0, description="Seconds running calls get after SIGTERM, then they are handed over."
     )
-    build_id: str = Field("", description="Build id of this worker; given, Worker Deployment Versioning is on.")
+    build_id: str = Field("", description="Build id of this worker; it turns Worker Deployment Versioning on.")
     deployment_name: str = Field("longhaul", description="Worker deployment that the build belongs to.")
     worker_metrics_port: Annotated[int, Field(ge=0, le=65535)] = Field(
         0, description="Prometheus port of the worker. 0: off."
@@ -163,13 +173,34 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _auth_is_safe(self) -> "Settings":
-        if self.auth == "jwt" and not (self.jwt_secret.get_secret_value() or self.jwt_jwks_url):
+        if self.auth == "off":
+            if self.api_host not in LOOPBACK_HOSTS:
+                raise ValueError(
+                    "LONGHAUL_AUTH=off listens on loopback only; set LONGHAUL_AUTH=jwt or LONGHAUL_API_HOST=127.0.0.1"
+                )
+            if "*" in self.cors_origins:
+                raise ValueError(
+                    "LONGHAUL_AUTH=off allows no LONGHAUL_CORS_ORIGINS=*; name the origins, or set LONGHAUL_AUTH=jwt"
+                )
+            return self
+        secret = self.jwt_secret.get_secret_value()
+        if not (secret or self.jwt_jwks_url):
             raise ValueError("LONGHAUL_AUTH=jwt needs LONGHAUL_JWT_SECRET or LONGHAUL_JWT_JWKS_URL")
-        if self.auth == "off" and self.api_host not in ("127.0.0.1", "::1", "localhost"):
-            raise ValueError(
-                "LONGHAUL_AUTH=off listens on loopback only; set LONGHAUL_AUTH=jwt or LONGHAUL_API_HOST=127.0.0.1"
-            )
+        if self.jwt_jwks_url:
+            url = urlsplit(self.jwt_jwks_url)
+            if url.scheme != "https" and not (url.scheme == "http" and url.hostname in LOOPBACK_HOSTS):
+                raise ValueError("LONGHAUL_JWT_JWKS_URL must begin with https://; http:// is for loopback only")
+            if not (self.jwt_audience and self.jwt_issuer):
+                raise ValueError("LONGHAUL_JWT_JWKS_URL needs LONGHAUL_JWT_AUDIENCE and LONGHAUL_JWT_ISSUER")
+        elif len(secret.encode()) < JWT_SECRET_MIN_BYTES:
+            raise ValueError(f"LONGHAUL_JWT_SECRET must have at least {JWT_SECRET_MIN_BYTES} bytes")
         return self
+
+    @property
+    def url_for_users(self) -> str:
+        """What links to the API begin with."""
+        host = f"[{self.api_host}]" if ":" in self.api_host else self.api_host
+        return self.public_url.rstrip("/") or f"http://{host}:{self.api_port}"
 
     @property
     def sqlalchemy_url(self) -> str:
@@ -187,7 +218,7 @@ def variable_of(field: str) -> str:
 
 
 class SettingsError(ValueError):
-    """A setting has a value that is not allowed; the text names variable, value and what is."""
+    """A setting has a value that is not allowed; the text names the variable, the value and what is allowed."""
 
 
 def explain(error: ValidationError) -> str:
@@ -211,12 +242,3 @@ def load_settings(**overrides: object) -> Settings:
         return Settings(**overrides)  # type: ignore[arg-type]  # overrides are validated by pydantic
     except ValidationError as error:
         raise SettingsError(explain(error)) from error
-
-
-@lru_cache
-def settings() -> Settings:
-    """The settings of this process, read on first use."""
-    return load_settings()
-
-
-__all__ = ["Settings", "SettingsError", "explain", "load_settings", "settings", "variable_of"]

@@ -2,15 +2,16 @@
 
 import asyncio
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 from uuid import uuid4
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Query, Response
 
-from api.dependencies import CurrentUser, Dependencies, Deps, OwnSession
+from api.dependencies import ID, CurrentUser, Dependencies, Deps, OwnSession
 from api.ownership import SessionRecord
-from api.problems import RESPONSES, invalid
+from api.problems import RESPONSES, TOO_LARGE, invalid
+from api.request_body import body_schema, json_body
 from api.schemas import (
     ActiveTurn,
     NewSession,
@@ -30,12 +31,17 @@ from longhaul.streams.reader import newest_id
 
 router = APIRouter(prefix="/v1", tags=["sessions"], responses=RESPONSES)
 STOP_MAX_S = 10.0
+EPOCH = datetime.fromtimestamp(0, UTC)
+CURSOR = r"^\d{1,20}\.[\w-]{1,64}$"
 
 
-@router.post("/sessions", status_code=201, summary="Create a session")
-async def create(user: CurrentUser, deps: Deps, body: NewSession | None = None) -> Session:
+@router.post(
+    "/sessions", status_code=201, summary="Create a session", responses=TOO_LARGE, openapi_extra=body_schema(NewSession)
+)
+async def create(
+    user: CurrentUser, deps: Deps, wanted: Annotated[NewSession, Depends(json_body(NewSession))]
+) -> Session:
     """The body may be left out."""
-    wanted = body or NewSession()
     session_id = str(uuid4())
     scope = Scope(
         root_session_id=session_id,
@@ -63,28 +69,34 @@ async def listing(
     user: CurrentUser,
     deps: Deps,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.")] = None,
-    parent: Annotated[str | None, Query(max_length=64, description="The sub-sessions of this session.")] = None,
+    cursor: Annotated[str | None, Query(pattern=CURSOR, description="`next_cursor` of the page before.")] = None,
+    parent: Annotated[
+        str | None, Query(max_length=64, pattern=ID, description="The sub-sessions of this session.")
+    ] = None,
 ) -> Sessions:
     """Newest first; without `parent`, the sessions that are not sub-sessions."""
-    before = _moment(cursor) if cursor is not None else None
     async with deps.database.read() as connection:
-        rows = await sessions.list_of_user(connection, user, limit + 1, before, parent)
+        rows = await sessions.list_of_user(
+            connection, user, limit + 1, _position(cursor) if cursor is not None else None, parent
+        )
     page = rows[:limit]
     return Sessions(
         sessions=[Session.model_validate(session_fields(row)) for row in page],
-        next_cursor=page[-1].created_at.isoformat() if len(rows) > limit else None,
+        next_cursor=_cursor_of(page[-1]) if len(rows) > limit else None,
     )
 
 
-def _moment(cursor: str) -> datetime:
+def _cursor_of(session: sessions.Session) -> str:
+    """A cursor is the session's microseconds since 1970 and its id."""
+    return f"{(session.created_at - EPOCH) // timedelta(microseconds=1)}.{session.id}"
+
+
+def _position(cursor: str) -> sessions.SessionPosition:
+    microseconds, _, session_id = cursor.partition(".")
     try:
-        moment = datetime.fromisoformat(cursor.replace(" ", "+"))  # a `+` that was not escaped arrives as a blank
-        if moment.tzinfo is None:
-            raise ValueError("no time zone")
-    except ValueError as error:
-        raise invalid([{"loc": ["query", "cursor"], "msg": "is none of ours", "type": "cursor"}]) from error
-    return moment
+        return sessions.SessionPosition(EPOCH + timedelta(microseconds=int(microseconds)), session_id)
+    except OverflowError as error:
+        raise invalid([{"loc": ["query", "cursor"], "msg": "is not a cursor of this API", "type": "cursor"}]) from error
 
 
 @router.get("/sessions/{session_id}", summary="A session and a page of its messages")
@@ -145,8 +157,12 @@ async def pending(session: OwnSession, deps: Deps) -> Pending:
     return await _pending(deps, session.id)
 
 
-@router.patch("/sessions/{session_id}", summary="Rename a session")
-async def rename(session: OwnSession, user: CurrentUser, deps: Deps, body: NewTitle) -> Session:
+@router.patch(
+    "/sessions/{session_id}", summary="Rename a session", responses=TOO_LARGE, openapi_extra=body_schema(NewTitle)
+)
+async def rename(
+    session: OwnSession, user: CurrentUser, deps: Deps, body: Annotated[NewTitle, Depends(json_body(NewTitle))]
+) -> Session:
     async with deps.database.write() as connection:
         await sessions.rename(connection, session.id, user, body.title)
         row = await sessions.get(connection, session.id, user)

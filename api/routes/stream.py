@@ -6,14 +6,14 @@ from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from api import metrics
-from api.dependencies import CurrentUser, Dependencies, Deps, OwnSession, SessionId
+from api.dependencies import ID, CurrentUser, Dependencies, Deps, OwnSession, SessionId
 from api.ownership import SessionRecord
-from api.posted_message import parse, read_body
-from api.problems import RESPONSES, TOO_MANY
+from api.problems import CONFLICT, RESPONSES, TOO_LARGE, TOO_MANY
+from api.request_body import MESSAGE_BODY_MAX, PostMessage, UiMessages, body_schema, parse_message, read_body
 from api.schemas import Queued, Taken
 from api.sse import TurnEvents
 from longhaul.db import sessions, turns
-from longhaul.errors import InboxFullError, NotFoundError, UnavailableError
+from longhaul.errors import InboxFullError, MessageIdUsedError, NotFoundError, UnavailableError
 from longhaul.streams.events import FINISH_ID
 from longhaul.streams.reader import StreamLostError, StreamReader
 from longhaul.streams.viewer import ViewerState
@@ -21,31 +21,20 @@ from longhaul.turns.deliver import Delivery, IncomingMessage
 
 router = APIRouter(prefix="/v1", tags=["messages"], responses=RESPONSES)
 EVENT_ID = r"^\d{1,20}-\d{1,20}$"
-BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {
-                    "anyOf": [
-                        {"$ref": "#/components/schemas/PostMessage"},
-                        {"$ref": "#/components/schemas/UiMessages"},
-                    ]
-                },
-                "examples": {
-                    "message": {"value": {"message": "What is 17 * 23?"}},
-                    "ai-sdk": {
-                        "value": {
-                            "id": "chat-1",
-                            "messages": [{"id": "m1", "role": "user", "parts": [{"type": "text", "text": "Hello"}]}],
-                            "trigger": "submit-message",
-                        }
-                    },
-                },
+BODY = body_schema(
+    PostMessage,
+    UiMessages,
+    examples={
+        "message": {"value": {"message": "What is 17 * 23?"}},
+        "ai-sdk": {
+            "value": {
+                "id": "chat-1",
+                "messages": [{"id": "m1", "role": "user", "parts": [{"type": "text", "text": "Hello"}]}],
+                "trigger": "submit-message",
             }
         },
-    }
-}
+    },
+)
 STREAM = {
     "description": "The turn's events: the AI SDK's UI message stream, version 1.",
     "content": {
@@ -64,11 +53,14 @@ async def _deliver(
     async with deps.database.read() as connection:
         session = await sessions.get(connection, session_id, user)
         busy = await turns.is_busy(connection, session_id)
-    message = parse(await read_body(request.stream()), session_id)
+    message = parse_message(await read_body(request, MESSAGE_BODY_MAX), session_id)
     if busy:
         await deps.rate_limit.count_follow_up(user)
     try:
         delivery = await deps.delivery.deliver(user, session, message)
+    except MessageIdUsedError:
+        metrics.REFUSED.labels("id_used").inc()
+        raise
     except InboxFullError:
         metrics.REFUSED.labels("inbox_full").inc()
         raise
@@ -83,7 +75,13 @@ async def _deliver(
     "/sessions/{session_id}/stream",
     response_model=None,
     summary="Send a message and stream the answer",
-    responses={200: STREAM, 202: {"description": "A turn runs; the message joins it.", "model": Queued}, **TOO_MANY},
+    responses={
+        200: STREAM,
+        202: {"description": "A turn runs; the message joins it.", "model": Queued},
+        **CONFLICT,
+        **TOO_LARGE,
+        **TOO_MANY,
+    },
     openapi_extra=BODY,
 )
 async def post_and_stream(session_id: SessionId, user: CurrentUser, deps: Deps, request: Request) -> Response:
@@ -107,7 +105,7 @@ async def post_and_stream(session_id: SessionId, user: CurrentUser, deps: Deps, 
     "/sessions/{session_id}/messages",
     status_code=202,
     summary="Send a message and poll",
-    responses=TOO_MANY,
+    responses={**CONFLICT, **TOO_LARGE, **TOO_MANY},
     openapi_extra=BODY,
 )
 async def post_message(
@@ -136,7 +134,9 @@ async def post_message(
 async def resume(
     session: OwnSession,
     deps: Deps,
-    turn_id: Annotated[str | None, Query(max_length=64, description="A certain turn, also one that has ended.")] = None,
+    turn_id: Annotated[
+        str | None, Query(max_length=64, pattern=ID, description="A certain turn, also one that has ended.")
+    ] = None,
     after: Annotated[str | None, Query(pattern=EVENT_ID, description="As `Last-Event-ID`.")] = None,
     last_event_id: Annotated[str | None, Header(pattern=EVENT_ID, description="Go on behind this event.")] = None,
 ) -> Response:

@@ -14,7 +14,7 @@ from sqlalchemy import bindparam, insert, select, update
 
 from longhaul.db.connection import Connection
 from longhaul.db.models import MessageRow, SessionRow, columns_of, utc_now
-from longhaul.errors import InboxFullError, NotFoundError
+from longhaul.errors import InboxFullError, MessageIdUsedError, NotFoundError
 
 NAMESPACE = UUID("5f1f4a8e-6f0a-4f55-9d8c-2f4b8f6c1d77")
 
@@ -115,6 +115,7 @@ WAITING = (
     .where(MessageRow.session_id == bindparam("session"), MessageRow.sequence.is_(None))
     .order_by(MessageRow.created_at, MessageRow.id)
 )
+CONTENT = select(MessageRow.content).where(MessageRow.id == bindparam("message"))
 BY_ID = STORED_MESSAGES.where(MessageRow.id == bindparam("message"))
 
 
@@ -159,7 +160,9 @@ async def accept(
     Raises:
         NotFoundError: no such session of this user.
         InboxFullError: `limit` messages (0: no limit) wait already.
+        MessageIdUsedError: the session has a message of this id with other content.
     """
+    content = replace_unstorable(content)
     await lock_session(connection, session_id, user_id)
     own_id = row_id(session_id, "user", message_id)
     rows = {
@@ -167,6 +170,8 @@ async def accept(
     }
     waiting = sum(1 for row in rows.values() if row.sequence is None)
     if (same := rows.get(own_id)) is not None:
+        if await connection.scalar(CONTENT, {"message": own_id}) != content:
+            raise MessageIdUsedError(message_id)
         placed_in = same.turn_id if same.sequence is not None else None
         return Accepted(own_id, is_new=False, waiting=waiting, placed_in=placed_in)
     if limit and waiting >= limit:
@@ -178,7 +183,7 @@ async def accept(
             "session_id": session_id,
             "client_message_id": message_id,
             "role": "user",
-            "content": replace_unstorable(content),
+            "content": content,
             "context": context,
         },
     )

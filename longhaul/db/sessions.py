@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy import and_, bindparam, delete, insert, or_, select, update
 from sqlalchemy.engine import Row
 
 from longhaul.contracts import Scope
@@ -32,6 +32,13 @@ class Session(NamedTuple):
     max_seconds: int | None
     created_at: datetime
     updated_at: datetime
+
+
+class SessionPosition(NamedTuple):
+    """A place in a list of sessions, newest first. The id orders sessions that were created at the same moment."""
+
+    created_at: datetime
+    id: str
 
 
 class NewSession(NamedTuple):
@@ -85,18 +92,22 @@ async def get(connection: Connection, session_id: str, user_id: str | None = Non
 
 
 async def list_of_user(
-    connection: Connection, user_id: str, limit: int, before: datetime | None = None, parent: str | None = None
+    connection: Connection,
+    user_id: str,
+    limit: int,
+    after: SessionPosition | None = None,
+    parent: str | None = None,
 ) -> list[Session]:
     """A user's sessions, newest first: the sub-sessions of `parent`, or without one those that are no sub-sessions."""
     statement = SESSIONS.where(SessionRow.user_id == user_id)
     statement = statement.where(
         SessionRow.parent_session_id == parent if parent else SessionRow.parent_session_id.is_(None)
     )
-    if before is not None:
-        statement = statement.where(SessionRow.created_at < before)
-    return _sessions(
-        await connection.execute(statement.order_by(SessionRow.created_at.desc(), SessionRow.id).limit(limit))
-    )
+    if after is not None:
+        same_moment = and_(SessionRow.created_at == after.created_at, SessionRow.id < after.id)
+        statement = statement.where(or_(SessionRow.created_at < after.created_at, same_moment))
+    newest_first = statement.order_by(SessionRow.created_at.desc(), SessionRow.id.desc())
+    return _sessions(await connection.execute(newest_first.limit(limit)))
 
 
 async def descendants_of_root(connection: Connection, root_session_id: str) -> list[Session]:

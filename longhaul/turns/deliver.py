@@ -5,6 +5,7 @@ queue of ours. The row that `accept` stores holds the message's text until a tur
 """
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,6 +15,7 @@ from uuid import uuid4
 from temporalio.api.enums.v1 import PendingWorkflowTaskState
 from temporalio.client import Client, WorkflowHandle
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.service import RPCError
 
 from longhaul import temporal
 from longhaul.contracts import FollowUp, Scope, TurnInput, TurnLimits
@@ -22,10 +24,11 @@ from longhaul.db.database import Database
 from longhaul.db.messages import Accepted
 from longhaul.db.models import utc_now
 from longhaul.db.sessions import Session
-from longhaul.errors import InboxFullError
+from longhaul.errors import InboxFullError, UnavailableError
 from longhaul.settings import Settings
 from longhaul.turns.status import TurnLookup
 
+log = logging.getLogger(__name__)
 # A workflow task takes some milliseconds. One that takes longer (its database is away) is not waited for.
 TASK_LOOKS, TASK_LOOK_S = 25, 0.01
 Mode = Literal["fast", "extended_thinking"]
@@ -72,6 +75,7 @@ class MessageDelivery:
         Raises:
             NotFoundError: the session was deleted.
             InboxFullError: too many messages wait already.
+            MessageIdUsedError: the id belongs to a message with other content.
             UnavailableError: try again with the same message id; no step is done twice.
         """
         accepted = await self._accept(user_id, session.id, message)
@@ -80,18 +84,40 @@ class MessageDelivery:
         turn_id = str(uuid4())
         async with temporal.reachable(self._settings.temporal_rpc_timeout):
             handle = await self._signal_with_start(user_id, session, message, turn_id)
-            # A private field, but the only exact answer: server 1.31 omits `first_execution_run_id` when a signal joins
-            # a run, newer servers fill it in.
-            response: Any = handle._start_workflow_response
-            if not response.started:
-                return await self._joined(handle, accepted, message.id)
+        # From here on the message is on its way for good. An error would make its sender send it again.
+        try:
+            async with temporal.reachable(self._settings.temporal_rpc_timeout):
+                return await self._turn_of(handle, accepted, message.id, turn_id)
+        except (UnavailableError, RPCError) as error:
+            log.warning("message %s is delivered, its turn could not be looked up: %s", message.id, error)
+        return await self._best_known(session.id, accepted, turn_id)
+
+    async def _turn_of(
+        self, handle: WorkflowHandle[Any, Any], accepted: Accepted, message_id: str, turn_id: str
+    ) -> Delivery:
+        # A private field, but the only exact answer: server 1.31 omits `first_execution_run_id` when a signal joins a
+        # run, newer servers fill it in.
+        response: Any = handle._start_workflow_response
+        if not response.started:
+            return await self._joined(handle, accepted, message_id)
         if not accepted.is_new:
             # A repeated POST may arrive after the turn that took the message has ended. Then the turn started here has
             # nothing to do. The earlier turn stored the message's place before it ended, so this look is exact.
             async with self._database.read() as connection:
                 row = await messages.get(connection, accepted.row_id)
             if row is not None and row.turn_id not in (None, turn_id):
-                return await self._placed(session.id, message.id, row.turn_id, accepted.waiting)
+                return await self._placed(row.session_id, message_id, row.turn_id, accepted.waiting)
+        return Delivery(turn_id, started=True, waiting=accepted.waiting)
+
+    async def _best_known(self, session_id: str, accepted: Accepted, turn_id: str) -> Delivery:
+        """The session's unfinished turn according to its rows; without one, the turn that this message may start."""
+        try:
+            async with self._database.read() as connection:
+                newest = await turns.newest(connection, session_id)
+        except UnavailableError:
+            newest = None
+        if newest is not None and not newest.status.final:
+            return Delivery(newest.turn_id, started=False, waiting=accepted.waiting)
         return Delivery(turn_id, started=True, waiting=accepted.waiting)
 
     async def _accept(self, user_id: str, session_id: str, message: IncomingMessage) -> Accepted:
@@ -116,8 +142,11 @@ class MessageDelivery:
             )
 
     async def _placed(self, session_id: str, message_id: str, turn_id: str, waiting: int) -> Delivery:
-        async with self._database.read() as connection:
-            turn = await turns.get(connection, session_id, turn_id)
+        try:
+            async with self._database.read() as connection:
+                turn = await turns.get(connection, session_id, turn_id)
+        except UnavailableError:
+            return Delivery(turn_id, started=False, waiting=waiting)  # A turn took the message, so this is no error.
         return Delivery(turn_id, turn is not None and turn.trigger_message_id == message_id, waiting)
 
     async def _joined(self, handle: WorkflowHandle[Any, Any], accepted: Accepted, message_id: str) -> Delivery:

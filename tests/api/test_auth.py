@@ -15,6 +15,8 @@ from longhaul.auth import Authenticator, UnauthorizedError
 from longhaul.errors import UnavailableError
 from longhaul.settings import load_settings
 
+ISSUER = "https://issuer"
+CLAIMS = {"sub": "alice", "iss": ISSUER, "aud": "longhaul", "exp": 2**32}
 Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
 
@@ -56,7 +58,7 @@ class Issuer:
 
     def token(self, name: str, **claims: Any) -> str:
         algorithm, key = self.keys[name]
-        return jwt.encode({"sub": "alice", **claims}, key, algorithm, headers={"kid": name})
+        return jwt.encode({**CLAIMS, **claims}, key, algorithm, headers={"kid": name})
 
 
 @pytest.fixture
@@ -70,18 +72,18 @@ def issuer() -> Iterator[Issuer]:
     found.server.server_close()
 
 
-def authenticator(issuer: Issuer, **settings: Any) -> Authenticator:
-    return Authenticator(load_settings(auth="jwt", jwt_jwks_url=issuer.url, **settings))
+def authenticator(issuer: Issuer) -> Authenticator:
+    return Authenticator(load_settings(auth="jwt", jwt_jwks_url=issuer.url, jwt_issuer=ISSUER, jwt_audience="longhaul"))
 
 
 @pytest.mark.parametrize("algorithm", ["RS256", "ES256"])
 async def test_a_token_of_the_issuer(issuer: Issuer, algorithm: str) -> None:
     issuer.add("one", algorithm)
-    found = authenticator(issuer, jwt_issuer="https://issuer", jwt_audience="longhaul")
+    found = authenticator(issuer)
     for _ in range(5):
-        assert await found.user(issuer.token("one", iss="https://issuer", aud=["longhaul", "x"])) == "alice"
+        assert await found.user(issuer.token("one", aud=["longhaul", "x"])) == "alice"
     assert issuer.asked == 1
-    for claims in ({"aud": "longhaul"}, {"iss": "https://issuer"}, {"iss": "https://other", "aud": "longhaul"}):
+    for claims in ({"aud": "x"}, {"aud": None}, {"iss": ""}, {"iss": "https://other"}, {"exp": 1}):
         with pytest.raises(UnauthorizedError):
             await found.user(issuer.token("one", **claims))
 
@@ -122,8 +124,8 @@ async def test_an_issuer_that_is_down(issuer: Issuer, monkeypatch: pytest.Monkey
 async def test_a_public_key_is_no_secret(issuer: Issuer) -> None:
     issuer.add("one", "RS256")
     found = authenticator(issuer)
-    forged = jwt.encode({"sub": "alice"}, json.dumps(issuer.document()) * 2, "HS256", headers={"kid": "one"})
-    unnamed = jwt.encode({"sub": "alice"}, issuer.keys["one"][1], "RS256")
+    forged = jwt.encode(CLAIMS, json.dumps(issuer.document()) * 2, "HS256", headers={"kid": "one"})
+    unnamed = jwt.encode(CLAIMS, issuer.keys["one"][1], "RS256")
     for bad in (forged, unnamed, "", "a.b.c", None):
         with pytest.raises(UnauthorizedError):
             await found.user(bad)

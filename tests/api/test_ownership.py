@@ -17,6 +17,7 @@ from testkit.pool import Pool
 from testkit.product import Product
 
 SECRET = "a secret that only this test knows, long enough"
+CLAIMS: dict[str, Any] = {"aud": "longhaul", "exp": 2**32}
 OPEN = {"/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/docs/oauth2-redirect", "/static-offline-docs"}
 BODIES: dict[str, dict[str, Any]] = {
     "stream": {"message": "hi"},
@@ -26,7 +27,7 @@ BODIES: dict[str, dict[str, Any]] = {
 
 
 def token(user: str, **claims: Any) -> dict[str, str]:
-    return {"Authorization": f"Bearer {jwt.encode({'sub': user, 'aud': 'longhaul', **claims}, SECRET, 'HS256')}"}
+    return {"Authorization": f"Bearer {jwt.encode({**CLAIMS, 'sub': user, **claims}, SECRET, 'HS256')}"}
 
 
 def routes(app: FastAPI) -> Iterator[tuple[str, str]]:
@@ -109,8 +110,10 @@ async def test_tokens(guarded: Product) -> None:
     assert (await client.http.get("/v1/sessions", headers=good)).status_code == 200
     assert (await client.http.get("/v1/sessions", params={"token": value})).status_code == 200
     assert (await client.http.post("/v1/sessions", params={"token": value})).status_code == 401
-    other = jwt.encode({"sub": "alice", "aud": "longhaul"}, "another secret, also long enough for it", "HS256")
-    unsigned = jwt.encode({"sub": "alice", "aud": "longhaul"}, "", "none")
+    other = jwt.encode(
+        {"sub": "alice", "aud": "longhaul", "exp": 2**32}, "another secret, also long enough for it", "HS256"
+    )
+    unsigned = jwt.encode({**CLAIMS, "sub": "alice"}, "", "none")
     for bad in (
         token("alice", aud=""),
         token("alice", aud="other"),

@@ -56,6 +56,10 @@ async def test_errors_are_problems(product: Product) -> None:
         ("GET", "/nothing/here", 404),
         ("PUT", "/v1/sessions", 405),
         ("GET", "/v1/sessions/none", 404),
+        ("GET", "/v1/sessions/a%00b", 404),
+        ("GET", "/v1/sessions/none/turns/%00", 404),
+        ("GET", "/v1/sessions?parent=a%00b", 422),
+        ("GET", "/v1/sessions/", 404),
         ("GET", "/v1/sessions?limit=0", 422),
     ):
         response = await product.api.http.request(method, path)

@@ -121,7 +121,7 @@ def test_summary_has_a_curl_to_paste() -> None:
     assert "http://127.0.0.1:8233" in text
     assert "curl -N http://127.0.0.1:8700/v1/sessions/$SESSION/stream" in text
     assert "authorization" not in text
-    with_token = summary(state, load_settings(auth="jwt", jwt_secret="s"))
+    with_token = summary(state, load_settings(auth="jwt", jwt_secret="s" * 32))
     assert "Bearer $LONGHAUL_TOKEN" in with_token
 
 

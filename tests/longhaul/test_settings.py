@@ -8,6 +8,8 @@ import pytest
 from longhaul.settings import Settings, SettingsError, load_settings, variable_of
 from scripts import settings_doc
 
+ISSUER = {"jwt_audience": "longhaul", "jwt_issuer": "https://issuer"}
+
 
 @pytest.fixture(autouse=True)
 def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -88,7 +90,7 @@ def test_the_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_secrets_are_not_shown() -> None:
-    found = load_settings(openai_api_key="sk-secret", jwt_secret="hush")
+    found = load_settings(openai_api_key="sk-secret", jwt_secret="hush" * 8)
     assert "sk-secret" not in repr(found)
     assert "hush" not in repr(found)
     assert found.openai_api_key.get_secret_value() == "sk-secret"
@@ -103,13 +105,39 @@ def test_without_auth_loopback_is_fine(host: str) -> None:
 def test_without_auth_nothing_else_is(host: str) -> None:
     with pytest.raises(SettingsError, match="LONGHAUL_AUTH=off listens on loopback only; set LONGHAUL_AUTH=jwt"):
         load_settings(auth="off", api_host=host)
-    assert load_settings(auth="jwt", jwt_secret="x", api_host=host).api_host == host
+    assert load_settings(auth="jwt", jwt_secret="x" * 32, api_host=host).api_host == host
 
 
 def test_jwt_needs_a_secret_or_keys() -> None:
     with pytest.raises(SettingsError, match="LONGHAUL_AUTH=jwt needs LONGHAUL_JWT_SECRET or LONGHAUL_JWT_JWKS_URL"):
         load_settings(auth="jwt")
-    assert load_settings(auth="jwt", jwt_jwks_url="https://issuer/keys").auth == "jwt"
+    assert load_settings(auth="jwt", jwt_jwks_url="https://issuer/keys", **ISSUER).auth == "jwt"
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"jwt_secret": "x" * 31}, "LONGHAUL_JWT_SECRET must have at least 32 bytes"),
+        ({"jwt_jwks_url": "https://issuer/keys"}, "needs LONGHAUL_JWT_AUDIENCE and LONGHAUL_JWT_ISSUER"),
+        ({"jwt_jwks_url": "https://issuer/keys", "jwt_audience": "longhaul"}, "LONGHAUL_JWT_ISSUER"),
+        ({"jwt_jwks_url": "http://issuer/keys", **ISSUER}, "must begin with https://"),
+        ({"jwt_jwks_url": "http://127.0.0.1.example.com/keys", **ISSUER}, "must begin with https://"),
+        ({"jwt_jwks_url": "file:///keys", **ISSUER}, "must begin with https://"),
+    ],
+)
+def test_weak_tokens_are_refused_at_the_start(settings: dict[str, str], said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        load_settings(auth="jwt", **settings)
+
+
+def test_keys_over_http_are_for_loopback() -> None:
+    assert load_settings(auth="jwt", jwt_jwks_url="http://127.0.0.1:9/keys", **ISSUER).auth == "jwt"
+
+
+def test_without_auth_no_site_may_read() -> None:
+    with pytest.raises(SettingsError, match=r"LONGHAUL_CORS_ORIGINS=\*"):
+        load_settings(cors_origins=["https://a", "*"])
+    assert load_settings(auth="jwt", jwt_secret="x" * 32, cors_origins=["*"]).cors_origins == ["*"]
 
 
 @pytest.mark.parametrize(

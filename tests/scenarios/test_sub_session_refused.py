@@ -6,7 +6,8 @@ from longhaul.contracts import Scope
 from longhaul.db import sessions
 from testkit.checks import check_rows, stored
 from testkit.product import Product
-from testkit.servers import script
+from testkit.servers import calling, script
+from testkit.wait import until
 from tests.scenarios.sub_sessions import GET, RUN, results, sub_of, subs, tree, use, walk
 
 pytestmark = pytest.mark.backends("sqlite")  # the same lines refuse on any database
@@ -34,10 +35,9 @@ async def test_a_blank_prompt(product: Product, prompt: str) -> None:
 
 @pytest.mark.parametrize("tool", [RUN, GET])
 async def test_a_foreign_id_reads_exactly_as_a_missing_one(product: Product, tool: str) -> None:
-    session, other, stranger = await product.api.create_session(), await product.api.create_session(), ""
-    stranger = (await use(product, other, RUN, prompt="1+1", wait_for_result=0)).json["sub_session_id"]
+    session, other = await product.api.create_session(), await product.api.create_session()
     answers = set()
-    for sub_id in (MISSING, await foreign(product), other, stranger):
+    for sub_id in (MISSING, await foreign(product), other):
         used = await use(product, session, tool, sub_session_id=sub_id, **({"prompt": "1+1"} if tool == RUN else {}))
         assert used.is_error
         answers.add(used.output.replace(sub_id, "ID"))
@@ -45,6 +45,44 @@ async def test_a_foreign_id_reads_exactly_as_a_missing_one(product: Product, too
     assert await subs(product, session) == []
     found = await stored(product.database, [await foreign(product)])
     assert not found.messages, "a message was left in another user's session"
+
+
+async def test_a_sub_session_of_another_session_is_polled_and_no_more(product: Product) -> None:
+    """It may be allowed more, so no prompt reaches it; and Stop of this turn is not for it."""
+    other, session = await product.api.create_session(), await product.api.create_session()
+    sub_id = (await use(product, other, RUN, prompt="wait 4 s and 6*7", wait_for_result=0)).json["sub_session_id"]
+    assert (await use(product, session, RUN, sub_session_id=sub_id, prompt="1+1")).is_error
+    cancel = await use(product, session, GET, sub_session_id=sub_id, cancel=True)
+    assert cancel.is_error
+    assert "only poll it" in cancel.output
+    running = (await use(product, session, GET, sub_session_id=sub_id, wait_if_running=0)).json
+    assert (running["status"], running["response"]) == ("running", None)
+    done = (await use(product, session, GET, sub_session_id=sub_id, wait_if_running=60)).json
+    assert done["status"] == "completed"
+    assert "42" in done["response"]
+
+
+async def test_stop_does_not_reach_a_polled_sub_session_of_another_session(product: Product) -> None:
+    other, session = await product.api.create_session(), await product.api.create_session()
+    sub_id = (await use(product, other, RUN, prompt="wait 30 s", wait_for_result=0)).json["sub_session_id"]
+    arguments = {"sub_session_id": sub_id, "wait_if_running": 60}
+    turn = await product.api.start(session, calling(GET, **arguments))
+
+    async def polled() -> bool:
+        return bool((await product.api.progress(session, turn))["sub_sessions"])
+
+    await until(polled, what="the turn waits for the sub-session")
+    assert (await product.api.cancel(session)).body["status"] == "cancelled"
+    assert (await product.api.session(sub_id))["active_turn"] is not None
+    await product.api.cancel(sub_id)
+
+
+async def test_an_agent_that_does_not_exist(product: Product) -> None:
+    session = await product.api.create_session()
+    used = await use(product, session, RUN, prompt="1+1", agent="analyst")
+    assert used.is_error
+    assert "no agent profile 'analyst'" in used.output
+    assert await subs(product, session) == []
 
 
 @pytest.mark.parametrize("tool", [RUN, GET])
@@ -70,11 +108,12 @@ async def test_an_ancestors_id(product: Product) -> None:
 
 
 async def test_a_siblings_id(product: Product) -> None:
-    """A sibling is not below: it may be allowed more, and two of them could wait for each other."""
+    """A sibling is not below: it may be allowed more. It can be polled, because its answer is the same user's."""
     session = await product.api.create_session()
     one, two = [(await use(product, session, RUN, prompt="1+1")).json["sub_session_id"] for _ in range(2)]
-    used = await use(product, one, GET, sub_session_id=two)
+    used = await use(product, one, RUN, prompt="1+1", sub_session_id=two)
     assert used.output == f"There is no sub-session {two} of this session."
+    assert (await use(product, one, GET, sub_session_id=two)).json["status"] == "completed"
 
 
 async def test_the_fourth_level(product: Product) -> None:

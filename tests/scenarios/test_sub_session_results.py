@@ -1,5 +1,7 @@
 """What the sub-session tools answer, status by status."""
 
+from urllib.parse import urlsplit
+
 import pytest
 
 from testkit.checks import check_rows
@@ -38,12 +40,18 @@ async def test_completed(product: Product) -> None:
     session = await product.api.create_session()
     found = (await use(product, session, RUN, prompt="6*7", system_context="Be kind.")).json
     assert set(found) == KEYS
-    assert (found["status"], found["tool_calls"], found["progress"]) == ("completed", 1, None)
+    assert (found["status"], found["tool_calls"], found["progress"]) == (
+        "completed",
+        [{"name": "calculator", "outcome": "ok"}],
+        None,
+    )
     assert "42" in found["response"]
     assert found["usage"]["calls"] == 2
     assert found["usage"]["cost_microdollars"] > 0
     sub_id = found["sub_session_id"]
-    assert found["link"] == f"/v1/sessions/{sub_id}"
+    assert found["link"].startswith("http://")
+    opened = await product.api.http.get(urlsplit(found["link"]).path)
+    assert opened.json()["id"] == sub_id
     assert (await product.api.session(sub_id))["parent_session_id"] == session
     await check_rows(product.database, sessions=[session, sub_id])
 
@@ -77,7 +85,7 @@ async def test_one_that_runs_again_shows_no_old_answer(product: Product) -> None
     sub_id = (await use(product, session, RUN, prompt="6*7")).json["sub_session_id"]
     await product.api.start(sub_id, "wait 30 s")
     seen = (await use(product, session, GET, sub_session_id=sub_id, wait_if_running=0)).json
-    assert (seen["status"], seen["response"], seen["tool_calls"]) == ("running", None, 0)
+    assert (seen["status"], seen["response"], seen["tool_calls"]) == ("running", None, [])
     await stop_all(product, session)
 
 

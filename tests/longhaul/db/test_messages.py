@@ -15,7 +15,7 @@ from longhaul.db.messages import NewMessage, StoredMessage
 from longhaul.db.models import SessionRow, utc_now
 from longhaul.db.sessions import NewSession
 from longhaul.db.turns import NewTurn
-from longhaul.errors import InboxFullError, NotFoundError
+from longhaul.errors import InboxFullError, MessageIdUsedError, NotFoundError
 from tests.longhaul.db.conftest import SESSION, USER
 
 LOST = "NUL \x00, a lone surrogate \ud83d, and ü🙂"
@@ -110,12 +110,14 @@ async def test_the_session_must_be_there(database: Database) -> None:
 
 async def test_accepting_again_changes_nothing(database: Database) -> None:
     first = await accept(database, "m", content="one", limit=1)
-    again = await accept(database, "m", content="two", limit=1)
+    again = await accept(database, "m", content="one", limit=1)
+    with pytest.raises(MessageIdUsedError):
+        await accept(database, "m", content="two", limit=1)
     assert (first.is_new, first.waiting, first.placed_in) == (True, 1, None)
     assert (again.is_new, again.waiting, again.placed_in) == (False, 1, None)
     assert again.row_id == first.row_id
     await place(database, "m", turn="t1")
-    placed = await accept(database, "m", limit=1)
+    placed = await accept(database, "m", content="one", limit=1)
     assert (placed.is_new, placed.waiting, placed.placed_in) == (False, 0, "t1")
     assert [found.content for found in await stored(database)] == ["one"]
 

@@ -1,0 +1,210 @@
+"""Request bodies: read within a size limit and after authentication; messages in our format and in the AI SDK's."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Annotated, Any, TypeVar
+from uuid import UUID, uuid4
+
+import orjson
+from fastapi import Request
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.dependencies import CurrentUser
+from api.problems import ProblemError, invalid
+from longhaul.db.messages import row_id
+from longhaul.turns.deliver import IncomingMessage, Mode, Tier
+
+MESSAGE_MAX = 32_000
+# In bytes. The AI SDK posts the whole conversation with every message, hence the larger limit for messages.
+BODY_MAX, MESSAGE_BODY_MAX = 64 * 1024, 4 * 1024 * 1024
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("should not be empty or blank")
+    return text
+
+
+Text = Annotated[str, Field(min_length=1, max_length=MESSAGE_MAX), AfterValidator(_not_blank)]
+FileId = Annotated[str, Field(max_length=200)]
+
+
+class PageContext(BaseModel):
+    """The page that the user is looking at."""
+
+    url: str | None = Field(None, max_length=2000, examples=["https://example.com/orders/17"])
+    content: str | None = Field(None, max_length=MESSAGE_MAX)
+
+
+class PostMessage(BaseModel):
+    """A message to a session."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"message": "What is 17 * 23?"}]})
+
+    message: Text
+    message_id: UUID | None = Field(None, description="Yours, so that a repeated POST is one message.")
+    context: PageContext | None = None
+    file_ids: list[FileId] = Field([], max_length=20, fail_fast=True)
+    mode: Mode = "fast"
+    tier: Tier = "standard"
+
+
+class UiMessages(BaseModel):
+    """The body of the AI SDK's chat transport: the whole conversation. Only its last user message is read."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "chat-1",
+                    "messages": [{"id": "m1", "role": "user", "parts": [{"type": "text", "text": "Hello"}]}],
+                    "trigger": "submit-message",
+                }
+            ]
+        }
+    )
+
+    id: str | None = None
+    messages: list[Any] = Field(min_length=1, description="`{id, role, parts}` each.")
+    trigger: str | None = None
+
+
+class UiMessage(BaseModel):
+    """One message of the AI SDK. Parts other than text are ignored."""
+
+    id: str = ""
+    parts: list[dict[str, Any]] = Field(fail_fast=True)
+
+    @property
+    def text(self) -> str:
+        texts = [part.get("text") for part in self.parts if part.get("type") == "text"]
+        return "\n".join(text for text in texts if isinstance(text, str))
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """A request's body of up to `limit` bytes.
+
+    Raises:
+        ProblemError: 413, as soon as it is known to be larger.
+    """
+    too_large = ProblemError(413, "too-large", f"This request may have up to {limit} bytes.")
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > limit:
+        raise too_large
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise too_large
+    return bytes(body)
+
+
+def json_body(model: type[Model]) -> Callable[..., Awaitable[Model]]:
+    """A dependency that reads the body as `model`; an empty body counts as `{}`.
+
+    FastAPI reads a body parameter before it resolves dependencies. This one depends on the user, so a request without
+    a valid token is refused before its body is read.
+    """
+
+    async def parsed(request: Request, _user: CurrentUser) -> Model:
+        return _validated(model, _json_object(await read_body(request, BODY_MAX) or b"{}"))
+
+    return parsed
+
+
+def body_schema(*models: type[BaseModel], examples: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The OpenAPI entry of a body that the API reads itself."""
+    references = [{"$ref": f"#/components/schemas/{model.__name__}"} for model in models]
+    content: dict[str, Any] = {"schema": references[0] if len(references) == 1 else {"anyOf": references}}
+    if examples is not None:
+        content["examples"] = examples
+    return {"requestBody": {"required": len(models) > 1, "content": {"application/json": content}}}
+
+
+def parse_message(body: bytes, session_id: str) -> IncomingMessage:
+    """The message in a body.
+
+    Raises:
+        ProblemError: 422, with where and why.
+    """
+    fields = _json_object(body)
+    if "message" not in fields and "messages" in fields:
+        fields = _from_ui(fields, session_id)
+    message = _validated(PostMessage, fields)
+    # `file_ids` name files of the user. Files cannot be uploaded yet, so every id is unknown and dropped.
+    context = message.context.model_dump(exclude_none=True) if message.context else None
+    return IncomingMessage(
+        str(message.message_id or uuid4()), message.message, context or None, message.mode, message.tier
+    )
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise invalid([{"loc": ["body"], "msg": f"not JSON: {error}", "type": "json_invalid"}]) from error
+    if not isinstance(value, dict):
+        raise invalid([{"loc": ["body"], "msg": "should be an object", "type": "dict_type"}])
+    return value
+
+
+def _validated(model: type[Model], fields: dict[str, Any]) -> Model:
+    try:
+        return model.model_validate(fields)
+    except ValidationError as error:
+        defects = error.errors(include_url=False, include_input=False)
+        raise invalid([{**defect, "loc": ["body", *defect["loc"]]} for defect in defects]) from error
+
+
+def _from_ui(fields: dict[str, Any], session_id: str) -> dict[str, Any]:
+    messages = reversed(_validated(UiMessages, fields).messages)
+    newest = next(
+        (message for message in messages if isinstance(message, dict) and message.get("role") == "user"), None
+    )
+    if newest is None:
+        raise invalid([{"loc": ["body", "messages"], "msg": "should have a user message", "type": "missing"}])
+    message = _validated(UiMessage, newest)
+    options: dict[str, Any] = {name: fields[name] for name in ("context", "file_ids", "mode", "tier") if name in fields}
+    return {**options, "message": message.text, "message_id": _message_id(message.id, session_id)}
+
+
+def _message_id(sent: str, session_id: str) -> str | None:
+    """The AI SDK's ids are short random texts. The same one is the same message within its session."""
+    if not sent:
+        return None
+    try:
+        return str(UUID(sent))
+    except ValueError:
+        return row_id(session_id, "ai-sdk", sent)
+
+
+class CloseUnreadBodies:
+    """Close the connection of a request that was answered before its large body was read.
+
+    Otherwise the server would receive the rest only to throw it away.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        declared = headers.get(b"content-length", b"0")
+        unread = b"transfer-encoding" in headers or (declared.isdigit() and int(declared) > BODY_MAX)
+
+        async def watched() -> Message:
+            nonlocal unread
+            message = await receive()
+            unread = unread and bool(message.get("more_body"))
+            return message
+
+        async def closing(message: Message) -> None:
+            if message["type"] == "http.response.start" and unread:
+                message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
+            await send(message)
+
+        await self.app(scope, watched, closing)

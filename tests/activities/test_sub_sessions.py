@@ -1,0 +1,140 @@
+"""The activities of the sub-session tools: which sessions may be polled, which stopped, and what a result says."""
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from temporalio.client import Client
+from temporalio.service import RPCError, RPCStatusCode
+from temporalio.testing import ActivityEnvironment
+
+from activities.sub_sessions import SubSessionActivities, result_of
+from longhaul.contracts import (
+    LookAtSubSession,
+    PrepareSubSession,
+    Progress,
+    ReportSubSession,
+    Scope,
+    SubSessionState,
+    TurnStatus,
+)
+from longhaul.db import messages, sessions, turns
+from longhaul.db.database import Database
+from longhaul.db.messages import NewMessage
+from longhaul.db.models import utc_now
+from longhaul.db.sessions import NewSession
+from tests.activities.conftest import NO_STREAMS, SETTINGS, TURN
+
+CALL = {"id": "c1", "type": "function", "function": {"name": "calculator", "arguments": "{}"}}
+BROKEN = {"id": "c2", "type": "function", "function": {"name": "read_file", "arguments": "{}"}}
+
+
+class NothingRuns:
+    """A Temporal without workflows; it counts who is told to stop."""
+
+    def __init__(self) -> None:
+        self.cancelled: list[str] = []
+
+    def get_workflow_handle(self, workflow_id: str, **_: Any) -> Any:
+        async def describe(**_: Any) -> None:
+            raise RPCError("not found", RPCStatusCode.NOT_FOUND, b"")
+
+        async def cancel(**_: Any) -> None:
+            self.cancelled.append(workflow_id)
+
+        return SimpleNamespace(describe=describe, cancel=cancel)
+
+
+@pytest.fixture
+def temporal() -> NothingRuns:
+    return NothingRuns()
+
+
+@pytest.fixture
+async def activities(database: Database, temporal: NothingRuns) -> SubSessionActivities:
+    """With three sub-sessions that have answered: below TURN's session, below another one, of another user."""
+    for name, user, parent in (("below", "u", "s"), ("elsewhere", "u", "other"), ("foreign", "u2", "s")):
+        async with database.write() as connection:
+            session = NewSession(name, user, name, parent_session_id=parent, scope=Scope(ancestors=(parent,)))
+            await sessions.create(connection, session)
+            turn = turns.NewTurn(f"turn-{name}", name, user, "m", "fast", "standard", utc_now())
+            await turns.start(connection, turn)
+            ended = Progress(turn_id=turn.turn_id, session_id=name, status=TurnStatus.COMPLETED, started_at=utc_now())
+            await turns.end(connection, turn, ended)
+            rows = [
+                NewMessage(f"{name}-1", "assistant", tool_calls=[CALL, BROKEN], turn_id=turn.turn_id, round=1),
+                NewMessage(f"{name}-2", "tool", "391", tool_call_id="c1", turn_id=turn.turn_id, round=1),
+                NewMessage(
+                    f"{name}-3", "tool", "gone", tool_call_id="c2", turn_id=turn.turn_id, round=1, is_error=True
+                ),
+                NewMessage(f"{name}-4", "assistant", "It is 391.", turn_id=turn.turn_id, round=2),
+            ]
+            await messages.append(connection, name, rows)
+    return SubSessionActivities(database, NO_STREAMS, cast("Client", temporal), SETTINGS)
+
+
+async def look(activities: SubSessionActivities, sub_id: str, *, cancel: bool = False) -> Any:
+    asked = LookAtSubSession(turn=TURN, scope=Scope(ancestors=("above",)), sub_session_id=sub_id, cancel=cancel)
+    return await ActivityEnvironment().run(activities.look_at_sub_session, asked)
+
+
+async def test_one_below_is_polled_and_stopped(activities: SubSessionActivities, temporal: NothingRuns) -> None:
+    seen = await look(activities, "below", cancel=True)
+    assert (seen.status, seen.detached, seen.far, seen.error) == (SubSessionState.COMPLETED, False, False, None)
+    assert temporal.cancelled == ["turn:below"]
+
+
+async def test_one_elsewhere_is_polled_and_never_stopped(
+    activities: SubSessionActivities, temporal: NothingRuns
+) -> None:
+    """`detached`: a Stop of the polling turn leaves it alone."""
+    seen = await look(activities, "elsewhere")
+    assert (seen.status, seen.detached, seen.far, seen.error) == (SubSessionState.COMPLETED, True, True, None)
+    refused = await look(activities, "elsewhere", cancel=True)
+    assert "only poll it" in refused.error
+    assert temporal.cancelled == []
+
+
+@pytest.mark.parametrize("sub_id", ["foreign", "missing"])
+async def test_a_foreign_one_reads_as_missing(activities: SubSessionActivities, sub_id: str) -> None:
+    assert (await look(activities, sub_id)).error == f"There is no sub-session {sub_id} of this session."
+
+
+@pytest.mark.parametrize("sub_id", ["s", "above"])
+async def test_none_waits_for_itself(activities: SubSessionActivities, sub_id: str) -> None:
+    assert "cannot wait for itself" in (await look(activities, sub_id)).error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ('{"prompt": "x", "agent": "analyst"}', "no agent profile 'analyst'"),
+        ('{"prompt": "x", "sub_session_id": "elsewhere"}', "There is no sub-session elsewhere"),
+        ('{"prompt": "x", "sub_session_id": "foreign"}', "There is no sub-session foreign"),
+        ('{"prompt": "x", "sub_session_id": "below", "dry_run": true}', "dry_run can be set for a new sub-session"),
+    ],
+)
+async def test_prompts_that_are_refused(activities: SubSessionActivities, arguments: str, said: str) -> None:
+    call = PrepareSubSession(turn=TURN, round=1, tool_call_id="c", arguments=arguments, scope=Scope())
+    prepared = await ActivityEnvironment().run(activities.prepare_sub_session, call)
+    assert said in str(prepared.error)
+
+
+async def test_a_result_names_its_tool_calls_and_a_link(activities: SubSessionActivities, database: Database) -> None:
+    report = ReportSubSession(
+        turn=TURN,
+        round=1,
+        tool_call_id="c",
+        name="get_sub_session_result",
+        sub_session_id="elsewhere",
+        sub_turn_id="turn-elsewhere",
+        status=SubSessionState.COMPLETED,
+    )
+    async with database.read() as connection:
+        result = await result_of(connection, report, "https://chat.example.com")
+    assert result["tool_calls"] == [
+        {"name": "calculator", "outcome": "ok"},
+        {"name": "read_file", "outcome": "error"},
+    ]
+    assert result["link"] == "https://chat.example.com/v1/sessions/elsewhere"
+    assert result["response"] == "It is 391."

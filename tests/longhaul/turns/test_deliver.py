@@ -1,0 +1,129 @@
+"""What a sender is answered when parts fail after its message is on its way."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from temporalio.client import Client
+from temporalio.service import RPCError, RPCStatusCode
+
+from longhaul.db import messages, sessions, turns
+from longhaul.db.database import Database
+from longhaul.db.migrate import upgrade
+from longhaul.db.models import utc_now
+from longhaul.errors import MessageIdUsedError, UnavailableError
+from longhaul.settings import load_settings
+from longhaul.turns.deliver import Delivery, IncomingMessage, MessageDelivery
+from longhaul.turns.status import TurnLookup
+
+SESSION, USER = "session", "user"
+AWAY = RPCError("away", RPCStatusCode.UNAVAILABLE, b"")
+
+
+class TemporalAwayAfterSignal:
+    """Takes the signal, and answers nothing afterwards."""
+
+    def __init__(self, *, started: bool) -> None:
+        self.signals: list[str] = []
+        self._started = started
+
+    async def start_workflow(self, *_: Any, start_signal_args: list[Any], **__: Any) -> Any:
+        self.signals += [signal.message_id for signal in start_signal_args]
+        response = SimpleNamespace(started=self._started)
+        return SimpleNamespace(id="turn:session", result_run_id="run", _start_workflow_response=response)
+
+    def get_workflow_handle(self, *_: Any, **__: Any) -> Any:
+        async def describe(**_: Any) -> None:
+            raise AWAY
+
+        return SimpleNamespace(describe=describe)
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    url = f"sqlite:///{tmp_path / 'rows.db'}"
+    await asyncio.to_thread(upgrade, url)
+    database = Database(url)
+    async with database.write() as connection:
+        await sessions.create(connection, sessions.NewSession(SESSION, USER))
+    yield database
+    await database.close()
+
+
+async def deliver(database: Database, temporal: TemporalAwayAfterSignal, message: IncomingMessage) -> Delivery:
+    client, settings = cast("Client", temporal), load_settings()
+    delivery = MessageDelivery(settings, database, client, TurnLookup(database, client, 1.0))
+    async with database.read() as connection:
+        session = await sessions.get(connection, SESSION)
+    return await delivery.deliver(USER, session, message)
+
+
+async def run_turn(database: Database) -> None:
+    async with database.write() as connection:
+        await turns.start(connection, turns.NewTurn("t1", SESSION, USER, "m", "fast", "standard", utc_now()))
+
+
+async def test_temporal_away_after_the_signal_is_no_error(database: Database) -> None:
+    temporal = TemporalAwayAfterSignal(started=False)
+    await run_turn(database)
+    assert await deliver(database, temporal, IncomingMessage("m1", "hello")) == Delivery("t1", False, 1)
+    assert temporal.signals == ["m1"]
+
+
+async def test_the_database_away_after_the_signal_is_no_error(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A repeated POST looks at rows after its signal; the second look for the best known turn fails too."""
+    temporal = TemporalAwayAfterSignal(started=True)
+    message = IncomingMessage("m1", "hello")
+    first = await deliver(database, temporal, message)
+
+    async def away(*_: Any) -> None:
+        raise UnavailableError("The database")
+
+    monkeypatch.setattr(messages, "get", away)
+    monkeypatch.setattr(turns, "newest", away)
+    again = await deliver(database, temporal, message)
+    assert (first.started, again.started) == (True, True)
+    assert temporal.signals == ["m1", "m1"]
+
+
+async def test_the_turn_that_took_it_cannot_be_read(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    temporal = TemporalAwayAfterSignal(started=True)
+    message = IncomingMessage("m1", "hello")
+    await deliver(database, temporal, message)
+    async with database.write() as connection:
+        await messages.place_in_turn(connection, SESSION, ["m1"], turn_id="t1", round_=0, kind="message")
+
+    async def away(*_: Any) -> None:
+        raise UnavailableError("The database")
+
+    monkeypatch.setattr(turns, "get", away)
+    assert (await deliver(database, temporal, message)).turn_id == "t1"
+
+
+async def test_a_signal_that_fails_is_an_error(database: Database) -> None:
+    temporal = TemporalAwayAfterSignal(started=True)
+
+    async def away(*_: Any, **__: Any) -> None:
+        raise AWAY
+
+    temporal.start_workflow = away  # type: ignore[method-assign]
+    with pytest.raises(UnavailableError):
+        await deliver(database, temporal, IncomingMessage("m1", "hello"))
+
+
+@pytest.mark.parametrize("placed", [False, True])
+async def test_an_id_names_one_message(database: Database, placed: bool) -> None:
+    temporal = TemporalAwayAfterSignal(started=True)
+    await deliver(database, temporal, IncomingMessage("m1", "delete nothing \x00"))
+    if placed:
+        async with database.write() as connection:
+            await messages.place_in_turn(connection, SESSION, ["m1"], turn_id="t1", round_=0, kind="message")
+    with pytest.raises(MessageIdUsedError, match="m1"):
+        await deliver(database, temporal, IncomingMessage("m1", "delete everything"))
+    assert temporal.signals == ["m1"]
+    await deliver(database, temporal, IncomingMessage("m1", "delete nothing \x00"))
