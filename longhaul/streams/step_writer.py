@@ -129,7 +129,7 @@ class StepWriter:
         Announced tool calls get their output at once, because the next attempt announces its own.
         """
         self.close_block()
-        has_content = self._ids or self._announced
+        has_content = bool(self._ids or self._announced)
         self._answer_calls(RETRIED_CALL)
         if self._started and has_content:
             self._put(voided_part(list(self._ids), self._round))

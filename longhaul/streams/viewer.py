@@ -81,6 +81,7 @@ class ViewerState:
             self.outputs.discard(call)
         elif kind == "tool-input-available":
             self.inputs.add(call)
+            self.outputs.discard(call)  # from rows, a call is announced again without a start
         elif kind.startswith("tool-output-"):
             self.outputs.add(call)
 

@@ -220,6 +220,16 @@ def test_a_round_that_was_voided_live_is_said_from_its_row() -> None:
     assert types(sent) == ["start-step", "text-start", "text-delta", "text-end", "finish-step", "finish"]
 
 
+def test_a_call_of_a_retried_attempt_may_come_again_under_its_id() -> None:
+    """What answered the first attempt's call is not the output of the second's."""
+    begun = {"type": "tool-input-start", "toolCallId": "c1", "toolName": "calculator"}
+    retried = {"type": "tool-output-error", "toolCallId": "c1", "errorText": "The model call was retried."}
+    voided = {"type": "data-voided", "data": {"ids": [], "round": 1}}
+    rows = [Stored("assistant", 1, tool_calls=[called("c1")]), Stored("tool", 1, "2", tool_call_id="c1")]
+    sent = continued(after(start_part("turn-1"), *step(1, begun, retried, voided)), rows, TurnStatus.COMPLETED)
+    assert types(sent) == ["start-step", "tool-input-available", "tool-output-available", "finish-step", "finish"]
+
+
 def test_every_announced_call_gets_an_output() -> None:
     begun = {"type": "tool-input-start", "toolCallId": "lost", "toolName": "calculator"}
     state = after(start_part("turn-1"), *step(1, begun)[:-1])

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from longhaul.streams.events import start_part, tool_output_part
-from longhaul.streams.step_writer import RETRIED_CALL, StepWriter, closing_parts
+from longhaul.streams.step_writer import RETRIED_CALL, StepWriter, closing_parts, shows_answer
 from testkit.grammar import grammar_problems
 from testkit.streamlog import StreamEvent, StreamLog
 
@@ -108,6 +108,49 @@ def test_a_failed_call_takes_back_what_it_showed() -> None:
     before = list(parts)
     writer.end(keep_open=False)
     assert parts == before, "a step is ended once"
+
+
+def test_a_failed_call_that_only_announced_tools_is_taken_back_too() -> None:
+    """Else its round would count as shown, and a client that changes over to rows would not get it."""
+    parts: list[Part] = []
+    writer = StepWriter(parts.append, ROUND, 1)
+    writer.begin()
+    writer.tool_start("a", "n")
+    died = list(parts)
+    writer.take_back()
+    assert names(parts)[-3:] == ["tool-output-error", "data-voided", "finish-step"]
+    assert closing_parts(parts, ROUND) == []
+    assert not shows_answer(parts, ROUND, [])
+    assert names(closing_parts(died, ROUND)) == ["tool-output-error", "data-voided", "finish-step"]
+
+
+def test_a_step_that_ends_answers_what_it_announced() -> None:
+    """Stop while the model writes a call: its output must not stand outside of the step."""
+    parts = written(lambda w: w.text("x"), lambda w: w.tool_start("c", "n"))
+    assert names(parts)[-2:] == ["tool-output-error", "finish-step"]
+    check(parts)
+
+
+def test_an_answer_is_shown_or_not() -> None:
+    def step(round_: int, text: str, *calls: str) -> list[Part]:
+        parts: list[Part] = []
+        writer = StepWriter(parts.append, round_, 1)
+        writer.begin()
+        writer.text(text)
+        for call in calls:
+            writer.tool_available(call, "n", "{}")
+        writer.end(keep_open=bool(calls))
+        return parts
+
+    assert shows_answer(step(ROUND, "x"), ROUND, [])
+    assert shows_answer(step(ROUND, "x", "c"), ROUND, ["c"])
+    assert not shows_answer(step(ROUND, "x", "c"), ROUND, ["c", "d"])
+    assert not shows_answer(step(ROUND, "x")[:-1], ROUND, [])
+    assert not shows_answer(step(ROUND - 1, "x"), ROUND, []), "the whole step of the round before"
+    assert not shows_answer([], ROUND, [])
+    before = step(ROUND - 1, "x", "c")
+    before += [tool_output_part("c", "out", is_error=False), {"type": "finish-step"}]
+    assert not shows_answer(before, ROUND, ["c"]), "a provider may use the id of a call again"
 
 
 def test_closing_parts_of_nothing() -> None:

@@ -1,0 +1,375 @@
+"""What clients see of a turn keeps its grammar and agrees with its rows, whatever breaks at whatever moment."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, cast
+from uuid import uuid4
+
+import pytest
+from temporalio.exceptions import ApplicationError
+from temporalio.testing import ActivityEnvironment
+
+from activities import attempt as attempts
+from activities.attempt import TurnStreams
+from activities.model import ModelActivities
+from activities.title import Titles
+from activities.tools import ToolActivities
+from activities.turns import TurnActivities
+from api.sse import TurnEvents
+from longhaul.contracts import (
+    CallModel,
+    CloseTurn,
+    ModelAnswer,
+    OpenTurn,
+    Progress,
+    RunTool,
+    TakeInbox,
+    TurnRef,
+    TurnStatus,
+)
+from longhaul.db import conversation, messages, sessions, turns
+from longhaul.db.database import Database
+from longhaul.db.migrate import upgrade
+from longhaul.settings import Settings, load_settings
+from longhaul.streams import from_rows, reader
+from longhaul.streams.events import stream_key, writers_key
+from longhaul.streams.reader import BEGINNING
+from longhaul.tools import Registry
+from testkit.client import _note
+from testkit.grammar import grammar_problems
+from testkit.servers import RedisServer
+from testkit.streamlog import StreamLog
+from tests.longhaul.streams.faulty import Faults, FaultyModel, Process, echo
+
+HEADERS = {"content-type": "text/event-stream", "x-vercel-ai-ui-message-stream": "v1"}
+MAX_ATTEMPTS = 40
+RUNS, SEEDS = 3, 8
+
+
+class StoppedError(Exception):
+    """Stop was pressed, and the activity has ended."""
+
+
+@pytest.fixture(scope="session")
+async def database(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Database]:
+    path = tmp_path_factory.mktemp("streams") / "longhaul.db"
+    await asyncio.to_thread(upgrade, f"sqlite:///{path}")
+    database = Database(f"sqlite:///{path}")
+    yield database
+    await database.close()
+
+
+class Turn:
+    """A turn as its workflow runs it: attempts of activities until each succeeds, Stop at any moment."""
+
+    def __init__(self, faults: Faults, database: Database, url: str, settings: Settings) -> None:
+        self.faults = faults
+        self._database = database
+        self._url = url
+        self._settings = settings
+        self._model = FaultyModel(faults)
+        self._registry = Registry([echo])
+        self._ids = 0
+        self._zombies: list[tuple[Process, asyncio.Task[Any]]] = []
+        self.session_id, self.turn_id = str(uuid4()), str(uuid4())
+        self.published = True
+        self.stop = asyncio.Event()
+        self.running = True
+
+    @property
+    def ref(self) -> TurnRef:
+        return TurnRef(session_id=self.session_id, turn_id=self.turn_id, user_id="u", published=self.published)
+
+    def process(self) -> Process:
+        return Process(self.faults, self._url, self._database)
+
+    def _activity(self, process: Process, name: str) -> Callable[[Any], Any]:
+        streams = TurnStreams(process.redis, self._settings)
+        model = cast("Any", self._model)
+        titles = Titles(process.database, streams, model, "")
+        found: Callable[[Any], Any]
+        match name:
+            case "call_model":
+                found = ModelActivities(process.database, streams, model, self._registry, self._settings).call_model
+            case "run_tool":
+                found = ToolActivities(process.database, streams, self._registry, self._settings).run_tool
+            case _:
+                found = getattr(TurnActivities(process.database, streams, titles, self._settings), name)
+        return found
+
+    async def execute(self, name: str, argument: Any, *, stoppable: bool = True) -> Any:
+        """Attempts until one succeeds; after a Stop there is no further one."""
+        self._ids += 1
+        activity_id, details = str(self._ids), list[Any]()
+        for attempt in range(1, MAX_ATTEMPTS):
+            last = attempt == MAX_ATTEMPTS - 1
+            process = self.process()
+            environment = ActivityEnvironment()
+            environment.info = replace(
+                environment.info, activity_id=activity_id, attempt=attempt, heartbeat_details=list(details)
+            )
+
+            def beat(*state: Any, process: Process = process) -> None:
+                if not process.dead and process.runs.is_set():
+                    details[:] = state
+
+            environment.on_heartbeat = beat
+            attempts._heartbeat_details.set([])
+            task = asyncio.create_task(environment.run(self._activity(process, name), argument))
+            fate = asyncio.create_task(self._fate(process, task, last=last))
+            stop = asyncio.create_task(self.stop.wait())
+            await asyncio.wait([task, fate, *([stop] if stoppable else [])], return_when=asyncio.FIRST_COMPLETED)
+            if stoppable and self.stop.is_set() and not task.done() and not fate.done():
+                environment.cancel()
+                await asyncio.wait([task, fate], return_when=asyncio.FIRST_COMPLETED)
+            for helper in (fate, stop):
+                helper.cancel()
+            stopped = stoppable and self.stop.is_set()
+            if not task.done():  # dead or hung
+                if process.dead:
+                    task.cancel()
+                    await asyncio.wait([task])
+                else:
+                    self._zombies.append((process, task))
+            elif not process.dead:
+                try:
+                    return task.result()
+                except ApplicationError as error:
+                    if error.non_retryable and not stopped:
+                        raise
+                except asyncio.CancelledError:
+                    pass
+            if stopped:
+                raise StoppedError
+        raise AssertionError(f"{name} never succeeded")
+
+    async def _fate(self, process: Process, task: "asyncio.Task[Any]", *, last: bool) -> None:
+        """Kill the worker or let it hang, at some moment of the attempt; return when it is given up."""
+        faults = self.faults
+        kind = (
+            "" if last else "kill" if faults.happens(faults.killed) else "hang" if faults.happens(faults.hung) else ""
+        )
+        if not kind:
+            await asyncio.wait([task])
+            return
+        await faults.moments(200)
+        if task.done():
+            return
+        if kind == "kill":
+            process.dead = True
+        else:
+            process.runs.clear()
+            faults.later(self._resume(process))
+
+    async def _resume(self, process: Process) -> None:
+        await self.faults.moments(400)
+        process.runs.set()
+
+    async def run(self) -> TurnStatus:
+        """The whole turn; how it ended."""
+        message = str(uuid4())
+        async with self._database.write() as connection:
+            await sessions.create(connection, sessions.NewSession(self.session_id, "u"))
+            await self._accept(connection, message)
+        now = datetime.now(UTC)
+        opening = OpenTurn(
+            turn=self.ref, message_ids=[message], model="m", mode="fast", tier="standard", started_at=now
+        )
+        opened = await self.execute("open_turn", opening, stoppable=False)
+        self.published &= opened.published
+        status, error, self.round, self.step_open, self.has_text = TurnStatus.COMPLETED, None, 0, False, False
+        try:
+            await self._work()
+        except StoppedError:
+            status = TurnStatus.CANCELLED
+        except ApplicationError as failure:
+            status, error = TurnStatus.FAILED, failure.message
+        progress = Progress(
+            turn_id=self.turn_id,
+            session_id=self.session_id,
+            status=status,
+            round=self.round,
+            started_at=now,
+            ended_at=now,
+            error=error,
+        )
+        closing = CloseTurn(
+            turn=self.ref, progress=progress, answered_with_text=self.has_text, step_open=self.step_open, model="m"
+        )
+        await self.execute("close_turn", closing, stoppable=False)
+        self.running = False
+        return status
+
+    async def _accept(self, connection: Any, message: str) -> None:
+        await messages.accept(
+            connection,
+            session_id=self.session_id,
+            user_id="u",
+            message_id=message,
+            content="hello",
+            context=None,
+            limit=0,
+        )
+
+    async def _work(self) -> None:
+        while True:
+            self.round += 1
+            call = CallModel(turn=self.ref, round=self.round, model="m", step_open=self.step_open)
+            answer: ModelAnswer = await self.execute("call_model", call)
+            self.published &= answer.published
+            self.step_open, self.has_text = bool(answer.tool_calls), answer.has_text
+            if self.stop.is_set():
+                raise StoppedError
+            tools = [
+                RunTool(
+                    turn=self.ref,
+                    round=self.round,
+                    message_id=answer.message_id,
+                    tool_call_id=made.tool_call_id,
+                    name=made.name,
+                )
+                for made in answer.tool_calls
+            ]
+            ended = await asyncio.gather(*(self.execute("run_tool", tool) for tool in tools), return_exceptions=True)
+            for outcome in ended:
+                if isinstance(outcome, BaseException):
+                    raise outcome
+                self.published &= outcome.published
+            if self.faults.happens(0.3):
+                message = str(uuid4())
+                async with self._database.write() as connection:
+                    await self._accept(connection, message)
+                taking = TakeInbox(turn=self.ref, round=self.round, message_ids=[message])
+                taken = await self.execute("take_inbox", taking, stoppable=False)
+                self.published &= taken.published
+            elif not answer.tool_calls:
+                return
+            if self.stop.is_set():
+                raise StoppedError
+
+    async def end_zombies(self) -> None:
+        """Everything that was given up comes back to life and does what it still can."""
+        for process, task in self._zombies:
+            process.runs.set()
+            await asyncio.wait([task])
+            with suppress(BaseException):
+                task.result()
+        while self.faults.background:
+            waiting, self.faults.background = self.faults.background, set()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+
+class FakeLookup:
+    """`TurnLookup` for a turn that has no workflow."""
+
+    def __init__(self, turn: Turn, process: Process) -> None:
+        self._turn = turn
+        self._process = process
+
+    async def stored(self, session_id: str, turn_id: str) -> turns.TurnPosition | None:
+        async with self._process.database.read() as connection:
+            return await turns.position(connection, session_id, turn_id)
+
+    async def is_running(self, *_: str) -> bool:
+        return self._turn.running
+
+
+class FakeDependencies:
+    """What `TurnEvents` needs of an API process."""
+
+    def __init__(self, turn: Turn, process: Process, settings: Settings) -> None:
+        self.settings, self.closing = settings, False
+        self.database, self.stream_redis = process.database, process.redis
+        self.turns = FakeLookup(turn, process)
+
+
+async def watch(turn: Turn, process: Process, settings: Settings) -> StreamLog:
+    """A client that loses its connection now and then, and comes back."""
+    deps = cast("Any", FakeDependencies(turn, process, settings))
+    log = StreamLog(200, headers=HEADERS)
+    while not log.finished:
+        if log.last_id == BEGINNING:
+            log = StreamLog(200, headers=HEADERS)  # as on a page that is loaded anew
+        left = turn.faults.random.randrange(1, 40) if turn.faults.happens(turn.faults.cut) else 10_000
+        log.connections += 1
+        events = TurnEvents(deps, turn.session_id, turn.turn_id, log.last_id).events()
+        async for chunk in events:
+            for block in chunk.split(b"\n\n")[:-1]:
+                if left > 0:
+                    left -= _note(log, block)
+            if left <= 0:
+                break
+        await cast("Any", events).aclose()
+        await asyncio.sleep(0)
+    return log
+
+
+async def check(turn: Turn, log: StreamLog, database: Database, status: TurnStatus) -> None:
+    assert list(grammar_problems(log)) == [], log.types
+    async with database.read() as connection:
+        rows = await conversation.rows_of_turn(connection, turn.turn_id)
+    said = "".join(row.content for row in rows if row.role == "assistant" and row.kind != "error")
+    assert log.text() == said, log.types
+    outputs = log.outputs()
+    for row in rows:
+        if row.role == "tool":
+            assert row.tool_call_id in outputs
+    results = {row.tool_call_id: row.content for row in rows if row.role == "tool"}
+    for call_id, content in results.items():
+        shown = outputs[str(call_id)]
+        assert shown.get("output", shown.get("errorText")) == content
+    assert log.count("abort") == (status is TurnStatus.CANCELLED)
+    assert log.count("error") == (status is TurnStatus.FAILED)
+
+
+async def run(seed: int, database: Database, url: str, settings: Settings) -> None:
+    faults = Faults(seed)
+    settings = settings.model_copy(update={"model_retry_seconds": faults.random.choice((0, 600))})
+    turn = Turn(faults, database, url, settings)
+    running = asyncio.create_task(turn.run())
+    watching = [asyncio.create_task(watch(turn, turn.process(), settings)) for _ in range(3)]
+    others: list[asyncio.Task[None]] = []
+    if faults.happens(faults.stop):
+        others.append(asyncio.create_task(press_stop(turn)))
+    if faults.happens(faults.flush):
+        others.append(asyncio.create_task(flush(turn)))
+    async with asyncio.timeout(30):
+        status = await running
+        logs = await asyncio.gather(*watching)
+        await asyncio.gather(*others)
+        await turn.end_zombies()
+        quiet = Faults(seed)
+        quiet.redis = quiet.database = quiet.cut = 0
+        turn.faults = quiet
+        late = await watch(turn, turn.process(), settings)
+    for log in (*logs, late):
+        await check(turn, log, database, status)
+
+
+async def press_stop(turn: Turn) -> None:
+    await turn.faults.moments(2_000)
+    turn.stop.set()
+
+
+async def flush(turn: Turn) -> None:
+    await turn.faults.moments(2_000)
+    redis = reader.connect_for_reading(load_settings(redis_url=turn._url))
+    await redis.delete(stream_key(turn.turn_id), writers_key(turn.turn_id))
+    await redis.aclose()
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+async def test_every_client_sees_what_is_stored(
+    seed: int, database: Database, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "BLOCK_S", 0.01)
+    monkeypatch.setattr(from_rows, "POLL_S", 0.005)
+    monkeypatch.setattr(attempts, "STORE_PAUSE_S", 0.001)
+    monkeypatch.setattr(attempts, "STORE_PAUSE_MAX_S", 0.001)
+    url = redis_server.url(0)
+    settings = load_settings(redis_url=url, stream_flush_ms=0)
+    for one in range(seed * RUNS, (seed + 1) * RUNS):
+        await run(one, database, url, settings)
