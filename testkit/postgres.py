@@ -14,6 +14,7 @@ import asyncpg
 
 from longhaul.db.migrate import upgrade
 from testkit.servers import HOST, Server, postgres_folder
+from testkit.wait import LIMIT_S
 
 _TEMPLATE = "migrated"
 
@@ -81,7 +82,7 @@ class PostgresServer(Server):
         return self.url(name)
 
     async def _admin(self) -> "asyncpg.Connection[asyncpg.Record]":
-        return await asyncpg.connect(host=HOST, port=self.port, user="postgres", database="postgres", timeout=5)
+        return await asyncpg.connect(host=HOST, port=self.port, user="postgres", database="postgres", timeout=LIMIT_S)
 
     async def _sql(self, statement: str) -> None:
         connection = await self._admin()

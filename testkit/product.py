@@ -23,6 +23,8 @@ from testkit.process import ModuleProcess, Process
 from testkit.servers import HOST, ROOT, ModelServer, RedisServer, Server, TemporalServer, free_port
 from testkit.wait import LIMIT_S, until
 
+#: Longer than the API lets a poll wait, and than a machine under load needs to accept a connection.
+CLIENT_TIMEOUT_S = 90.0
 Backend = Literal["sqlite", "postgresql"]
 BACKENDS: tuple[Backend, ...] = ("sqlite", "postgresql")
 _OURS = ("LONGHAUL_", "TEMPORAL_", "OPENAI_", "DATABASE_URL", "REDIS_URL")
@@ -208,7 +210,7 @@ class Product:
         http = local_client(
             base_url=f"{self.url(api)}",
             headers=dict(headers or {}),
-            timeout=httpx2.Timeout(90, connect=5, pool=60),
+            timeout=CLIENT_TIMEOUT_S,
             # Shorter than the server keeps a connection, so that none is reused while it is being closed.
             limits=httpx2.Limits(max_connections=200, keepalive_expiry=2),
         )

@@ -204,7 +204,7 @@ class ModelServer(Server):
             (await client.delete("/faults")).raise_for_status()
 
     def _client(self) -> httpx2.AsyncClient:
-        return local_client(base_url=f"http://{HOST}:{self.port}", timeout=10)
+        return local_client(base_url=f"http://{HOST}:{self.port}", timeout=LIMIT_S)
 
 
 def _by_round(counts: dict[str, int], turn_id: str) -> dict[int, int]:

@@ -2,8 +2,6 @@
 
 from uuid import uuid4
 
-import pytest
-
 from testkit.chaos.race import race
 from testkit.checks import check_rows
 from testkit.grammar import check_stream
@@ -44,7 +42,6 @@ async def test_the_turn_that_is_named_is_the_one_that_answers(product: Product) 
     assert {message: took[message] for message in named} == named
 
 
-@pytest.mark.timeout(240)
 async def test_hundreds_at_the_end_of_turns(product: Product) -> None:
     """Five thousand of them: `make chaos ARGS="--race 5000"`."""
     messages = MESSAGES[product.backend]

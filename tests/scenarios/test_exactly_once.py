@@ -4,7 +4,6 @@ import asyncio
 import random
 from uuid import UUID, uuid4
 
-import pytest
 from sqlalchemy import exists, select
 
 from longhaul.db.models import MessageRow, TurnRow
@@ -111,7 +110,6 @@ class Person:
         self.started += body["disposition"] == "started"
 
 
-@pytest.mark.timeout(300)
 async def test_a_thousand_messages(make_product: MakeProduct, backend: Backend) -> None:
     messages = MESSAGES[backend]
     product = await make_product(backend=backend, settings={"LONGHAUL_MAX_PENDING_MESSAGES": "0"})

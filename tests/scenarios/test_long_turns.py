@@ -1,14 +1,11 @@
 """Turns of many rounds: over many histories, and to the limit of rounds."""
 
-import pytest
-
 from testkit.chaos.race import long_turn
 from testkit.checks import check_rows
 from testkit.grammar import check_stream
 from testkit.pool import MakeProduct
 
 
-@pytest.mark.timeout(240)
 async def test_sixty_rounds_over_many_histories(make_product: MakeProduct) -> None:
     """A thousand of them: `make chaos ARGS="--rounds 1000"`."""
     product = await make_product(settings={"LONGHAUL_CONTINUE_AS_NEW_EVENTS": "60"})
