@@ -8,6 +8,8 @@ import random
 import shutil
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +111,15 @@ class Server(abc.ABC):
     def resume(self) -> None:
         if self.process is not None:
             self.process.resume()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Let it hang while the block runs: a paused model stays in the middle of its answer, however slow all else is."""
+        self.pause()
+        try:
+            yield
+        finally:
+            self.resume()
 
 
 class TemporalServer(Server):

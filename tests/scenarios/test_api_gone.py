@@ -23,9 +23,10 @@ async def test_clients_go_on_at_another_api(product: Product) -> None:
     for live in watched:
         await live.until_seen("text-delta", 10)
     await until(lambda: all(log.count("text-delta") for log in logs), what="all clients read")
-    product.kill(product.apis[0])
-    await product.terminate(product.apis[1])
-    await asyncio.wait(readers)
+    with product.servers.model.paused():
+        product.kill(product.apis[0])
+        await product.terminate(product.apis[1])
+        await asyncio.wait(readers)
     seen = [(sessions[n % 3], log) for n, log in enumerate(logs)]
     seen += [(session, await live.cut()) for session, live in zip(sessions, watched, strict=True)]
     assert not any(log.finished for _, log in seen), [log.types[-3:] for _, log in seen]

@@ -60,10 +60,11 @@ async def test_in_mid_stream(product: Product, fault: Fault) -> None:
     session = await product.api.create_session()
     live = await product.api.open(session, "rounds 2 and wait 3 s and speak 100 [delay=10]")
     await live.until_seen("tool-input-available", 2)
-    await fault(product)
-    late = StreamLog()
-    reading = asyncio.create_task(product.api.resume(session, late))
-    await works_meanwhile(product, session)
+    with product.servers.model.paused():
+        await fault(product)
+        late = StreamLog()
+        reading = asyncio.create_task(product.api.resume(session, late))
+        await works_meanwhile(product, session)
     log = await live.done()
     await asyncio.wait_for(reading, LIMIT_S)
     for seen in (log, late):
@@ -83,7 +84,8 @@ async def test_in_the_middle_of_a_text(product: Product, fault: Fault) -> None:
     session = await product.api.create_session()
     live = await product.api.open(session, "speak 150 [delay=15]")
     await live.until_seen("text-delta", 10)
-    await fault(product)
+    with product.servers.model.paused():
+        await fault(product)
     log = await live.done()
     found = await same_as_stored(product, session, log, kinds=("message",))
     assert log.voided

@@ -35,16 +35,17 @@ async def refused(product: Product, session: str, route: str, message_id: str = 
 async def test_in_mid_stream(product: Product) -> None:
     """Deltas keep coming without it; what it has to decide comes when it is back. Rows can be read meanwhile."""
     session, other = await product.api.create_session(), await product.api.create_session()
-    live = await product.api.open(session, "speak 600 [delay=20]")
+    live = await product.api.open(session, "speak 400 [delay=20]")
     await live.until_seen("text-delta", 5)
     turn = live.log.turn_id
-    product.servers.temporal.kill()
     ids = [str(uuid4()), str(uuid4())]
-    await asyncio.gather(
-        refused(product, other, "messages", ids[0]),
-        refused(product, other, "stream", ids[1]),
-        refused(product, other, "cancel"),
-    )
+    with product.servers.model.paused():
+        product.servers.temporal.kill()
+        await asyncio.gather(
+            refused(product, other, "messages", ids[0]),
+            refused(product, other, "stream", ids[1]),
+            refused(product, other, "cancel"),
+        )
     seen = live.log.count("text-delta")
     await live.until_seen("text-delta", seen + 10)
     late = StreamLog()
@@ -96,12 +97,13 @@ async def test_while_a_timer_runs(product: Product) -> None:
 async def test_longer_than_a_heartbeat_may_take(product: Product) -> None:
     """When Temporal is back it takes the worker for dead and has the call made again; the first one gives way."""
     session = await product.api.create_session()
-    live = await product.api.open(session, "speak 500 [delay=20]")
+    live = await product.api.open(session, "speak 200 [delay=20]")
     await live.until_seen("text-delta", 5)
-    product.servers.temporal.kill()
-    gone = time.monotonic()
-    await until(lambda: time.monotonic() - gone > HEARTBEAT_TIMEOUT_S + 1, what="it counts as dead")
-    await product.servers.temporal.start()
+    with product.servers.model.paused():
+        product.servers.temporal.kill()
+        gone = time.monotonic()
+        await until(lambda: time.monotonic() - gone > HEARTBEAT_TIMEOUT_S + 1, what="it counts as dead")
+        await product.servers.temporal.start()
     log = await live.done()
     found = await same_as_stored(product, session, log, kinds=("message",))
     assert found.turns[session][0].status == "completed"

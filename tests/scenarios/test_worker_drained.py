@@ -27,7 +27,8 @@ async def test_hands_over_at_once(make_product: MakeProduct, tmp_path: Path) -> 
     drained = await working_on(product, computing, "run_tool")
     speaking, live = await spoken_by(product, drained)
     await live.until_seen("text-delta", 3)
-    assert await product.terminate(drained) == 0
+    with product.servers.model.paused():
+        assert await product.terminate(drained) == 0
     gate.open()
     log, _ = await asyncio.gather(live.done(), other.done())
     check_stream(log)

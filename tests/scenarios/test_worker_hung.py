@@ -15,8 +15,9 @@ async def test_in_mid_stream(product: Product, text: str) -> None:
     session = await product.api.create_session()
     live = await product.api.open(session, text)
     await live.until_seen("text-delta", 10)
-    worker = await working_on(product, session)
-    worker.pause()
+    with product.servers.model.paused():
+        worker = await working_on(product, session)
+        worker.pause()
     try:
         # Its open polls swallow some of the next tries too; each of them has to time out.
         await live.until_seen("data-voided")

@@ -38,7 +38,8 @@ async def test_in_mid_stream(make_product: MakeProduct, backend: Backend) -> Non
     session = await product.api.create_session()
     live = await product.api.open(session, "speak 150 [delay=20]")
     await live.until_seen("text-delta", 10)
-    product.kill(await working_on(product, session))
+    with product.servers.model.paused():
+        product.kill(await working_on(product, session))
     log = check_stream(await live.done())
     assert log.count("data-voided") == 1
     found = await check_rows(product.database)
