@@ -114,7 +114,7 @@ class Server(abc.ABC):
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Let it hang while the block runs: a paused model stays in the middle of its answer, however slow all else is."""
+        """Let it hang while the block runs: a paused model stays in the middle of its answer on a slow machine too."""
         self.pause()
         try:
             yield
