@@ -135,7 +135,12 @@ def parse_message(body: bytes, session_id: str) -> IncomingMessage:
     # `file_ids` name files of the user. Files cannot be uploaded yet, so every id is unknown and dropped.
     context = message.context.model_dump(exclude_none=True) if message.context else None
     return IncomingMessage(
-        str(message.message_id or uuid4()), message.message, context or None, message.mode, message.tier
+        str(message.message_id or uuid4()),
+        message.message,
+        context or None,
+        # A follow-up that does not name them leaves those of its turn as they are.
+        mode=message.mode if "mode" in message.model_fields_set else None,
+        tier=message.tier if "tier" in message.model_fields_set else None,
     )
 
 

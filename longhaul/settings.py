@@ -196,6 +196,10 @@ class Settings(BaseSettings):
             raise ValueError(f"LONGHAUL_JWT_SECRET must have at least {JWT_SECRET_MIN_BYTES} bytes")
         return self
 
+    def model_of(self, tier: str) -> str:
+        """The model of a tier."""
+        return self.model_advanced if tier == "advanced" else self.model_standard
+
     @property
     def url_for_users(self) -> str:
         """What links to the API begin with."""

@@ -60,6 +60,18 @@ class RunningTurn:
         return self.request.scope.model_copy(update={"budgets": self.state.budgets})
 
     @property
+    def model(self) -> str:
+        return self.state.model or self.request.model
+
+    @property
+    def mode(self) -> str:
+        return self.state.mode or self.request.mode
+
+    @property
+    def tier(self) -> str:
+        return self.state.tier or self.request.tier
+
+    @property
     def time_budget(self) -> Budget | None:
         """The time budget that ends the work first."""
         timed = [(budget.deadline, budget) for budget in self.state.budgets if budget.deadline is not None]
@@ -90,8 +102,17 @@ class RunningTurn:
             self.update(published=False)
 
     def take_inbox(self) -> list[str]:
-        """Empty the inbox; message ids in order of acceptance, each once in the life of the turn."""
-        taken = list(dict.fromkeys(f.message_id for f in self.inbox if f.message_id not in self.state.seen))
+        """Empty the inbox; message ids in order of acceptance, each once in the life of the turn.
+
+        From here on the turn has the model, mode and tier that the newest of them chose.
+        """
+        messages = self.waiting_messages
+        taken = [message.message_id for message in messages]
+        for message in messages:
+            if message.mode and (not self.state.opened or "mode" in message.chosen):
+                self.update(mode=message.mode)
+            if message.tier and (not self.state.opened or "tier" in message.chosen):
+                self.update(tier=message.tier, model=message.model)
         self.inbox.clear()
         if taken:
             self.update(seen=[*self.state.seen, *taken])
@@ -134,7 +155,7 @@ class RunningTurn:
             session_id=self.request.session_id,
             status=self.status,
             round=self.state.round,
-            model=self.request.model,
+            model=self.model,
             tools_running=list(self.tools_running.values()),
             tools_done=self.state.tools_done,
             recent_tools=self.state.recent_tools,

@@ -149,15 +149,16 @@ class TurnLoop:
 
     async def _open(self) -> bool:
         turn, request = self._turn, self._turn.request
+        message_ids = turn.take_inbox()
         opened = await self._uninterrupted(
             workflow.execute_local_activity_method(
                 TurnActivities.open_turn,
                 OpenTurn(
                     turn=turn.ref,
-                    message_ids=turn.take_inbox(),
-                    model=request.model,
-                    mode=request.mode,
-                    tier=request.tier,
+                    message_ids=message_ids,
+                    model=turn.model,
+                    mode=turn.mode,
+                    tier=turn.tier,
                     scope=request.scope,
                     started_at=turn.state.started_at,
                 ),
@@ -176,12 +177,12 @@ class TurnLoop:
             CallModel(
                 turn=turn.ref,
                 round=turn.state.round,
-                model=request.model,
-                mode=request.mode,
+                model=turn.model,
+                mode=turn.mode,
                 scope=turn.scope,
                 step_open=turn.state.step_open,
             ),
-            **policies.calling_model(request.limits, f"round {turn.state.round} · {request.model}"),
+            **policies.calling_model(request.limits, f"round {turn.state.round} · {turn.model}"),
         )
         turn.update_published(answer.published)
         turn.finish_reason = answer.finish_reason
@@ -251,9 +252,9 @@ class TurnLoop:
                     round_limit_reached=self._round_limit_reached,
                     step_open=turn.state.step_open,
                     waiting=waiting,
-                    model=request.model,
-                    mode=request.mode,
-                    tier=request.tier,
+                    model=turn.model,
+                    mode=turn.mode,
+                    tier=turn.tier,
                 ),
                 **policies.storing(request.limits, f"close turn · {turn.status}"),
             )

@@ -96,10 +96,18 @@ class TurnRef(Contract):
 
 
 class FollowUp(Contract):
-    """Signal with an accepted message: its text waits in the database under this id, which its sender chose."""
+    """Signal with an accepted message: its text waits in the database under this id, which its sender chose.
+
+    `model`, `mode` and `tier` are those of a turn that begins with this message; empty: those of the turn's start. In a
+    turn that runs already, only what is named in `chosen` ("mode", "tier") takes effect, from the next model call on.
+    """
 
     message_id: str
     received_at: datetime
+    model: str = ""
+    mode: str = ""
+    tier: str = ""
+    chosen: tuple[str, ...] = ()
 
 
 class SubSessionEnded(Contract):
@@ -209,7 +217,10 @@ class Progress(Contract):
 
 
 class TurnState(Contract):
-    """The state that a turn carries over when it continues as new. `seen`: ids of the messages that it has taken."""
+    """The state that a turn carries over when it continues as new. `seen`: ids of the messages that it has taken.
+
+    `model`, `mode` and `tier` are what its messages have chosen; empty: those of the turn's start.
+    """
 
     started_at: datetime
     round: int = 0
@@ -223,6 +234,9 @@ class TurnState(Contract):
     step_open: bool = False
     published: bool = True
     budgets: tuple[Budget, ...] = ()
+    model: str = ""
+    mode: str = ""
+    tier: str = ""
 
 
 class TurnInput(Contract):

@@ -42,13 +42,16 @@ def limits(settings: Settings) -> TurnLimits:
 
 @dataclass(frozen=True)
 class IncomingMessage:
-    """A valid message on its way to a turn. Its sender chose the id; the same id again is the same message."""
+    """A valid message on its way to a turn. Its sender chose the id; the same id again is the same message.
+
+    Without `mode` or `tier`, a follow-up leaves those of its turn as they are; a new turn is fast and standard.
+    """
 
     id: str
     text: str
     context: dict[str, Any] | None = None
-    mode: Mode = "fast"
-    tier: Tier = "standard"
+    mode: Mode | None = None
+    tier: Tier | None = None
 
 
 @dataclass(frozen=True)
@@ -183,15 +186,16 @@ class MessageDelivery:
         self, user_id: str, session: Session, message: IncomingMessage, turn_id: str
     ) -> WorkflowHandle[Any, Any]:
         settings = self._settings
-        model = settings.model_advanced if message.tier == "advanced" else settings.model_standard
+        mode, tier = message.mode or "fast", message.tier or "standard"
+        model = settings.model_of(tier)
         scope = Scope.model_validate(session.scope or {})
         turn = TurnInput(
             session_id=session.id,
             user_id=user_id,
             turn_id=turn_id,
             model=model,
-            mode=message.mode,
-            tier=message.tier,
+            mode=mode,
+            tier=tier,
             limits=limits(settings),
             scope=scope.model_copy(update={"root_session_id": session.root_session_id or session.id}),
         )
@@ -201,7 +205,16 @@ class MessageDelivery:
             id=temporal.workflow_id(session.id),
             task_queue=settings.task_queue,
             start_signal=temporal.FOLLOW_UP_SIGNAL,
-            start_signal_args=[FollowUp(message_id=message.id, received_at=utc_now())],
+            start_signal_args=[
+                FollowUp(
+                    message_id=message.id,
+                    received_at=utc_now(),
+                    model=model,
+                    mode=mode,
+                    tier=tier,
+                    chosen=tuple(name for name in ("mode", "tier") if getattr(message, name) is not None),
+                )
+            ],
             id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
             memo={temporal.TURN_ID_MEMO: turn_id, temporal.MESSAGE_ID_MEMO: message.id},
@@ -209,7 +222,7 @@ class MessageDelivery:
             static_summary=f"turn · {model} · session {session.id[:8]}",
             static_details=(
                 f"Turn `{turn_id}` of session `{session.id}`, user `{user_id}`, started by message `{message.id}`.\n\n"
-                f"Tier {message.tier}, mode {message.mode}. The conversation is in the database, not here."
+                f"Tier {tier}, mode {mode}. The conversation is in the database, not here."
             ),
             rpc_timeout=self._rpc_timeout,
         )

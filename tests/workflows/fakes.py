@@ -234,8 +234,10 @@ class Session:
         sub._handle = self._client.get_workflow_handle(temporal.workflow_id(sub.id), result_type=TurnResult)
         return sub
 
-    async def send(self, message_id: str, limits: TurnLimits | None = None, scope: Scope | None = None) -> None:
-        """Signal-with-start, as the API does it."""
+    async def send(
+        self, message_id: str, limits: TurnLimits | None = None, scope: Scope | None = None, **options: Any
+    ) -> None:
+        """Signal-with-start, as the API does it; `options`: more fields of the message."""
         turn = TurnInput(
             session_id=self.id,
             user_id="user",
@@ -250,7 +252,7 @@ class Session:
             id=temporal.workflow_id(self.id),
             task_queue=self._task_queue,
             start_signal=temporal.FOLLOW_UP_SIGNAL,
-            start_signal_args=[FollowUp(message_id=message_id, received_at=datetime.now(UTC))],
+            start_signal_args=[FollowUp(message_id=message_id, received_at=datetime.now(UTC), **options)],
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
             memo={temporal.TURN_ID_MEMO: turn.turn_id},
             search_attributes=temporal.search_attributes_of(turn),

@@ -1,0 +1,58 @@
+"""Mode and tier: a follow-up's own hold from the next model call on; a turn that follows has those of its message."""
+
+from typing import Any
+
+from longhaul.contracts import CallModel, CloseTurn, OpenTurn, TurnLimits, TurnStatus
+from tests.workflows.fakes import Session, tool_calls
+
+FAST: dict[str, Any] = {"model": "small", "mode": "fast", "tier": "standard"}
+THOROUGH: dict[str, Any] = {"model": "large", "mode": "extended_thinking", "tier": "advanced"}
+
+
+def used(session: Session, kind: type[OpenTurn] | type[CallModel] | type[CloseTurn]) -> list[tuple[str, str]]:
+    """Model and mode of the calls of one kind."""
+    arguments = session.arguments(kind)
+    return [(one.model, one.mode) for one in arguments if isinstance(one, OpenTurn | CallModel | CloseTurn)]
+
+
+async def send_during_tools(session: Session, limits: TurnLimits | None = None, **options: Any) -> None:
+    """A turn with tools that a follow-up joins, up to its end."""
+    session.script.answers = [tool_calls("a")]
+    session.script.hold("run_tool a")
+    await session.send("m1", limits, **FAST)
+    await session.script.reached("run_tool a")
+    await session.send("m2", limits, **options)
+    session.script.release("run_tool a")
+    assert await session.status() is TurnStatus.COMPLETED
+
+
+async def test_a_follow_up_that_chooses_both(session: Session) -> None:
+    await send_during_tools(session, **THOROUGH, chosen=("mode", "tier"))
+    assert used(session, CallModel) == [("small", "fast"), ("large", "extended_thinking")]
+    assert used(session, CloseTurn) == [("large", "extended_thinking")]
+
+
+async def test_mode_and_tier_are_independent(session: Session) -> None:
+    await send_during_tools(session, **THOROUGH, chosen=("tier",))
+    assert used(session, CallModel) == [("small", "fast"), ("large", "fast")]
+
+
+async def test_a_follow_up_that_chooses_nothing(session: Session) -> None:
+    await send_during_tools(session, **THOROUGH)
+    assert used(session, CallModel) == [("small", "fast"), ("small", "fast")]
+
+
+async def test_the_choice_survives_continue_as_new(session: Session) -> None:
+    await send_during_tools(session, TurnLimits(continue_as_new_events=1), **THOROUGH, chosen=("mode", "tier"))
+    assert used(session, CallModel) == [("small", "fast"), ("large", "extended_thinking")]
+
+
+async def test_the_next_turn_has_those_of_its_own_message(session: Session) -> None:
+    """Also when it begins by continue-as-new, from a message that chose nothing."""
+    session.script.hold("close_turn completed")
+    await session.send("m1", **THOROUGH, chosen=("mode", "tier"))
+    await session.script.reached("close_turn completed")
+    await session.send("m2", **FAST)
+    session.script.release("close_turn completed")
+    assert await session.status() is TurnStatus.COMPLETED
+    assert used(session, OpenTurn) == used(session, CallModel) == [("large", "extended_thinking"), ("small", "fast")]
