@@ -110,13 +110,13 @@ class SubSessionActivities:
                     is_below = turn.session_id in scope.ancestors
                     if look.cancel and not is_below:
                         return SubSessionSeen(error=f"Sub-session {sub_id} is not below this session; only poll it.")
-                    below = await _ids_below(connection, session) if look.cancel else []
+                    below = await sessions.descendants(connection, sub_id, session.root_session_id)
                 if look.message_id:
                     standing = await self._turns.taking(sub_id, look.message_id)
                 else:
                     standing = await self._turns.newest(sub_id)
-                for session_id in (sub_id, *below) if look.cancel else ():
-                    await self._stopper.request_stop(session_id)
+                for each in (session, *below) if look.cancel else ():
+                    await self._stopper.request_stop(each.id)
         except NotFoundError as error:
             return SubSessionSeen(error=str(error))
         if standing is None:
@@ -277,11 +277,6 @@ async def _session_below(connection: Connection, turn: TurnRef, sub_id: str) -> 
     if turn.session_id not in Scope.model_validate(session.scope or {}).ancestors:
         raise NotFoundError(f"There is no sub-session {sub_id} of this session.")
     return session
-
-
-async def _ids_below(connection: Connection, session: Session) -> list[str]:
-    family = await sessions.descendants_of_root(connection, session.root_session_id or session.id)
-    return [row.id for row in family if session.id in Scope.model_validate(row.scope or {}).ancestors]
 
 
 def _task(prompt: str) -> str:

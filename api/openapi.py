@@ -21,20 +21,20 @@ TAGS = [
 def install(app: FastAPI) -> None:
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
-            found = get_openapi(
+            schema = get_openapi(
                 title=app.title, version=app.version, description=app.description, routes=app.routes, tags=TAGS
             )
             _, ours = models_json_schema(
                 [(model, "validation") for model in (NewSession, NewTitle, PostMessage, UiMessages, Problem)],
                 ref_template="#/components/schemas/{model}",
             )
-            schemas = found.setdefault("components", {}).setdefault("schemas", {})
+            schemas = schema.setdefault("components", {}).setdefault("schemas", {})
             schemas.update(ours["$defs"])
             for unused in ("HTTPValidationError", "ValidationError"):
                 schemas.pop(unused, None)
-            found["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
-            found["security"] = [{"bearer": []}, {}]
-            app.openapi_schema = found
+            schema["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
+            schema["security"] = [{"bearer": []}, {}]
+            app.openapi_schema = schema
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]  # FastAPI's own way to extend the document

@@ -108,10 +108,10 @@ class IssuerKeys:
                 return
             self._tried_at = now
             try:
-                found = await asyncio.to_thread(self._client.get_signing_keys, refresh=True)
+                keys = await asyncio.to_thread(self._client.get_signing_keys, refresh=True)
             except jwt.PyJWKClientError as error:
                 if wanted in self._keys:  # An issuer that is down does not lock out its users.
                     return
                 raise UnavailableError("The token issuer's key set") from error
-            self._keys = {key.key_id: key for key in found if key.key_id}
+            self._keys = {key.key_id: key for key in keys if key.key_id}
             self._fetched_at = now

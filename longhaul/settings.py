@@ -208,7 +208,7 @@ class Settings(BaseSettings):
 
     @property
     def sqlalchemy_url(self) -> str:
-        """`database_url` with the async driver that we use, whatever driver was written."""
+        """`database_url` with the driver that we use in place of the one in the URL."""
         url = self.database_url or f"sqlite:///{(self.home / 'longhaul.db').absolute()}"
         scheme, _, rest = url.partition("://")
         driver = "sqlite" if scheme.startswith("sqlite") else "postgresql+asyncpg"

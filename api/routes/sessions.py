@@ -1,7 +1,6 @@
 """Sessions: create, list, read, rename, delete; and the messages that wait in one."""
 
 import asyncio
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 from uuid import uuid4
@@ -173,18 +172,10 @@ async def rename(
 async def delete(session: OwnSession, deps: Deps) -> Response:
     """Stops the session and all sub-sessions below it, then removes their rows."""
     async with deps.database.read() as connection:
-        family = await sessions.descendants_of_root(connection, session.root_session_id or session.id)
-    doomed = [session.id, *_descendants(session.id, family)]
+        below = await sessions.descendants(connection, session.id, session.root_session_id)
+    doomed = [session.id, *(sub_session.id for sub_session in below)]
     await asyncio.gather(*(deps.stopper.stop_for_good(session_id, STOP_MAX_S) for session_id in doomed))
     async with deps.database.write() as connection:
         await sessions.delete_all(connection, doomed)
     await deps.sessions.forget(doomed)
     return Response(status_code=204)
-
-
-def _descendants(session_id: str, family: Sequence[sessions.Session]) -> list[str]:
-    found = [session_id]
-    for row in family:  # parents come before children
-        if row.parent_session_id in found:
-            found.append(row.id)
-    return found[1:]

@@ -20,8 +20,8 @@ ASK_AT_ONCE = 20
 async def tree(session: OwnSession, deps: Deps) -> TreeNode:
     """Status, progress and cost of each."""
     async with deps.database.read() as connection:
-        family = await sessions.descendants_of_root(connection, session.root_session_id or session.id)
-        rows = [session, *(r for r in map(SessionRecord.model_validate, family) if session.id in _scope(r).ancestors)]
+        below = await sessions.descendants(connection, session.id, session.root_session_id)
+        rows = [session, *map(SessionRecord.model_validate, below)]
         ids = [row.id for row in rows]
         newest = await turns.newest_of_each(connection, ids)
         usage = await ledger.usage_of_each(connection, ids)

@@ -110,10 +110,15 @@ async def list_of_user(
     return _sessions(await connection.execute(newest_first.limit(limit)))
 
 
-async def descendants_of_root(connection: Connection, root_session_id: str) -> list[Session]:
-    """All sub-sessions under a root, parents before children."""
-    statement = SESSIONS.where(SessionRow.root_session_id == root_session_id, SessionRow.id != root_session_id)
-    return _sessions(await connection.execute(statement.order_by(SessionRow.created_at, SessionRow.id)))
+async def descendants(connection: Connection, session_id: str, root_session_id: str | None) -> list[Session]:
+    """All sub-sessions below a session, parents before children. `root_session_id`: None if the session is the root."""
+    root = root_session_id or session_id
+    statement = SESSIONS.where(SessionRow.root_session_id == root, SessionRow.id != root)
+    below: dict[str, Session] = {}
+    for session in _sessions(await connection.execute(statement.order_by(SessionRow.created_at, SessionRow.id))):
+        if session.parent_session_id == session_id or session.parent_session_id in below:
+            below[session.id] = session
+    return list(below.values())
 
 
 def _sessions(rows: Iterable[Row[Any]]) -> list[Session]:

@@ -1,4 +1,4 @@
-"""Tokens of an issuer with public keys: rotated keys are found, made-up ones ask nobody, an outage locks nobody out."""
+"""Tokens of an issuer with public keys: rotated keys work, invented ones cause no calls, outages lock no user out."""
 
 import json
 import threading
@@ -49,12 +49,12 @@ class Issuer:
         self.keys[name] = (algorithm, made)
 
     def document(self) -> dict[str, Any]:
-        found = []
+        public_keys = []
         for name, (algorithm, key) in self.keys.items():
             public: Any = key.public_key()
             kind = jwt.algorithms.RSAAlgorithm if algorithm == "RS256" else jwt.algorithms.ECAlgorithm
-            found.append({**kind.to_jwk(public, as_dict=True), "kid": name, "alg": algorithm, "use": "sig"})
-        return {"keys": found}
+            public_keys.append({**kind.to_jwk(public, as_dict=True), "kid": name, "alg": algorithm, "use": "sig"})
+        return {"keys": public_keys}
 
     def token(self, name: str, **claims: Any) -> str:
         algorithm, key = self.keys[name]
@@ -63,13 +63,13 @@ class Issuer:
 
 @pytest.fixture
 def issuer() -> Iterator[Issuer]:
-    found = Issuer()
-    thread = threading.Thread(target=found.server.serve_forever, daemon=True)
+    issuer = Issuer()
+    thread = threading.Thread(target=issuer.server.serve_forever, daemon=True)
     thread.start()
-    yield found
-    found.server.shutdown()
+    yield issuer
+    issuer.server.shutdown()
     thread.join()
-    found.server.server_close()
+    issuer.server.server_close()
 
 
 def authenticator(issuer: Issuer) -> Authenticator:
@@ -79,31 +79,31 @@ def authenticator(issuer: Issuer) -> Authenticator:
 @pytest.mark.parametrize("algorithm", ["RS256", "ES256"])
 async def test_a_token_of_the_issuer(issuer: Issuer, algorithm: str) -> None:
     issuer.add("one", algorithm)
-    found = authenticator(issuer)
+    authentication = authenticator(issuer)
     for _ in range(5):
-        assert await found.user(issuer.token("one", aud=["longhaul", "x"])) == "alice"
+        assert await authentication.user(issuer.token("one", aud=["longhaul", "x"])) == "alice"
     assert issuer.asked == 1
     for claims in ({"aud": "x"}, {"aud": None}, {"iss": ""}, {"iss": "https://other"}, {"exp": 1}):
         with pytest.raises(UnauthorizedError):
-            await found.user(issuer.token("one", **claims))
+            await authentication.user(issuer.token("one", **claims))
 
 
-async def test_rotated_keys_are_found_and_made_up_ones_ask_nobody(
+async def test_rotated_keys_work_and_invented_ones_cause_no_calls(
     issuer: Issuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     issuer.add("one", "ES256")
-    found = authenticator(issuer)
-    assert await found.user(issuer.token("one")) == "alice"
+    authentication = authenticator(issuer)
+    assert await authentication.user(issuer.token("one")) == "alice"
     stranger = Issuer()
     for name in ("a", "b", "c"):
         stranger.add(name, "ES256")
         with pytest.raises(UnauthorizedError):
-            await found.user(stranger.token(name))
+            await authentication.user(stranger.token(name))
     stranger.server.server_close()
     assert issuer.asked == 1
     monkeypatch.setattr(auth, "REFRESH_PAUSE_S", 0)
     issuer.add("two", "ES256")
-    assert await found.user(issuer.token("two")) == "alice"
+    assert await authentication.user(issuer.token("two")) == "alice"
     assert issuer.asked == 2
 
 
@@ -111,24 +111,24 @@ async def test_an_issuer_that_is_down(issuer: Issuer, monkeypatch: pytest.Monkey
     monkeypatch.setattr(auth, "REFRESH_PAUSE_S", 0)
     monkeypatch.setattr(auth, "KEY_LIFETIME_S", 0)
     issuer.add("one", "ES256")
-    found = authenticator(issuer)
+    authentication = authenticator(issuer)
     issuer.broken = True
     with pytest.raises(UnavailableError):
-        await found.user(issuer.token("one"))
+        await authentication.user(issuer.token("one"))
     issuer.broken = False
-    assert await found.user(issuer.token("one")) == "alice"
+    assert await authentication.user(issuer.token("one")) == "alice"
     issuer.broken = True
-    assert await found.user(issuer.token("one")) == "alice", "known keys stay good"
+    assert await authentication.user(issuer.token("one")) == "alice", "known keys stay good"
 
 
 async def test_a_public_key_is_no_secret(issuer: Issuer) -> None:
     issuer.add("one", "RS256")
-    found = authenticator(issuer)
+    authentication = authenticator(issuer)
     forged = jwt.encode(CLAIMS, json.dumps(issuer.document()) * 2, "HS256", headers={"kid": "one"})
     unnamed = jwt.encode(CLAIMS, issuer.keys["one"][1], "RS256")
     for bad in (forged, unnamed, "", "a.b.c", None):
         with pytest.raises(UnauthorizedError):
-            await found.user(bad)
+            await authentication.user(bad)
 
 
 async def test_off_asks_for_nothing() -> None:

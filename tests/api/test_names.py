@@ -24,5 +24,5 @@ def test_names_and_types() -> None:
 
 def test_the_api_does_not_load_what_only_workers_need() -> None:
     check = "import sys, api.app; print([m for m in ('openai', 'activities', 'workflows') if m in sys.modules])"
-    told = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert told.stdout.strip() == "[]"
+    run = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"

@@ -36,9 +36,11 @@ def bearer(user: str = "alice") -> dict[str, str]:
 async def serving(folder: Path, **settings: Any) -> AsyncIterator[httpx2.AsyncClient]:
     """An API in this process with rows of its own, and neither Temporal nor Redis."""
     url = f"sqlite:///{folder / 'rows.db'}"
-    found = load_settings(database_url=url, redis_url="redis://127.0.0.1:1", temporal_address="127.0.0.1:1", **settings)
-    await asyncio.to_thread(upgrade, found.sqlalchemy_url)
-    app = create_app(found)
+    api_settings = load_settings(
+        database_url=url, redis_url="redis://127.0.0.1:1", temporal_address="127.0.0.1:1", **settings
+    )
+    await asyncio.to_thread(upgrade, api_settings.sqlalchemy_url)
+    app = create_app(api_settings)
     async with app.router.lifespan_context(app):
         transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
         async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
