@@ -5,6 +5,7 @@ Names are `LONGHAUL_<FIELD>`, except where the field has a standard name that ot
 For every limit, 0 turns it off.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -15,6 +16,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
 # RFC 7518: a key for HS256 is at least as long as its hash.
 JWT_SECRET_MIN_BYTES = 32
+USER_OF_URL = re.compile(r"//[^\s'\"]*@")
+SECRET_PARAMETER = re.compile(r"((?:password|passwd|passfile|pwd|secret|token)=)[^&\s'\"]*", re.IGNORECASE)
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -226,14 +229,20 @@ class SettingsError(ValueError):
 
 
 def explain(error: ValidationError) -> str:
-    """The first defect of a settings error as one line for a person."""
+    """The first defect of a settings error as one line for a person, without secrets."""
     first = error.errors()[0]
     if not first["loc"]:
         return first["msg"].removeprefix("Value error, ")
     field = str(first["loc"][0])
-    known = {variable_of(name): name for name in Settings.model_fields}
-    variable = field if field in known else variable_of(field)
-    return f"{variable}={first['input']!r} is not allowed: {first['msg'].removeprefix('Value error, ')}"
+    names = {variable_of(name): name for name in Settings.model_fields}
+    variable, name = (field, names[field]) if field in names else (variable_of(field), field)
+    value = "***" if Settings.model_fields[name].annotation is SecretStr else without_secrets(repr(first["input"]))
+    return f"{variable}={value} is not allowed: {first['msg'].removeprefix('Value error, ')}"
+
+
+def without_secrets(text: str) -> str:
+    """A text that may hold URLs, without their user names, passwords and tokens."""
+    return SECRET_PARAMETER.sub(r"\1***", USER_OF_URL.sub("//***@", text))
 
 
 def load_settings(**overrides: object) -> Settings:

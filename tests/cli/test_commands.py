@@ -125,6 +125,13 @@ def test_summary_has_a_curl_to_paste() -> None:
     assert "Bearer $LONGHAUL_TOKEN" in with_token
 
 
+def test_summary_shows_no_passwords() -> None:
+    urls = Endpoints(redis_url="rediss://:hush@cache/0", database_url="postgresql://ann:hush@db/x?password=hush")
+    text = summary(StackState(endpoints=urls), load_settings())
+    assert "postgresql://***@db/x" in text
+    assert "hush" not in text
+
+
 def test_worker_joins_a_running_stack(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "TEMPORAL_ADDRESS" not in joined_environment(load_settings())
     with running(home, embedded=["temporal", "redis"]):

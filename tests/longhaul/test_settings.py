@@ -96,6 +96,24 @@ def test_secrets_are_not_shown() -> None:
     assert found.openai_api_key.get_secret_value() == "sk-secret"
 
 
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("DATABASE_URL", "mysql://ann:hush@db/x"),
+        ("DATABASE_URL", "mysql://ann:a/hush@b@db/x?y=1"),
+        ("DATABASE_URL", "mysql://db/x?user=ann&password=hush&sslmode=require"),
+        ("REDIS_URL", "http://:hush@cache"),
+        ("REDIS_URL", "rediss:/cache?PASSWORD=hush"),
+    ],
+)
+def test_errors_show_no_secrets(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError, match=f"^{variable}=") as raised:
+        load_settings()
+    assert "hush" not in str(raised.value)
+    assert "***" in str(raised.value)
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
 def test_without_auth_loopback_is_fine(host: str) -> None:
     assert load_settings(auth="off", api_host=host).api_host == host
