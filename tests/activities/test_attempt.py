@@ -44,7 +44,7 @@ async def attempt(number: int, details: list[Any], body: Callable[[], Awaitable[
 
     async def until_enough() -> None:
         await body()
-        await asyncio.wait_for(enough.wait(), 10)
+        await asyncio.wait_for(enough.wait(), 60)
 
     environment.on_heartbeat = sent
     inbound = HeartbeatInterceptor(0.01).intercept_activity(Body(until_enough))

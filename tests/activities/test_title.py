@@ -68,7 +68,7 @@ async def title(database: Database) -> str | None:
 
 
 async def end(titles: Titles) -> None:
-    await asyncio.wait_for(asyncio.gather(*titles._running), 10)
+    await asyncio.wait_for(asyncio.gather(*titles._running), 60)
 
 
 def titles_of(database: Database, model: SmallModel, name: str = "small") -> Titles:
@@ -118,7 +118,7 @@ async def test_a_shutdown_cuts_the_call_off(database: Database) -> None:
     model = SmallModel()
     titles = titles_of(database, model)
     await open_turn(database, titles, "t1")
-    await asyncio.wait_for(titles.close(), 10)
+    await asyncio.wait_for(titles.close(), 60)
     assert await title(database) == provisional(MESSAGE)
 
 

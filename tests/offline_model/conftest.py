@@ -50,8 +50,8 @@ class Model:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.http = httpx2.Client(base_url=url, timeout=10)
-        self.openai = OpenAI(base_url=f"{url}/v1", api_key="anything", max_retries=0, timeout=10)
+        self.http = httpx2.Client(base_url=url, timeout=60)
+        self.openai = OpenAI(base_url=f"{url}/v1", api_key="anything", max_retries=0, timeout=60)
 
     def ask(self, messages: list[dict[str, Any]] | str, key: str = "", tools: list[str] = TOOLS, **more: Any) -> Reply:
         if isinstance(messages, str):

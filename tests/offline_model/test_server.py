@@ -177,10 +177,10 @@ def test_installed_faults(model: Model) -> None:
 def test_pace_and_silence(model: Model) -> None:
     begun = time.perf_counter()
     model.ask("speak 11 [ttft=100 delay=10]")
-    assert 0.18 <= time.perf_counter() - begun < 5
+    assert 0.18 <= time.perf_counter() - begun < 60
     begun = time.perf_counter()
     assert len(model.ask("speak 5 [fault=silence:0.2:3]").pieces) == 5
-    assert 0.18 <= time.perf_counter() - begun < 5
+    assert 0.18 <= time.perf_counter() - begun < 60
 
 
 def test_a_client_that_leaves_ends_its_call(model: Model) -> None:
@@ -189,7 +189,7 @@ def test_a_client_that_leaves_ends_its_call(model: Model) -> None:
         chunks = response.iter_raw()  # kept: the response is closed with its iterator
         next(chunks)
         assert model.stats()["in_flight"] == 1
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while model.stats()["in_flight"] and time.monotonic() < deadline:
         time.sleep(0.02)
     assert model.stats()["recent"][-1]["outcome"] == "disconnected"
@@ -199,11 +199,11 @@ def test_a_client_that_leaves_ends_its_call(model: Model) -> None:
 async def test_fifty_streams_at_once_keep_their_pace(model: Model) -> None:
     body = {"model": "m", "stream": True, "messages": [user("speak 50 [ttft=50 delay=10]")]}
     limits = httpx2.Limits(max_connections=60)
-    async with httpx2.AsyncClient(base_url=model.url, timeout=10, limits=limits) as client:
+    async with httpx2.AsyncClient(base_url=model.url, timeout=60, limits=limits) as client:
         begun = time.perf_counter()
         answers = await asyncio.gather(*(client.post("/v1/chat/completions", json=body) for _ in range(50)))
     assert all(" w50" in a.text and "[DONE]" in a.text for a in answers)
-    assert time.perf_counter() - begun < 15
+    assert time.perf_counter() - begun < 25, "one after another takes 27 s"
 
 
 def test_the_entry_starts_and_ends_promptly() -> None:
@@ -213,7 +213,7 @@ def test_the_entry_starts_and_ends_promptly() -> None:
     command = [sys.executable, "-m", "offline_model", "--port", str(port), "--ttft-ms", "0"]
     process = subprocess.Popen(command, env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while True:
             try:
                 assert httpx2.get(f"http://127.0.0.1:{port}/healthz").status_code == 200

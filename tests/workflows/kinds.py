@@ -39,7 +39,7 @@ def says(text: str) -> Make:
     """A turn with this one message."""
 
     async def make(api: RecordingClient, session: str) -> None:
-        await api.wait_for_turn(session, await api.start(session, text), limit=60)
+        await api.wait_for_turn(session, await api.start(session, text))
 
     return make
 
@@ -51,7 +51,7 @@ def joined(text: str, follow_up: str) -> Make:
         turn = await api.start(session, text)
         await _works(api, session, turn)
         assert await api.start(session, follow_up) == turn
-        await api.wait_for_turn(session, turn, limit=60)
+        await api.wait_for_turn(session, turn)
 
     return make
 
@@ -65,7 +65,7 @@ def stopped(text: str, *follow_ups: str) -> Make:
         for follow_up in follow_ups:
             await api.start(session, follow_up)
         await api.cancel(session)
-        assert (await api.wait_for_turn(session, turn, limit=60))["status"] == "cancelled"
+        assert (await api.wait_for_turn(session, turn))["status"] == "cancelled"
 
     return make
 
@@ -77,7 +77,7 @@ async def _works(api: RecordingClient, session: str, turn: str) -> None:
         found = await api.progress(session, turn)
         return bool(found["round"] and (found["tools_running"] or not found["tools_done"]))
 
-    await until(busy, limit=30, what="the turn works")
+    await until(busy, what="the turn works")
 
 
 async def _polled(api: RecordingClient, session: str) -> None:
@@ -87,9 +87,9 @@ async def _polled(api: RecordingClient, session: str) -> None:
     async def delegated() -> bool:
         return bool((await api.progress(session, turn))["sub_sessions"])
 
-    await until(delegated, limit=30, what="the sub-session is started")
+    await until(delegated, what="the sub-session is started")
     await api.cancel(session)
-    await api.wait_for_turn(session, turn, limit=60)
+    await api.wait_for_turn(session, turn)
 
 
 ROUNDS = (("LONGHAUL_MAX_ROUNDS", "3"),)

@@ -163,7 +163,7 @@ async def test_two_copies_side_by_side_and_a_killed_supervisor(copy: Copy, tmp_p
         state = read_state(other.home)
         assert state is not None
         os.kill(state.supervisor_pid, signal.SIGKILL)
-        await until(lambda: not processes_of(other.home), limit=30, what="all children of the killed supervisor end")
+        await until(lambda: not processes_of(other.home), what="all children of the killed supervisor end")
         assert (await other.status())["processes"] == []
         code, output = await other.run("up", "--detach")
         assert code == 0, output

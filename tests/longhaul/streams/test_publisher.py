@@ -27,7 +27,7 @@ from longhaul.streams.events import (
 from longhaul.streams.publisher import BATCH, StreamPublisher
 from longhaul.streams.scripts import ActivityAttempt
 from testkit.servers import RedisServer, free_port
-from testkit.wait import until
+from testkit.wait import LIMIT_S, until
 
 Part = dict[str, Any]
 ABORT: Part = {"type": "abort"}
@@ -131,7 +131,7 @@ async def test_the_first_delta_is_prompt_and_the_rest_are_gathered(redis: "Redis
         async def written() -> bool:
             return len(await parts(redis, turn_id)) == 2
 
-        await until(written, limit=30, what="the first delta is written")
+        await until(written, what="the first delta is written")
         for piece in pieces:
             publisher.put(delta(piece))
             await asyncio.sleep(0)
@@ -309,7 +309,7 @@ async def test_the_keys_of_a_turn_share_a_slot(tmp_path: Path, turn_id: str) -> 
         async def in_order() -> bool:
             return bool((await client.cluster("INFO"))["cluster_state"] == "ok")
 
-        await until(in_order, limit=20, what="the cluster is in order")
+        await until(in_order, what="the cluster is in order")
         async with StreamPublisher(client, turn_id, flush_s=0, attempt=ActivityAttempt("run:1", 2)) as publisher:
             await publisher.begin()
             assert await publisher.open_step() == [start_part(turn_id)]
@@ -328,7 +328,7 @@ async def test_a_cancelled_activity_leaves_no_writer(tmp_path: Path, turn_id: st
     """Redis hangs as Stop arrives: what was queued is not written later, when `close_turn` has looked already."""
     server = RedisServer(tmp_path)
     await server.start()
-    client = connect(load_settings(redis_url=server.url(0), redis_timeout=30))
+    client = connect(load_settings(redis_url=server.url(0), redis_timeout=180))
     try:
         assert await scripts.begin(client, turn_id)
         server.pause()
@@ -344,7 +344,7 @@ async def test_a_cancelled_activity_leaves_no_writer(tmp_path: Path, turn_id: st
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await asyncio.wait_for(task, 10)
+            await asyncio.wait_for(task, LIMIT_S)
         assert publisher.broken
         assert [one for one in asyncio.all_tasks() if one is not asyncio.current_task()] == []
     finally:
@@ -360,7 +360,7 @@ async def test_a_part_that_is_no_json_breaks_the_stream_and_holds_nobody_up(
     async with StreamPublisher(redis, turn_id, flush_s=0) as publisher:
         await publisher.begin()
         publisher.put(bad)
-        await asyncio.wait_for(publisher.drain(), 5)
+        await asyncio.wait_for(publisher.drain(), LIMIT_S)
         assert publisher.broken
 
 
@@ -374,7 +374,7 @@ async def test_a_key_of_another_kind_breaks_the_stream(redis: "Redis", turn_id: 
 
 async def test_without_redis_everything_returns_at_once(turn_id: str) -> None:
     client = connect(load_settings(redis_url=f"redis://127.0.0.1:{free_port()}/0", redis_timeout=0.5))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(LIMIT_S):
         async with StreamPublisher(client, turn_id, flush_s=0) as publisher:
             await publisher.begin()
             publisher.put(delta("a"))
@@ -395,7 +395,7 @@ async def test_a_silent_redis_breaks_the_stream_within_its_timeout(turn_id: str)
     client = connect(load_settings(redis_url=f"redis://127.0.0.1:{port}/0", redis_timeout=0.2))
     async with StreamPublisher(client, turn_id, flush_s=0) as publisher:
         publisher.put(delta("a"))
-        await until(lambda: publisher.broken, what="the stream is broken", limit=5)
+        await until(lambda: publisher.broken, what="the stream is broken")
     await client.aclose()
     server.close()
 
