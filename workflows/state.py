@@ -118,6 +118,12 @@ class RunningTurn:
             self.update(seen=[*self.state.seen, *taken])
         return taken
 
+    def put_back(self, messages: list[FollowUp]) -> None:
+        """Undo `take_inbox` for messages that could not be stored."""
+        message_ids = {message.message_id for message in messages}
+        self.inbox[:0] = messages
+        self.update(seen=[message_id for message_id in self.state.seen if message_id not in message_ids])
+
     def tool_started(self, tool_call_id: str, name: str) -> None:
         self.tools_running[tool_call_id] = ToolRecord(
             tool_call_id=tool_call_id, name=name, round=self.state.round, started_at=workflow.now()

@@ -52,6 +52,7 @@ class TurnLoop:
         self._tools = ToolCalls(self._turn)
         self._round_limit_reached = False
         self._next_turn_id = ""
+        self._unfiled: list[FollowUp] = []
 
     @workflow.signal(name=temporal.FOLLOW_UP_SIGNAL)
     def follow_up(self, message: FollowUp) -> None:
@@ -90,7 +91,10 @@ class TurnLoop:
             workflow.logger.exception("turn failed by a defect")
             turn.status = TurnStatus.FAILED
             turn.error = f"The turn failed by a defect in Longhaul: {type(error).__name__}: {error}"
-        await self._close()
+        try:
+            await self._close()
+        except Exception as error:  # noqa: BLE001  # stored and shown, never swallowed
+            await self._close_as_failed(error)
         return self._end()
 
     async def _within_budget(self) -> bool:
@@ -226,12 +230,9 @@ class TurnLoop:
             workflow.continue_as_new(turn.request.model_copy(update={"state": turn.state, "inbox": list(turn.inbox)}))
 
     async def _close(self) -> None:
-        turn, request = self._turn, self._turn.request
+        turn = self._turn
         stopped = turn.status is TurnStatus.CANCELLED
-        if stopped:
-            await self._tools.stop()
-        else:
-            await self._tools.settle()
+        await self._uninterrupted(self._tools.stop() if stopped else self._tools.settle())
         turn.ended_at = workflow.now()
         turn.tools_running.clear()
         # From here on a message belongs to the next turn. Its sender learns that turn's id from the memo, which is
@@ -240,7 +241,28 @@ class TurnLoop:
         workflow.upsert_memo({temporal.NEXT_TURN_ID_MEMO: self._next_turn_id})
         # Stop means: spend no more. Messages that wait are kept as rows, for the next turn to see. A failed turn leaves
         # its waiting messages to the next turn, which begins at once (see `_end`).
-        waiting = turn.take_inbox() if stopped else []
+        self._unfiled = turn.waiting_messages if stopped else []
+        await self._store_end(turn.take_inbox() if stopped else [])
+        await self._signal_parent()
+
+    async def _close_as_failed(self, error: Exception) -> None:
+        """The turn's end could not be stored. Store at least that the turn failed, so that its row does not read as
+        running. If this fails too, the run still ends as failed, and `_end` lets the next turn take what waits.
+        """
+        turn = self._turn
+        workflow.logger.exception("the turn could not be closed", exc_info=error)
+        turn.status, turn.ended_at = TurnStatus.FAILED, turn.ended_at or workflow.now()
+        defect = "" if isinstance(error, FailureError) else f"{type(error).__name__}: "
+        turn.error = f"The end of the turn could not be stored: {defect}{cause_of(error)}"
+        turn.put_back(self._unfiled)
+        try:
+            await self._store_end([])
+            await self._signal_parent()
+        except FailureError:
+            workflow.logger.exception("the turn's row still reads as running")
+
+    async def _store_end(self, waiting: list[str]) -> None:
+        turn, request = self._turn, self._turn.request
         await self._uninterrupted(
             workflow.execute_activity_method(
                 TurnActivities.close_turn,
@@ -259,7 +281,6 @@ class TurnLoop:
                 **policies.storing(request.limits, f"close turn · {turn.status}"),
             )
         )
-        await self._signal_parent()
 
     async def _signal_parent(self) -> None:
         """A turn of the session above, this one or a later one, may wait for this end; having none is no error."""

@@ -43,19 +43,41 @@ class TurnStopper:
 
     async def _stop(self, session_id: str, turn: RunningTurn, seconds: float) -> StoppedTurn:
         try:
+            # The inner limit is never reached first; it turns connection errors into `UnavailableError`.
+            async with asyncio.timeout(seconds), temporal.reachable(seconds * 2):
+                return StoppedTurn(turn.turn_id, await self._cancel_and_wait(session_id, turn))
+        except TimeoutError:
+            return StoppedTurn(turn.turn_id, turn.status)
+
+    async def _cancel_and_wait(self, session_id: str, turn: RunningTurn) -> TurnStatus:
+        """Cancel the run that was seen, and those that the turn continues as; never the next turn's run."""
+        run_id: str | None = turn.run_id
+        while run_id is not None:
+            run: WorkflowHandle[Any, TurnResult] = self._client.get_workflow_handle(
+                temporal.workflow_id(session_id), run_id=run_id, result_type=TurnResult
+            )
+            await self._cancel(run)
+            try:
+                return (await run.result(follow_runs=False)).status
+            except WorkflowContinuedAsNewError as continued:
+                run_id = await self._run_of(session_id, turn, continued.new_execution_run_id)
+            except WorkflowFailureError:
+                break
+        stored = await self._turns.stored(session_id, turn.turn_id)
+        return stored.status if stored is not None else TurnStatus.CANCELLED
+
+    async def _run_of(self, session_id: str, turn: RunningTurn, run_id: str) -> str | None:
+        """The id of a run, if the turn has continued as this run. None: the turn has ended, and the next one runs."""
+        described = await self._client.get_workflow_handle(temporal.workflow_id(session_id), run_id=run_id).describe()
+        return run_id if await described.memo_value(temporal.TURN_ID_MEMO, type_hint=str) == turn.turn_id else None
+
+    async def _cancel(self, run: WorkflowHandle[Any, TurnResult]) -> None:
+        try:
             async with temporal.reachable(self._rpc_timeout):
-                await self._runs_of(session_id, turn).cancel(
-                    reason="stopped by its user", rpc_timeout=timedelta(seconds=self._rpc_timeout)
-                )
+                await run.cancel(reason="stopped by its user", rpc_timeout=timedelta(seconds=self._rpc_timeout))
         except RPCError as error:
             if error.status != RPCStatusCode.NOT_FOUND:
                 raise
-        try:
-            # The inner limit is never reached first; it turns connection errors into `UnavailableError`.
-            async with asyncio.timeout(seconds), temporal.reachable(seconds * 2):
-                return StoppedTurn(turn.turn_id, await self._end(session_id, turn))
-        except TimeoutError:
-            return StoppedTurn(turn.turn_id, turn.status)
 
     async def stop_for_good(self, session_id: str, seconds: float) -> None:
         """Stop what a session runs; terminate it if it does not end in time. For sessions that are deleted.
@@ -68,7 +90,11 @@ class TurnStopper:
             return
         try:
             async with temporal.reachable(self._rpc_timeout):
-                await self._runs_of(session_id, turn).terminate(
+                # The chain of runs: each run that the turn has continued as, and the turn that follows it.
+                chain = self._client.get_workflow_handle(
+                    temporal.workflow_id(session_id), first_execution_run_id=turn.first_run_id
+                )
+                await chain.terminate(
                     reason="its session was deleted", rpc_timeout=timedelta(seconds=self._rpc_timeout)
                 )
         except RPCError as error:
@@ -82,33 +108,4 @@ class TurnStopper:
         Raises:
             UnavailableError: Temporal does not answer.
         """
-        try:
-            async with temporal.reachable(self._rpc_timeout):
-                await self._client.get_workflow_handle(temporal.workflow_id(session_id)).cancel()
-        except RPCError as error:
-            if error.status != RPCStatusCode.NOT_FOUND:
-                raise
-
-    def _runs_of(self, session_id: str, turn: RunningTurn) -> WorkflowHandle[Any, Any]:
-        """The chain of runs of one turn: a turn that continues as new is not missed, the next turn is not hit."""
-        return self._client.get_workflow_handle(
-            temporal.workflow_id(session_id), first_execution_run_id=turn.first_run_id
-        )
-
-    async def _end(self, session_id: str, turn: RunningTurn) -> TurnStatus:
-        run_id = turn.run_id
-        while True:
-            handle: WorkflowHandle[Any, TurnResult] = self._client.get_workflow_handle(
-                temporal.workflow_id(session_id), run_id=run_id, result_type=TurnResult
-            )
-            try:
-                return (await handle.result(follow_runs=False)).status
-            except WorkflowContinuedAsNewError as continued:
-                # Either the turn goes on in a new run, or it has ended and the next turn's run has begun.
-                stored = await self._turns.stored(session_id, turn.turn_id)
-                if stored is not None and stored.status.final:
-                    return stored.status
-                run_id = continued.new_execution_run_id
-            except WorkflowFailureError:
-                stored = await self._turns.stored(session_id, turn.turn_id)
-                return stored.status if stored is not None else TurnStatus.CANCELLED
+        await self._cancel(self._client.get_workflow_handle(temporal.workflow_id(session_id), result_type=TurnResult))

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -81,6 +81,7 @@ class Script:
     Attributes:
         answers: of the model, in order; after them it answers with text.
         answered: messages that an earlier turn has taken.
+        time_budget: of the turn; its deadline is set when the turn opens.
         prepared: the answer of `prepare_sub_session`.
         looks: answers of `look_at_sub_session`, in order; the last one stays.
         failures: what a call raises, by its name, each time.
@@ -88,7 +89,8 @@ class Script:
 
     answers: list[ModelAnswer] = field(default_factory=list)
     answered: set[str] = field(default_factory=set)
-    budgets: tuple[Budget, ...] = ()
+    time_budget: Budget | None = None
+    deadline: datetime = field(default_factory=lambda: datetime.max.replace(tzinfo=UTC))
     prepared: PreparedSubSession = field(default_factory=PreparedSubSession)
     looks: list[SubSessionSeen] = field(default_factory=list)
     failures: dict[str, Exception] = field(default_factory=dict)
@@ -154,7 +156,10 @@ class FakeActivities:
     async def open_turn(self, opening: OpenTurn) -> OpenedTurn:
         script = await self._perform(opening.turn, f"open_turn {' '.join(opening.message_ids)}", opening)
         taken = [message_id for message_id in opening.message_ids if message_id not in script.answered]
-        return OpenedTurn(taken=taken, budgets=script.budgets)
+        if (budget := script.time_budget) is None:
+            return OpenedTurn(taken=taken)
+        script.deadline = datetime.now(UTC) + timedelta(seconds=budget.max_seconds or 0)
+        return OpenedTurn(taken=taken, budgets=(budget.model_copy(update={"deadline": script.deadline}),))
 
     @activity.defn
     async def take_inbox(self, taking: TakeInbox) -> TakenInbox:
@@ -278,11 +283,22 @@ class Session:
         """Wait until a workflow task has seen the Stop, whatever the activity under way does."""
 
         async def known() -> bool:
-            types = [event.event_type for event in (await self.handle.fetch_history()).events]
-            asked = types.index(EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCEL_REQUESTED)
-            return EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED in types[asked:]
+            events = await self.events()
+            stop = EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCEL_REQUESTED
+            return stop in events and EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED in events[events.index(stop) :]
 
         await until(known, what="a workflow task has seen the Stop", every=0.01)
+
+    async def events(self) -> list["EventType.ValueType"]:
+        """The history of the session's newest run."""
+        newest = self._client.get_workflow_handle(self.handle.id)
+        return [event.event_type for event in (await newest.fetch_history()).events]
+
+    async def until_event(self, kind: "EventType.ValueType") -> None:
+        async def happened() -> bool:
+            return kind in await self.events()
+
+        await until(happened, what=f"event {EventType.Name(kind)}", every=0.01)
 
     async def until_tool_runs(self, name: str) -> None:
         async def runs() -> bool:

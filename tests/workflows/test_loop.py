@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-from datetime import timedelta
 
 import pytest
 from temporalio import activity
@@ -229,8 +228,7 @@ async def test_a_message_that_arrives_in_the_last_workflow_task(
 
 
 async def test_the_time_budget_ends_a_model_call(session: Session) -> None:
-    deadline = utc_now() + timedelta(seconds=0.3)
-    session.script.budgets = (Budget(session_id=session.id, max_seconds=1, deadline=deadline),)
+    session.script.time_budget = Budget(session_id=session.id, max_seconds=1)
     session.script.hold("call_model 1")
     await session.send("m1")
     assert await session.status() is FAILED
@@ -239,8 +237,7 @@ async def test_the_time_budget_ends_a_model_call(session: Session) -> None:
 
 
 async def test_the_time_budget_ends_a_tool(session: Session) -> None:
-    deadline = utc_now() + timedelta(seconds=0.3)
-    session.script.budgets = (Budget(session_id="above", max_seconds=1, deadline=deadline),)
+    session.script.time_budget = Budget(session_id="above", max_seconds=1)
     session.script.answers = [tool_calls("a")]
     session.script.hold("run_tool a")
     await session.send("m1")
@@ -250,7 +247,7 @@ async def test_the_time_budget_ends_a_tool(session: Session) -> None:
 
 
 async def test_a_time_budget_that_is_used_up_already(session: Session) -> None:
-    session.script.budgets = (Budget(session_id=session.id, max_seconds=1, deadline=utc_now()),)
+    session.script.time_budget = Budget(session_id=session.id, max_seconds=-1)
     await session.send("m1")
     assert await session.status() is FAILED
     assert session.calls == ["open_turn m1", "close_turn failed"]
@@ -258,8 +255,7 @@ async def test_a_time_budget_that_is_used_up_already(session: Session) -> None:
 
 async def test_the_time_budget_ends_while_follow_ups_are_stored(session: Session) -> None:
     """The store is finished first. A model call that its workflow task has asked for by then ends at once."""
-    deadline = utc_now() + timedelta(seconds=0.4)
-    session.script.budgets = (Budget(session_id=session.id, max_seconds=1, deadline=deadline),)
+    session.script.time_budget = Budget(session_id=session.id, max_seconds=1)
     session.script.hold("call_model 1")
     session.script.hold("take_inbox m2")
     session.script.hold("call_model 2")
@@ -268,7 +264,7 @@ async def test_the_time_budget_ends_while_follow_ups_are_stored(session: Session
     await session.send("m2")
     session.script.release("call_model 1")
     await session.script.reached("take_inbox m2")
-    await until(lambda: utc_now() > deadline, what="the deadline", every=0.01)
+    await until(lambda: utc_now() > session.script.deadline, what="the deadline has passed", every=0.01)
     session.script.release("take_inbox m2")
     assert await session.status() is FAILED
     last_calls = [call for call in session.calls if not call.startswith("call_model 2")][-2:]
@@ -308,8 +304,7 @@ async def test_a_local_activity_that_is_retried(session: Session, call: str) -> 
     del session.script.failures[call]
     session.script.release("call_model 1")
     assert await session.status() is COMPLETED
-    history = await session.handle.fetch_history()
-    assert EventType.EVENT_TYPE_TIMER_FIRED in [event.event_type for event in history.events]
+    assert EventType.EVENT_TYPE_TIMER_FIRED in await session.events()
 
 
 async def test_a_store_that_is_retried_for_too_long(session: Session) -> None:
@@ -333,6 +328,41 @@ async def test_a_message_that_arrives_while_follow_ups_are_stored(session: Sessi
     del session.script.failures["take_inbox m2"]
     assert await session.status() is COMPLETED
     assert session.calls[-4:] == ["call_model 2", "take_inbox m3", "call_model 3", "close_turn completed"]
+
+
+async def test_a_close_that_fails_for_good(session: Session) -> None:
+    """The turn is closed as failed, so that it does not look as if it ran; the message that waits begins the next."""
+    session.script.failures["close_turn completed"] = final("disk full")
+    session.script.hold("close_turn completed")
+    await session.send("m1")
+    await session.script.reached("close_turn completed")
+    await session.send("m2")
+    session.script.hold("close_turn failed")
+    session.script.release("close_turn completed")
+    await session.script.reached("close_turn failed")
+    assert closing(session).progress.error == "The end of the turn could not be stored: disk full"
+    del session.script.failures["close_turn completed"]
+    session.script.release("close_turn failed")
+    assert await session.status() is COMPLETED
+    ends = ["close_turn completed", "close_turn failed"]
+    assert session.calls[2:] == [*ends, "open_turn m2", "call_model 1", "close_turn completed"]
+
+
+async def test_a_turn_that_cannot_be_closed_at_all(session: Session) -> None:
+    """The messages that Stop was to file are the next turn's; without any the run ends as failed."""
+    session.script.failures = {f"close_turn {status}": final("disk full") for status in ("cancelled", "failed")}
+    session.script.hold("call_model 1")
+    await session.send("m1")
+    await session.script.reached("call_model 1")
+    await session.send("m2")
+    await session.stop()
+    await session.until_called("close_turn failed")
+    await session.until_called("open_turn m2")
+    session.script.release("call_model 1")
+    assert await session.status() is COMPLETED
+    session.script.failures["close_turn completed"] = final("disk full")
+    await session.send("m3")
+    assert await session.status() is FAILED
 
 
 async def test_a_tool_that_fails_for_good(session: Session) -> None:

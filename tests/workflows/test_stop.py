@@ -3,14 +3,18 @@
 from uuid import uuid4
 
 import pytest
+from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client
 
-from longhaul.contracts import CloseTurn, OpenTurn, TurnStatus
+from longhaul.contracts import Budget, CloseTurn, OpenTurn, Progress, TurnLimits, TurnStatus
+from longhaul.db.models import utc_now
+from longhaul.turns.status import RunningTurn, TurnLookup
+from longhaul.turns.stop import StoppedTurn, TurnStopper
 from tests.workflows.conftest import settings
 from tests.workflows.fakes import FakeActivities, Session, tool_calls
 from worker import build, polling
 
-CANCELLED, COMPLETED = TurnStatus.CANCELLED, TurnStatus.COMPLETED
+CANCELLED, COMPLETED, FAILED = TurnStatus.CANCELLED, TurnStatus.COMPLETED, TurnStatus.FAILED
 
 
 def waiting_at_close(session: Session) -> list[str]:
@@ -181,6 +185,75 @@ async def test_with_all_slots_taken_by_calls(workflow_client: Client) -> None:
         assert stopped.calls == ["open_turn m1", "close_turn cancelled"]
         busy.script.release("call_model 1")
         assert await busy.status() is COMPLETED
+
+
+async def test_while_a_sub_session_is_started_at_the_end(session: Session) -> None:
+    """The time budget has ended the turn, which waits for a sub-session's start; the Stop takes nothing of its end."""
+    sub = session.new_sub_session()
+    prepare = "prepare_sub_session run_sub_session"
+    session.script.time_budget = Budget(session_id=session.id, max_seconds=1)
+    session.script.answers = [tool_calls("run_sub_session", arguments='{"prompt": "do it"}')]
+    session.script.hold(prepare)
+    await session.send("m1")
+    await session.script.reached(prepare)
+    await session.until_event(EventType.EVENT_TYPE_TIMER_FIRED)
+    await session.stop()
+    await session.until_stop_is_known()
+    session.script.release(prepare)
+    assert await session.status() is FAILED
+    assert session.calls[-1] == "close_turn failed"
+    assert await sub.status() is COMPLETED
+
+
+class StaleLookup:
+    """Says which turn ran a moment ago."""
+
+    def __init__(self, client: Client) -> None:
+        self.turns = TurnLookup(None, client, 5.0)  # type: ignore[arg-type]  # only Temporal is asked
+        self.seen: list[RunningTurn] = []
+
+    async def running(self, session_id: str) -> RunningTurn | None:
+        return self.seen.pop(0) if self.seen else await self.turns.running(session_id)
+
+    async def stored(self, session_id: str, turn_id: str) -> Progress:
+        started = utc_now()
+        return Progress(turn_id=turn_id, session_id=session_id, status=COMPLETED, started_at=started)
+
+
+async def test_the_next_turn_is_not_hit(session: Session, workflow_client: Client) -> None:
+    """A Stop that was meant for a turn which has ended, and which the next turn follows by continue-as-new."""
+    turns = StaleLookup(workflow_client)
+    session.script.hold("close_turn completed")
+    await session.send("m1")
+    await session.script.reached("close_turn completed")
+    running = await turns.running(session.id)
+    assert running is not None
+    turns.seen = [running]
+    await session.send("m2")
+    session.script.hold("call_model 1")
+    session.script.release("close_turn completed")
+    await session.script.reached("call_model 1")
+    stopped = await TurnStopper(workflow_client, turns, 5.0).stop(session.id, 5.0)  # type: ignore[arg-type]
+    assert stopped == StoppedTurn(session.turn_id, COMPLETED)
+    assert EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCEL_REQUESTED not in await session.events()
+    session.script.release("call_model 1")
+    assert await session.status() is COMPLETED
+
+
+async def test_a_turn_that_has_continued_as_new_is_hit(session: Session, workflow_client: Client) -> None:
+    turns = StaleLookup(workflow_client)
+    session.script.answers = [tool_calls("a")]
+    session.script.hold("run_tool a")
+    session.script.hold("call_model 2")
+    await session.send("m1", TurnLimits(continue_as_new_events=5))
+    await session.script.reached("run_tool a")
+    running = await turns.running(session.id)
+    assert running is not None
+    turns.seen = [running]
+    session.script.release("run_tool a")
+    await session.script.reached("call_model 2")
+    await TurnStopper(workflow_client, turns, 5.0).stop(session.id, 5.0)  # type: ignore[arg-type]
+    assert await session.status() is CANCELLED
 
 
 @pytest.mark.parametrize("times", [2, 3])
