@@ -11,17 +11,17 @@ from longhaul.db.turns import TurnPeriod
 
 
 async def budgets_of(connection: Connection, session: Session, scope: Scope, now: datetime) -> tuple[Budget, ...]:
-    """All budgets that hold for a turn that starts now: those inherited, and the session's own.
+    """All budgets that limit a turn that starts now: those inherited, and the session's own.
 
-    A turn that was delegated brings the deadlines of the turn that did so. For one that a person started, they are
-    what is left: time counts while the budget's session or anything below it works.
+    A delegated turn has the deadlines of the turn that delegated it. For a turn that a person started, they follow from
+    the time that is left: time counts while the budget's session or any session below it works.
     """
-    found = [budget for budget in scope.budgets if budget.session_id != session.id]
+    budgets = [budget for budget in scope.budgets if budget.session_id != session.id]
     if session.max_cost_microdollars is not None or session.max_seconds is not None:
         own = {"max_cost_microdollars": session.max_cost_microdollars, "max_seconds": session.max_seconds}
-        found.append(Budget(session_id=session.id, **own))
+        budgets.append(Budget(session_id=session.id, **own))
     root = session.root_session_id or session.id
-    return tuple([await _with_deadline(connection, root, budget, now) for budget in found])
+    return tuple([await _with_deadline(connection, root, budget, now) for budget in budgets])
 
 
 async def _with_deadline(connection: Connection, root: str, budget: Budget, now: datetime) -> Budget:
@@ -43,7 +43,7 @@ def worked(periods: Iterable[TurnPeriod], now: datetime) -> timedelta:
 
 
 async def reached(connection: Connection, session_id: str, scope: Scope) -> str | None:
-    """In words, which money budget of a session or of those above it is used up; None while none is."""
+    """A text that says which money budget of a session or of those above it is used up; None while none is."""
     line = (*scope.ancestors, session_id)
     for budget in scope.budgets:
         if budget.max_cost_microdollars is None or budget.session_id not in line:
@@ -53,8 +53,8 @@ async def reached(connection: Connection, session_id: str, scope: Scope) -> str 
         whose = budget.whose(session_id)
         if spent is None:
             return (
-                f"The budget of {whose} cannot be kept: nobody knows what this model's calls cost. Set the session's "
-                "budget in seconds, or use a model with a known price."
+                f"The budget of {whose} cannot be kept: the price of this model's calls is unknown. Set the "
+                "session's budget in seconds, or use a model with a known price."
             )
         if spent >= budget.max_cost_microdollars:
             return (

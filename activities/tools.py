@@ -101,11 +101,11 @@ class ToolActivities:
         return await self.run_tool(call)
 
     @activity.defn
-    async def store_tool_result(self, given: StoreToolResult) -> ToolOutcome:
+    async def store_tool_result(self, performed: StoreToolResult) -> ToolOutcome:
         """Store the result of a tool that the workflow performed."""
-        status = ToolStatus.ERROR if given.is_error else ToolStatus.OK
-        result = ToolResult(output=given.output, status=status)
-        return await self._store(given.turn, given.round, given.tool_call_id, given.name, result)
+        status = ToolStatus.ERROR if performed.is_error else ToolStatus.OK
+        result = ToolResult(output=performed.output, status=status)
+        return await self._store(performed.turn, performed.round, performed.tool_call_id, performed.name, result)
 
     async def _rows_of_round(self, call: RunTool) -> list[StoredMessage]:
         async def read() -> list[StoredMessage]:
