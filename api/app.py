@@ -7,11 +7,8 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 
-from api import openapi, problems
+from api import middleware, openapi, problems
 from api.dependencies import connected
-from api.loopback_only import LoopbackOnly
-from api.metrics import Metrics
-from api.request_body import CloseUnreadBodies
 from api.routes import health, sessions, stream, tree, turns
 from longhaul import __version__
 from longhaul.settings import Settings
@@ -30,15 +27,14 @@ def create_app(settings: Settings) -> FastAPI:
         async with connected(settings) as app.state.dependencies:
             yield
 
-    # `redirect_slashes` would answer `/v1/sessions/?token=...` with a `Location` that holds the token.
-    # Serves the scripts of /docs itself, so the page works on a machine without internet access.
+    # It serves the scripts of /docs itself, so the page works on a machine without internet access.
     app = FastAPIOffline(
         title="Longhaul",
         version=__version__,
         description=DESCRIPTION,
         lifespan=lifespan,
         redoc_url=None,
-        redirect_slashes=False,
+        redirect_slashes=False,  # A redirect of `/v1/sessions/?token=...` would send the token on.
     )
     app.include_router(health.router)
     for resource in (sessions, stream, turns, tree):
@@ -46,9 +42,9 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app)
     openapi.install(app)
     # The middleware that is added last is the outermost.
-    app.add_middleware(problems.NoNulInPath)
-    app.add_middleware(problems.UnexpectedErrors)
-    app.add_middleware(CloseUnreadBodies)
+    app.add_middleware(middleware.NoNulInPath)
+    app.add_middleware(middleware.UnexpectedErrors)
+    app.add_middleware(middleware.CloseUnreadBodies)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -58,6 +54,6 @@ def create_app(settings: Settings) -> FastAPI:
             expose_headers=["x-longhaul-turn-id", "x-vercel-ai-ui-message-stream", "etag", "retry-after"],
         )
     if settings.auth == "off":
-        app.add_middleware(LoopbackOnly, origins=settings.cors_origins)
-    app.add_middleware(Metrics)
+        app.add_middleware(middleware.LoopbackOnly, origins=settings.cors_origins)
+    app.add_middleware(middleware.RequestMetrics)
     return app

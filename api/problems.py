@@ -12,7 +12,6 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from longhaul.auth import UnauthorizedError
 from longhaul.errors import InboxFullError, LonghaulError, MessageIdUsedError, NotFoundError, UnavailableError
@@ -108,54 +107,13 @@ def invalid(errors: Sequence[Mapping[str, Any]]) -> ProblemError:
 
 
 def install(app: FastAPI) -> None:
-    """Make every error of an application a problem. Errors that nothing foresaw are left to `UnexpectedErrors`."""
+    """Make every error of an application a problem. Other errors: `middleware.UnexpectedErrors`."""
 
     async def known(request: Request, error: Exception) -> Response:
         return response(request.url.path, problem_of(error))
 
     for kind in (LonghaulError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, known)
-
-
-class UnexpectedErrors:
-    """Answers errors that nothing foresaw with a 500.
-
-    Starlette would do that outside all middleware, so the answer would miss CORS headers and metrics.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        started = False
-
-        async def noting_start(message: Message) -> None:
-            nonlocal started
-            started = started or message["type"] == "http.response.start"
-            await send(message)
-
-        try:
-            await self.app(scope, receive, noting_start)
-        except Exception as error:
-            if started:  # Too late for another answer. The server logs the error and cuts the connection.
-                raise
-            await response(scope["path"], problem_of(error))(scope, receive, send)
-
-
-class NoNulInPath:
-    """Answers 404 to a path that holds NUL: no id does, and PostgreSQL fails on such a text."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] in ("http", "websocket") and "\x00" in scope["path"]:
-            await response(scope["path"], ProblemError(404, "not-found", "Not Found"))(scope, receive, send)
-            return
-        await self.app(scope, receive, send)
 
 
 # For the documentation of each route.

@@ -7,7 +7,6 @@ from uuid import UUID, uuid4
 import orjson
 from fastapi import Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.dependencies import CurrentUser
 from api.problems import ProblemError, invalid
@@ -182,34 +181,3 @@ def _message_id(sent: str, session_id: str) -> str | None:
         return str(UUID(sent))
     except ValueError:
         return row_id(session_id, "ai-sdk", sent)
-
-
-class CloseUnreadBodies:
-    """Close the connection of a request that was answered before its large body was read.
-
-    Otherwise the server would receive the rest only to throw it away.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        headers = dict(scope["headers"])
-        declared = headers.get(b"content-length", b"0")
-        unread = b"transfer-encoding" in headers or (declared.isdigit() and int(declared) > BODY_MAX)
-
-        async def watched() -> Message:
-            nonlocal unread
-            message = await receive()
-            unread = unread and bool(message.get("more_body"))
-            return message
-
-        async def closing(message: Message) -> None:
-            if message["type"] == "http.response.start" and unread:
-                message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
-            await send(message)
-
-        await self.app(scope, watched, closing)
