@@ -23,6 +23,8 @@ KEEP_ALIVE = b": keep-alive\n\n"
 DONE = b"data: [DONE]\n\n"
 # An event without data shows nowhere, but makes a client that reconnects ask from the beginning: rows have no ids.
 FORGET_ID = f"id: {BEGINNING}\n\n".encode()
+# `finish` has the same id from rows as from Redis: a client that has seen it is not sent the turn again.
+LAST_ID = f"id: {FINISH_ID}\n".encode()
 VOID_ALL = b"data: %b\n\n" % encode(data_part("voided", {"ids": [], "all": True}))
 CHECK_ROWS_EVERY = 2  # silent reads
 CHECK_RUNNING_EVERY = 10
@@ -86,7 +88,10 @@ class TurnEvents:
             lambda: self._deps.turns.is_running(self._session_id, self._turn_id),
         )
         async for parts in rows:
-            yield b"".join(b"data: %b\n\n" % part for part in parts)
+            events = [b"data: %b\n\n" % part for part in parts]
+            if events and self._state.finished:
+                events[-1] = LAST_ID + events[-1]
+            yield b"".join(events)
 
     async def _from_redis(self) -> AsyncIterator[bytes]:
         if self._after is not None:

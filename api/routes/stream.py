@@ -15,7 +15,7 @@ from api.sse import TurnEvents
 from longhaul.db import sessions, turns
 from longhaul.errors import InboxFullError, MessageIdUsedError, NotFoundError, UnavailableError
 from longhaul.streams.events import FINISH_ID
-from longhaul.streams.reader import StreamLostError, StreamReader
+from longhaul.streams.reader import BEGINNING, StreamLostError, StreamReader
 from longhaul.streams.viewer import ViewerState
 from longhaul.turns.deliver import Delivery, IncomingMessage
 
@@ -164,7 +164,17 @@ async def _turn_to_resume(
         return None
     async with deps.database.read() as connection:
         newest = await turns.newest(connection, session.id)
-    return newest.turn_id if newest is not None and await _stream_has(deps, newest.turn_id, after) else None
+    return newest.turn_id if newest is not None and await _left_before_end(deps, newest.turn_id, after) else None
+
+
+async def _left_before_end(deps: Dependencies, turn_id: str, after: str) -> bool:
+    """Whether a client that has seen the event `after` was watching this turn, which has ended since."""
+    if after == BEGINNING:
+        return True  # it was watching rows, and would have FINISH_ID if it had seen their end
+    try:
+        return await StreamReader(deps.stream_redis, turn_id, ViewerState()).may_have_had(after)
+    except StreamLostError:
+        return False
 
 
 async def _stream_has(deps: Dependencies, turn_id: str, entry_id: str) -> bool:

@@ -70,6 +70,21 @@ class StreamReader:
             raise StreamLostError(str(error)) from error
         return bool(entries) and entries[0][1][FIELD] != WITHDRAWN
 
+    async def may_have_had(self, entry_id: str) -> bool:
+        """Whether a client may have this entry from this stream: it has it, or it was withdrawn.
+
+        Raises:
+            StreamLostError: Redis does not answer.
+        """
+        return await self.has(entry_id) or await self._is_withdrawn()
+
+    async def _is_withdrawn(self) -> bool:
+        try:
+            entries: Any = await self._redis.xrevrange(self._key, count=1)
+        except (RedisError, OSError, TimeoutError) as error:
+            raise StreamLostError(str(error)) from error
+        return bool(entries) and entries[0][1][FIELD] == WITHDRAWN
+
     async def exists(self) -> bool:
         """Whether there is a stream.
 

@@ -37,8 +37,9 @@ class ViewerState:
         done = max(self.rounds_done, default=0)
         if not self.step_open or not self.round:
             return done
-        calls = [call for call in self.announced if call[0] == self.round]
-        whole = self.has_content and not self.open_blocks and all(call in self.inputs for call in calls)
+        # Calls of an attempt that was taken back have an output, but no input.
+        unanswered = [call for call in self.announced if call[0] == self.round and call not in self.outputs]
+        whole = self.has_content and not self.open_blocks and all(call in self.inputs for call in unanswered)
         return self.round if whole and not self.step_voided else done
 
     def note_json(self, part: bytes) -> None:

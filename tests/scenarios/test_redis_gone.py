@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from longhaul.streams.events import FINISH_ID
 from longhaul.streams.reader import BEGINNING
 from testkit.pool import ProductOptions
 from testkit.product import Product
@@ -104,8 +105,12 @@ async def test_from_the_start(product: Product, fault: Fault) -> None:
     live = await product.api.open(session, "2*3 and wait 1 s")
     assert live.log.status == 200
     log = await live.done()
-    assert log.last_id == BEGINNING, "rows have no event ids to resume from: a browser asks from the beginning"
+    ids = [event.id for event in log.events if event.id]
+    assert ids == [FINISH_ID], "rows have no event ids to resume from: a browser asks from the beginning"
     await same_as_stored(product, session, log)
+    cut = await product.api.resume(session, StreamLog(after=BEGINNING))
+    await same_as_stored(product, session, cut)
+    assert (await product.api.resume(session, StreamLog(after=FINISH_ID))).status == 204
     await mend(product)
     await next_message_works(product, session)
     api_raised_nothing(product)
