@@ -14,7 +14,6 @@ from pydantic import BaseModel
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from activities import budgets
 from activities.answers import CUT_OFF, PARTIAL, STOPPED, StoredAnswer, partial_rows, store_answer
 from activities.attempt import (
     TurnStreams,
@@ -26,7 +25,7 @@ from activities.attempt import (
     stored_despite_stop,
 )
 from longhaul.contracts import CallModel, ModelAnswer, ToolCall
-from longhaul.db import conversation, messages, sessions
+from longhaul.db import conversation, ledger, messages, sessions
 from longhaul.db.database import Database
 from longhaul.db.messages import StoredMessage, row_id
 from longhaul.errors import BUDGET_REACHED, MODEL_FAILED, MODEL_RETRY, StreamBrokenError, new_reference
@@ -69,15 +68,16 @@ class CallState(BaseModel):
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a request is built from. `budget_used_up` says which budget is used up, if one is."""
+    """What a request is built from.
+
+    `call_ids`: the tool calls that the model has made in this turn. `budget_used_up` says which budget is used up, if
+    one is.
+    """
 
     system_context: str | None
     rows: Sequence[StoredMessage]
+    call_ids: list[str]
     budget_used_up: str | None
-
-    def call_ids(self, turn_id: str) -> list[str]:
-        """Ids of the tool calls that the model has made in a turn so far."""
-        return [made["id"] for row in self.rows if row.turn_id == turn_id for made in row.tool_calls or ()]
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,7 @@ class ModelActivities:
             answer = await self._recover(attempt, prompt)
             if answer is None:
                 request = self._request(call, prompt)
-                assembler = Assembler(prompt.call_ids(call.turn.turn_id))
-                completion = await self._stream(attempt, request, assembler)
+                completion = await self._stream(attempt, request, Assembler(prompt.call_ids))
                 checkpoint(CallState(completion=completion))
                 answer = await self._store(call, completion)
                 end_step(step, answer)
@@ -130,8 +129,10 @@ class ModelActivities:
             async with self._database.read() as connection:
                 session = await sessions.get(connection, call.turn.session_id)
                 rows = await conversation.for_model(connection, call.turn.session_id)
-                used_up = await budgets.reached(connection, call.turn.session_id, call.scope)
-        return Prompt(session.system_context, rows, used_up)
+                used_up = await ledger.budget_used_up(connection, call.turn.session_id, call.scope)
+        in_turn = [row for row in rows if row.turn_id == call.turn.turn_id]
+        call_ids = [made["id"] for row in in_turn for made in row.tool_calls or ()]
+        return Prompt(session.system_context, rows, call_ids, used_up)
 
     async def _recover(self, attempt: Attempt, prompt: Prompt) -> StoredAnswer | None:
         """The answer that an earlier attempt has paid for, from its checkpoint or its row; None if there is none.
@@ -212,7 +213,7 @@ class ModelActivities:
             if not step_settled:
                 step.take_back()
         completion = assembler.completion(_milliseconds_since(started))
-        return completion.model_copy(update={"usage": priced(completion.model or call.model, completion.usage)})
+        return completion.model_copy(update={"usage": priced(completion.model or request["model"], completion.usage)})
 
     async def _cancelled(self, attempt: Attempt, received: Completion) -> bool:
         """Keep what has been shown when Stop was pressed. After a shutdown or time-out another attempt makes the call.

@@ -1,15 +1,19 @@
 """Opens a turn, takes the messages that arrive while it runs, and closes it."""
 
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
 from temporalio import activity
 
 from activities.attempt import TurnStreams, storage_faults
-from activities.budgets import budgets_of
 from activities.title import Titles
 from longhaul.contracts import (
+    Budget,
     CloseTurn,
     Empty,
     OpenedTurn,
     OpenTurn,
+    Scope,
     TakeInbox,
     TakenInbox,
     TurnStatus,
@@ -18,7 +22,8 @@ from longhaul.db import conversation, messages, sessions, turns
 from longhaul.db.connection import Connection
 from longhaul.db.database import Database
 from longhaul.db.messages import NewMessage, row_id, tool_row
-from longhaul.db.turns import NewTurn
+from longhaul.db.sessions import Session
+from longhaul.db.turns import NewTurn, TurnPeriod
 from longhaul.llm import prompts
 from longhaul.settings import Settings
 from longhaul.streams.ending import Ending, seal_compared, seal_trusted
@@ -176,3 +181,35 @@ def _final_rows(closing: CloseTurn, closing_text: str) -> list[NewMessage]:
     else:
         return []
     return [row._replace(turn_id=turn_id, round=closing.progress.round + 1)]
+
+
+async def budgets_of(connection: Connection, session: Session, scope: Scope, now: datetime) -> tuple[Budget, ...]:
+    """All budgets that limit a turn that starts now: those inherited, and the session's own.
+
+    A delegated turn has the deadlines of the turn that delegated it. For a turn that a person started, they follow from
+    the time that is left: time counts while the budget's session or any session below it works.
+    """
+    budgets = [budget for budget in scope.budgets if budget.session_id != session.id]
+    if session.max_cost_microdollars is not None or session.max_seconds is not None:
+        own = {"max_cost_microdollars": session.max_cost_microdollars, "max_seconds": session.max_seconds}
+        budgets.append(Budget(session_id=session.id, **own))
+    root = session.root_session_id or session.id
+    return tuple([await _with_deadline(connection, root, budget, now) for budget in budgets])
+
+
+async def _with_deadline(connection: Connection, root: str, budget: Budget, now: datetime) -> Budget:
+    if budget.max_seconds is None or budget.deadline is not None:
+        return budget
+    periods = await turns.periods_of_subtree(connection, root, budget.session_id)
+    left = timedelta(seconds=budget.max_seconds) - worked(periods, now)
+    return budget.model_copy(update={"deadline": now + max(left, timedelta())})
+
+
+def worked(periods: Iterable[TurnPeriod], now: datetime) -> timedelta:
+    """The time before `now` in which at least one turn was at work."""
+    total, until = timedelta(), datetime.min.replace(tzinfo=now.tzinfo)
+    for start, end in sorted((start, min(end or now, now)) for start, end in periods):
+        if end > (begin := max(start, until)):
+            total += end - begin
+            until = end
+    return total

@@ -1,11 +1,11 @@
-"""The ledger: one entry per paid model call, from which all usage is counted."""
+"""The ledger: one entry per paid model call, from which all usage is counted and money budgets are checked."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from sqlalchemy import bindparam, func, insert, select
 
-from longhaul.contracts import Usage
+from longhaul.contracts import Scope, Usage
 from longhaul.db.connection import Connection
 from longhaul.db.models import LedgerRow
 
@@ -68,3 +68,25 @@ async def cost_of_subtree(connection: Connection, path: str) -> int | None:
     """
     total = (await connection.execute(COST_OF_SUBTREE, {"first": path, "behind": path + "\x7f"})).one()
     return None if total.calls and total.cost is None else int(total.cost or 0)
+
+
+async def budget_used_up(connection: Connection, session_id: str, scope: Scope) -> str | None:
+    """A text that says which money budget of a session or of those above it is used up; None while none is."""
+    line = (*scope.ancestors, session_id)
+    for budget in scope.budgets:
+        if budget.max_cost_microdollars is None or budget.session_id not in line:
+            continue
+        above = scope.model_copy(update={"ancestors": line[: line.index(budget.session_id)]})
+        spent = await cost_of_subtree(connection, above.path(budget.session_id))
+        whose = budget.whose(session_id)
+        if spent is None:
+            return (
+                f"The budget of {whose} cannot be kept: the price of this model's calls is unknown. Set the "
+                "session's budget in seconds, or use a model with a known price."
+            )
+        if spent >= budget.max_cost_microdollars:
+            return (
+                f"The budget of {whose} is used up: {spent} of {budget.max_cost_microdollars} microdollars. "
+                "Nothing more was asked of the model."
+            )
+    return None

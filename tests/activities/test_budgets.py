@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import insert
 
-from activities.budgets import budgets_of, reached, worked
+from activities.turns import budgets_of, worked
 from longhaul.contracts import Budget, Scope, Usage
 from longhaul.db import ledger, sessions
 from longhaul.db.database import Database
@@ -25,7 +25,7 @@ async def book(database: Database, session: str, path: str, cost: int | None) ->
 
 async def used_up(database: Database, session: str, scope: Scope) -> str | None:
     async with database.read() as connection:
-        return await reached(connection, session, scope)
+        return await ledger.budget_used_up(connection, session, scope)
 
 
 async def own(database: Database, scope: Scope, **limits: Any) -> tuple[Budget, ...]:

@@ -113,7 +113,9 @@ async def test_a_fault_that_lasts(product: Product, fault: str) -> None:
 async def test_stop_while_a_retry_waits(product: Product) -> None:
     """The wait ends at once."""
     session = await product.api.create_session()
-    live = await product.api.open(session, "hello [fault=status:503:retry-after=2 times=100]")
+    named_so = uuid4().hex
+    await product.servers.model.fault("status:503:retry-after=2", match=named_so, times=100)
+    live = await product.api.open(session, f"hello {named_so}")
     await live.until_seen("data-progress", 2)  # the step's own, and that of the retry
     await product.api.cancel(session)
     await product.servers.model.clear_faults()
