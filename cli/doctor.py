@@ -13,11 +13,11 @@ from rich.text import Text
 from cli import CommandError
 from cli.setup_temporal import GO_MODULE
 from cli.stack import ports
-from cli.stack.environment import embedded_components, masked
+from cli.stack.environment import embedded_components
 from cli.stack.redis_server import find_redis
 from cli.stack.state import running_supervisor
 from cli.stack.temporal_server import find_temporal
-from longhaul.settings import Settings, SettingsError, load_settings
+from longhaul.settings import Settings, SettingsError, load_settings, without_secrets
 
 _MODEL_SECONDS = 5.0
 
@@ -89,7 +89,7 @@ def check_model(settings: Settings) -> Finding:
             "model", ok=True, detail="the offline stand-in; set OPENAI_BASE_URL or OPENAI_API_KEY for a real one"
         )
     base = (settings.openai_base_url or "https://api.openai.com/v1").rstrip("/")
-    shown = masked(base)
+    shown = without_secrets(base)
     try:
         answer = httpx2.get(f"{base}/models", headers={"authorization": f"Bearer {key}"}, timeout=_MODEL_SECONDS)
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:

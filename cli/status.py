@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cli.stack.state import Endpoints, StackState, running_state
-from longhaul.settings import Settings, load_settings, without_secrets
+from longhaul.settings import Settings, load_settings
 
 
 def as_json(state: StackState | None) -> dict[str, object]:
@@ -55,8 +55,8 @@ def summary(state: StackState, settings: Settings) -> str:
         ("API docs", f"{endpoints.api_url}/docs"),
         ("Temporal Web UI", endpoints.temporal_ui_url or "(not ours; set LONGHAUL_TEMPORAL_UI_URL to show it here)"),
         ("Temporal", endpoints.temporal_address),
-        ("Redis", without_secrets(endpoints.redis_url)),
-        ("Database", without_secrets(endpoints.database_url)),
+        ("Redis", endpoints.redis_url),
+        ("Database", endpoints.database_url),
         ("Model", endpoints.model_base_url + (" (offline stand-in)" if "model" in state.embedded else "")),
     ]
     width = max(len(name) for name, _ in lines)

@@ -16,8 +16,10 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
 # RFC 7518: a key for HS256 is at least as long as its hash.
 JWT_SECRET_MIN_BYTES = 32
-USER_OF_URL = re.compile(r"//[^\s'\"]*@")
-SECRET_PARAMETER = re.compile(r"((?:password|passwd|passfile|pwd|secret|token)=)[^&\s'\"]*", re.IGNORECASE)
+# The password reaches to the last `@`: a URL that cannot be parsed may have several.
+_PASSWORD = re.compile(r"(//[^:@/?#]*):.*@", re.DOTALL)
+_SECRET_PARAMETER = re.compile(r"(?i)((?:pass\w*|pwd|secret|token|key|credential|signature)=)[^&#]*")
+
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -165,14 +167,14 @@ class Settings(BaseSettings):
     def _known_database(cls, value: str) -> str:
         if value and not value.startswith(("sqlite", "postgresql", "postgres://")):
             raise ValueError("a sqlite:// or postgresql:// URL")
-        return value
+        return _parsable(value)
 
     @field_validator("redis_url")
     @classmethod
     def _known_redis(cls, value: str) -> str:
         if value and not value.startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("a redis://, rediss:// or unix:// URL")
-        return value
+        return _parsable(value)
 
     @model_validator(mode="after")
     def _auth_is_safe(self) -> "Settings":
@@ -218,10 +220,27 @@ class Settings(BaseSettings):
         return f"{driver}://{rest}"
 
 
+def without_secrets(url: str) -> str:
+    """A URL without its password and without query parameters that may be secret, for logs, errors and people.
+
+    It also works on a URL that cannot be parsed, such as one whose password contains `/` or `#`.
+    """
+    return _SECRET_PARAMETER.sub(r"\1***", _PASSWORD.sub(r"\1:***@", url))
+
+
 def variable_of(field: str) -> str:
     """The environment variable that sets a field."""
     alias = Settings.model_fields[field].alias if field in Settings.model_fields else None
     return alias or f"LONGHAUL_{field.upper()}"
+
+
+def _parsable(url: str) -> str:
+    """Reject a URL that cannot be parsed here, because the errors of its users would show parts of its password."""
+    try:
+        _ = urlsplit(url).port
+    except ValueError:
+        raise ValueError("a URL; write special characters of the password as %XX, for example %2F for /") from None
+    return url
 
 
 class SettingsError(ValueError):
@@ -233,16 +252,15 @@ def explain(error: ValidationError) -> str:
     first = error.errors()[0]
     if not first["loc"]:
         return first["msg"].removeprefix("Value error, ")
-    field = str(first["loc"][0])
+    place = str(first["loc"][0])
     names = {variable_of(name): name for name in Settings.model_fields}
-    variable, name = (field, names[field]) if field in names else (variable_of(field), field)
-    value = "***" if Settings.model_fields[name].annotation is SecretStr else without_secrets(repr(first["input"]))
-    return f"{variable}={value} is not allowed: {first['msg'].removeprefix('Value error, ')}"
-
-
-def without_secrets(text: str) -> str:
-    """A text that may hold URLs, without their user names, passwords and tokens."""
-    return SECRET_PARAMETER.sub(r"\1***", USER_OF_URL.sub("//***@", text))
+    variable, name = (place, names[place]) if place in names else (variable_of(place), place)
+    value = first["input"]
+    if Settings.model_fields[name].annotation is SecretStr:
+        value = "***"
+    elif isinstance(value, str):
+        value = without_secrets(value)
+    return f"{variable}={value!r} is not allowed: {first['msg'].removeprefix('Value error, ')}"
 
 
 def load_settings(**overrides: object) -> Settings:

@@ -135,6 +135,9 @@ class TemporalServer(Server):
         binary = find_temporal()
         return list(temporal_command(binary.path, self.folder / "temporal.db", self.port, None, "default"))
 
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "GOGC": "400"}
+
     async def client(self) -> Client:
         return await Client.connect(self.address, data_converter=pydantic_data_converter)
 

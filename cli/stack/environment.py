@@ -5,7 +5,6 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
 from cli.stack.ports import LOOPBACK, PREFERRED, PortClaims
 from cli.stack.state import Component, Endpoints, StackState, running_state
@@ -13,11 +12,20 @@ from longhaul.settings import Settings, variable_of
 
 log = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[2]
+# For processes that have no API: they need no JWT secret, also where `.env` turns authentication on.
+_NO_API = {"LONGHAUL_AUTH": "off", "LONGHAUL_API_HOST": LOOPBACK}
 OFFLINE_MODELS = {
     "model_standard": "offline-standard",
     "model_advanced": "offline-advanced",
     "model_small": "offline-small",
 }
+_ANY_PROGRAM = re.compile(
+    r"PATH|HOME|USER|LOGNAME|SHELL|TERM|LANG|LC_\w+|TZ|TMPDIR|LD_LIBRARY_PATH|PYTHON\w*|VIRTUAL_ENV|LONGHAUL_HOME"
+)
+_DATABASE = re.compile(r"DATABASE_URL|PG\w+")
+# Settings of the API, and what it needs to reach other servers; not the model's key.
+_API = re.compile(r"LONGHAUL_(?!TOKEN$)\w+|REDIS_URL|TEMPORAL_\w+|SSL_CERT_\w+|(?i:\w+_proxy)|UVICORN_\w+")
+_API_ONLY = re.compile(r"LONGHAUL_(AUTH|JWT_\w+|API_HOST|TOKEN)")
 _OTHER_TEMPORAL = re.compile(r"TEMPORAL_(PROFILE|CONFIG_FILE|API_KEY|TLS\w*)")
 
 
@@ -30,15 +38,6 @@ def embedded_components(settings: Settings) -> list[Component]:
         "model": bool(settings.openai_base_url or settings.openai_api_key.get_secret_value()),
     }
     return [component for component, is_elsewhere in elsewhere.items() if not is_elsewhere]
-
-
-def masked(url: str) -> str:
-    """A URL without its password, for showing and for `state.json`."""
-    parts = urlsplit(url)
-    if not parts.password:
-        return url
-    user, _, host = parts.netloc.rpartition("@")
-    return urlunsplit(parts._replace(netloc=f"{user.partition(':')[0]}:***@{host}"))
 
 
 def choose_ports(
@@ -68,9 +67,9 @@ def endpoints_of(settings: Settings, embedded: list[Component], ports: Mapping[s
         api_url=f"http://{host}:{ports['api']}",
         temporal_address=settings.temporal_address,
         temporal_ui_url=settings.temporal_ui_url,
-        redis_url=masked(settings.redis_url),
-        database_url=masked(settings.database_url) or f"sqlite:///{settings.home.absolute() / 'longhaul.db'}",
-        model_base_url=masked(settings.openai_base_url) or "https://api.openai.com/v1",
+        redis_url=settings.redis_url,
+        database_url=settings.database_url or f"sqlite:///{settings.home.absolute() / 'longhaul.db'}",
+        model_base_url=settings.openai_base_url or "https://api.openai.com/v1",
     )
     if "temporal" in embedded:
         endpoints.temporal_address = f"{LOOPBACK}:{ports['temporal']}"
@@ -116,6 +115,28 @@ def stack_environment(
             if field not in settings.model_fields_set:
                 env[variable_of(field)] = model
     return env
+
+
+def server_environment(env: Mapping[str, str]) -> dict[str, str]:
+    """What a server that is not ours needs. None of our settings and secrets."""
+    return {name: value for name, value in env.items() if _ANY_PROGRAM.fullmatch(name)}
+
+
+def migration_environment(env: Mapping[str, str]) -> dict[str, str]:
+    """What the migration needs: the database, with libpq's own variables."""
+    needed = {name: value for name, value in env.items() if _DATABASE.fullmatch(name)}
+    return {**server_environment(env), **needed, **_NO_API}
+
+
+def api_environment(env: Mapping[str, str]) -> dict[str, str]:
+    """What the API needs: every setting except those of the model's endpoint."""
+    needed = {name: value for name, value in env.items() if _DATABASE.fullmatch(name) or _API.fullmatch(name)}
+    return {**server_environment(env), **needed}
+
+
+def worker_environment(env: Mapping[str, str]) -> dict[str, str]:
+    """What the worker needs: everything except the API's secrets. The user's own tools may read any variable."""
+    return {**{name: value for name, value in env.items() if not _API_ONLY.fullmatch(name)}, **_NO_API}
 
 
 def joined_environment(settings: Settings) -> dict[str, str]:

@@ -6,13 +6,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from cli import CommandError
+from longhaul.settings import without_secrets
 
 Component = Literal["temporal", "redis", "database", "model"]  # what a setting can place elsewhere
+ShownUrl = Annotated[str, AfterValidator(without_secrets)]
 _LOCK_TRIES = 10
 
 
@@ -21,10 +23,10 @@ class Endpoints(BaseModel):
 
     api_url: str = ""
     temporal_address: str = ""
-    temporal_ui_url: str = ""
-    redis_url: str = ""
-    database_url: str = ""
-    model_base_url: str = ""
+    temporal_ui_url: ShownUrl = ""
+    redis_url: ShownUrl = ""
+    database_url: ShownUrl = ""
+    model_base_url: ShownUrl = ""
 
 
 class ProcessState(BaseModel):

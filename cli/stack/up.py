@@ -17,7 +17,7 @@ from cli.stack.redis_server import find_redis
 from cli.stack.state import StackState, read_state, write_state
 from cli.stack.supervisor import Supervisor
 from cli.stack.temporal_server import find_temporal
-from longhaul.settings import Settings, without_secrets
+from longhaul.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -109,8 +109,8 @@ class Stack:
             state.versions["redis"] = redis.version
             first.append(programs.redis(redis.path, settings, ports["redis"], env))
         else:
-            log.info("Redis: %s (not ours, not started)", without_secrets(state.endpoints.redis_url))
-        log.info("Database: %s", without_secrets(state.endpoints.database_url))
+            log.info("Redis: %s (not ours, not started)", state.endpoints.redis_url)
+        log.info("Database: %s", state.endpoints.database_url)
         if "model" in embedded:
             log.info("Model: the offline stand-in (set OPENAI_BASE_URL or OPENAI_API_KEY for a real one)")
             first.append(programs.model(ports["model"], env))

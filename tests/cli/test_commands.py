@@ -128,7 +128,7 @@ def test_summary_has_a_curl_to_paste() -> None:
 def test_summary_shows_no_passwords() -> None:
     urls = Endpoints(redis_url="rediss://:hush@cache/0", database_url="postgresql://ann:hush@db/x?password=hush")
     text = summary(StackState(endpoints=urls), load_settings())
-    assert "postgresql://***@db/x" in text
+    assert "postgresql://ann:***@db/x?password=***" in text
     assert "hush" not in text
 
 
@@ -191,3 +191,27 @@ def test_logs_follow_over_a_rotation(home: Path, capsys: pytest.CaptureFixture[s
     follower.show()
     follower.show()
     assert capsys.readouterr().out == "first\nsecond\n"
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"DATABASE_URL": "postgresql://me:s3cret@127.0.0.1:9/x", "REDIS_URL": "redis://:s3cret@127.0.0.1:9/0"},
+        {"DATABASE_URL": "postgresql://127.0.0.1:9/x?user=me&password=s3cret"},
+        {"DATABASE_URL": "mysql://me:s3cret@127.0.0.1:9/x"},
+        {"DATABASE_URL": "postgresql://me:s3cret/s3cret@127.0.0.1:9/x"},
+        {"REDIS_URL": "redis://:s3cret/s3cret@127.0.0.1:9/0"},
+        {"OPENAI_BASE_URL": "http://me:s3cret@127.0.0.1:9/v1?api_key=s3cret", "OPENAI_API_KEY": "s3cret"},
+    ],
+)
+def test_commands_print_no_secret(variables: dict[str, str]) -> None:
+    for command in ("migrate", "doctor", "status"):
+        ended = subprocess.run(
+            [sys.executable, "-P", "-m", "cli", command],
+            capture_output=True,
+            text=True,
+            env={**_env(), **variables},
+            timeout=60,
+        )
+        assert ended.stdout + ended.stderr
+        assert "s3cret" not in ended.stdout + ended.stderr

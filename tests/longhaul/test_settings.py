@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from longhaul.settings import Settings, SettingsError, load_settings, variable_of
+from longhaul.settings import Settings, SettingsError, load_settings, variable_of, without_secrets
 from scripts import settings_doc
 
 ISSUER = {"jwt_audience": "longhaul", "jwt_issuer": "https://issuer"}
@@ -184,6 +184,51 @@ def test_without_a_database_it_is_sqlite_in_the_home(tmp_path: Path) -> None:
 def test_lists_are_written_with_commas(monkeypatch: pytest.MonkeyPatch, written: str, origins: list[str]) -> None:
     monkeypatch.setenv("LONGHAUL_CORS_ORIGINS", written)
     assert load_settings().cors_origins == origins
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("", ""),
+        ("redis://h/0", "redis://h/0"),
+        ("redis://:s3cret@h:6379/0", "redis://:***@h:6379/0"),
+        ("postgresql://u:s3cret@h:5/d?x=1", "postgresql://u:***@h:5/d?x=1"),
+        ("postgresql://u:s3cret/s3cret@h/d", "postgresql://u:***@h/d"),
+        ("postgresql://u:s3cret@s3cret@h/d", "postgresql://u:***@h/d"),
+        (
+            "postgresql://h/d?user=u&password=s3cret&sslmode=require",
+            "postgresql://h/d?user=u&password=***&sslmode=require",
+        ),
+        ("https://h/v1?api_key=s3cret", "https://h/v1?api_key=***"),
+        ("https://h/v1?Token=s3cret#top", "https://h/v1?Token=***#top"),
+    ],
+)
+def test_secrets_in_urls_are_masked(url: str, shown: str) -> None:
+    assert without_secrets(url) == shown
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("DATABASE_URL", "mysql://me:s3cret@db/longhaul"),
+        ("DATABASE_URL", "postgresql://me:s3cret/s3cret@db/longhaul"),
+        ("DATABASE_URL", "postgresql://me:[s3cret@db/longhaul"),
+        ("DATABASE_URL", "mysql://db/longhaul?password=s3cret"),
+        ("REDIS_URL", "http://:s3cret@redis/0"),
+        ("REDIS_URL", "redis://:s3cret/s3cret@redis/0"),
+    ],
+)
+def test_a_settings_error_shows_no_secret(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError) as error:
+        load_settings()
+    assert variable in str(error.value)
+    assert "s3cret" not in str(error.value)
+
+
+def test_a_secret_with_a_wrong_value_is_not_shown() -> None:
+    with pytest.raises(SettingsError, match=r"OPENAI_API_KEY='\*\*\*' is not allowed"):
+        load_settings(openai_api_key=["s3cret"])
 
 
 def test_the_documentation_is_up_to_date() -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.stack import programs
 from cli.stack.environment import embedded_components, stack_environment
 from cli.stack.state import Endpoints
 from longhaul.settings import load_settings
@@ -77,3 +78,58 @@ def test_a_profile_means_that_temporal_is_elsewhere(bare: Path, monkeypatch: pyt
 def test_settings_from_a_file_count_as_well(bare: Path) -> None:
     Path(".env").write_text("REDIS_URL=redis://from-file\n", encoding="utf-8")
     assert "redis" not in embedded_components(load_settings())
+
+
+SECRETS = {
+    "OPENAI_API_KEY": "model-key",
+    "LONGHAUL_JWT_SECRET": "jwt-secret",
+    "LONGHAUL_TOKEN": "bearer-token",
+    "DATABASE_URL": "postgresql://me:db-password@db/x",
+    "PGPASSWORD": "pg-password",
+    "REDIS_URL": "redis://:redis-password@redis/0",
+    "TEMPORAL_API_KEY": "temporal-key",
+    "MY_TOOL_KEY": "tool-key",
+}
+NEEDED = {
+    "migrate": {"DATABASE_URL", "PGPASSWORD"},
+    "temporal": set(),
+    "redis": set(),
+    "model": set(),
+    "worker": set(SECRETS) - {"LONGHAUL_JWT_SECRET", "LONGHAUL_TOKEN"},
+    "api": {"LONGHAUL_JWT_SECRET", "DATABASE_URL", "PGPASSWORD", "REDIS_URL", "TEMPORAL_API_KEY"},
+}
+
+
+def test_each_program_gets_only_the_secrets_that_it_needs(bare: Path) -> None:
+    settings, ports = load_settings(), {"temporal": 1, "temporal_ui": 2}
+    env = {**SECRETS, "PATH": "/bin", "LC_ALL": "C", "LONGHAUL_HOME": str(bare), "LONGHAUL_AUTH": "jwt"}
+    stack = [
+        programs.migrate(env),
+        programs.temporal(Path("temporal"), settings, ports, env),
+        programs.redis(Path("redis"), settings, 3, env),
+        programs.model(4, env),
+        programs.worker(settings, env),
+        programs.api("http://a", env),
+    ]
+    assert {program.name: set(SECRETS) & set(program.env or ()) for program in stack} == NEEDED
+    for program in stack:
+        assert program.env is not None, program.name
+        assert program.env["PATH"] == "/bin"
+        assert program.env["LC_ALL"] == "C"
+
+
+def test_processes_without_an_api_need_no_jwt_secret(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    env = {"LONGHAUL_JWT_SECRET": "s" * 32}
+    stack = [programs.migrate(env), programs.worker(load_settings(), env)]
+    Path(".env").write_text("LONGHAUL_AUTH=jwt\nLONGHAUL_API_HOST=0.0.0.0\n", encoding="utf-8")
+    for program in stack:
+        for name, value in (program.env or {}).items():
+            monkeypatch.setenv(name, value)
+        assert load_settings().auth == "off"
+
+
+def test_the_dev_server_is_fast(bare: Path) -> None:
+    program = programs.temporal(Path("temporal"), load_settings(), {"temporal": 1, "temporal_ui": 2}, {})
+    for name, value in programs.TEMPORAL_DYNAMIC_CONFIG.items():
+        assert f"--dynamic-config-value={name}={value}" in program.argv
+    assert program.env == {"GOGC": "400"}

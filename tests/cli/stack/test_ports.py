@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cli import CommandError
-from cli.stack.environment import choose_ports, embedded_components, endpoints_of, masked
+from cli.stack.environment import choose_ports, embedded_components, endpoints_of
 from cli.stack.ports import PREFERRED, PortClaims, is_free
 from cli.stack.state import StackState
 from longhaul.settings import load_settings
@@ -97,9 +97,3 @@ def test_endpoints_of_the_embedded_stack(bare: Path, claims: PortClaims) -> None
     endpoints = endpoints_of(settings, embedded, ports)
     assert endpoints.database_url == f"sqlite:///{bare / 'longhaul.db'}"
     assert endpoints.model_base_url == f"http://127.0.0.1:{ports['model']}/v1"
-
-
-def test_masked() -> None:
-    assert masked("redis://h/0") == "redis://h/0"
-    assert masked("postgresql://u:p@h:5/d?x=1") == "postgresql://u:***@h:5/d?x=1"
-    assert masked("") == ""

@@ -25,6 +25,7 @@ from testkit.wait import until
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[3]
+SECRETS = {"LONGHAUL_JWT_SECRET": "s3cret" * 6, "LONGHAUL_TOKEN": "s3cret", "MY_TOOL_KEY": "s3cret"}
 NAMES_OF_ALL = ["temporal", "redis", "model", "worker", "api"]
 
 
@@ -35,7 +36,7 @@ class Copy:
         self.home = home
         settings = {variable_of(field) for field in Settings.model_fields}
         kept = {name: value for name, value in os.environ.items() if name not in settings}
-        self.env = {**kept, "LONGHAUL_HOME": str(home), "PYTHONPATH": str(ROOT)}
+        self.env = {**kept, **SECRETS, "LONGHAUL_HOME": str(home), "PYTHONPATH": str(ROOT)}
 
     async def start(self, *arguments: str) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
@@ -129,11 +130,19 @@ async def up_until_ctrl_c(copy: Copy) -> str:
             lines.append(line)
     output = "".join(lines)
     status = await copy.status()
+    secrets = {
+        process["name"]: set(psutil.Process(process["pid"]).environ()) & SECRETS.keys()
+        for process in status["processes"]
+    }
+    api, worker = secrets.pop("api"), secrets.pop("worker")
+    assert (api, worker) == ({"LONGHAUL_JWT_SECRET"}, {"MY_TOOL_KEY"})
+    assert not any(secrets.values()), secrets
     assert all_healthy(status)
     assert {"longhaul", "python", "temporalio", "temporal", "redis"} <= set(status["versions"])
     for url in (f"{status['api_url']}/docs", status["temporal_ui_url"]):
         assert url in output
         assert httpx2.get(url, follow_redirects=True).status_code == 200
+    assert "s3cret" not in output
     assert f"curl -N {status['api_url']}/v1/sessions/" in output
     code, second = await copy.run("up")
     assert code == 0
@@ -175,12 +184,13 @@ async def test_two_copies_side_by_side_and_a_killed_supervisor(copy: Copy, tmp_p
 
 
 async def test_a_start_that_fails_leaves_nothing(copy: Copy) -> None:
-    copy.env["DATABASE_URL"] = "postgresql://nobody:secret@127.0.0.1:9/nothing"
+    copy.env["DATABASE_URL"] = "postgresql://nobody:s3cret@127.0.0.1:9/nothing"
     code, output = await copy.run("up")
     assert code == 1
     assert "Database: postgresql://nobody:***@127.0.0.1:9/nothing" in output
     assert "migrate ended with exit code 1" in output
-    assert "secret" not in output
+    assert "s3cret" not in output
+    assert "s3cret" not in "".join(log.read_text() for log in (copy.home / "logs").iterdir())
     assert processes_of(copy.home) == []
 
 
