@@ -41,6 +41,7 @@ from workflows.turn import SubSessionWorkflow, TurnWorkflow
 
 log = logging.getLogger("longhaul.worker")
 CONNECT_PATIENCE_S, CONNECT_PAUSE_S = 60.0, 1.0
+ALIVE_EVERY_S = 5.0
 # Importing our modules again for every replayed run would take time and change nothing.
 RESTRICTIONS = SandboxRestrictions.default.with_passthrough_modules("activities", "longhaul", "pydantic", "workflows")
 
@@ -168,10 +169,21 @@ async def run(settings: Settings, registry: Registry) -> None:
         return
     async with serving(client, settings, registry):
         log.info("worker ready on task queue %s", settings.task_queue)
-        if ready := os.environ.get("LONGHAUL_READY_FILE"):
-            await asyncio.to_thread(Path(ready).touch)
-        await stop.wait()
+        await _show_alive(stop)
         log.info("worker drains for up to %g s", settings.shutdown_grace)
+
+
+async def _show_alive(stop: asyncio.Event) -> None:
+    """Touch the ready file until the worker is asked to stop. A worker whose event loop hangs does not touch it."""
+    file = os.environ.get("LONGHAUL_READY_FILE")
+    while not stop.is_set():
+        try:
+            if file:
+                await asyncio.to_thread(Path(file).touch)
+        except OSError as error:
+            log.warning("the ready file cannot be touched: %s", error)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), ALIVE_EVERY_S)
 
 
 async def _connected(settings: Settings, stop: asyncio.Event) -> Client | None:
@@ -199,7 +211,8 @@ async def _connected(settings: Settings, stop: asyncio.Event) -> Client | None:
 def _runtime(settings: Settings) -> Runtime | None:
     if not settings.worker_metrics_port:
         return None
-    return Runtime(telemetry=TelemetryConfig(metrics=PrometheusConfig(f"127.0.0.1:{settings.worker_metrics_port}")))
+    address = f"{settings.metrics_host}:{settings.worker_metrics_port}"
+    return Runtime(telemetry=TelemetryConfig(metrics=PrometheusConfig(bind_address=address)))
 
 
 def main() -> int:

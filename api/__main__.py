@@ -6,6 +6,7 @@ from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
+from prometheus_client import start_http_server
 
 from api.app import create_app
 from longhaul.settings import SettingsError, load_settings
@@ -37,6 +38,8 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    if settings.api_metrics_port:
+        start_http_server(settings.api_metrics_port, settings.metrics_host)
     app = create_app(settings)
     config = uvicorn.Config(
         app,

@@ -37,6 +37,8 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,  # A redirect of `/v1/sessions/?token=...` would send the token on.
     )
     app.include_router(health.router)
+    if not settings.api_metrics_port:
+        app.include_router(health.metrics_router)
     for resource in (sessions, stream, turns, tree):
         app.include_router(resource.router)
     problems.install(app)

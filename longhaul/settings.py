@@ -1,10 +1,11 @@
-"""Every setting of Longhaul, read once from the environment (and `.env`).
+"""Every setting of Longhaul, read once from the environment, `.env` and secret files.
 
 Names are `LONGHAUL_<FIELD>`, except where the field has a standard name that other programs use too
 (`DATABASE_URL`, `REDIS_URL`, `OPENAI_*`, `TEMPORAL_*`). `docs/settings.md` is generated from this file.
 For every limit, 0 turns it off.
 """
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Literal
@@ -155,6 +156,10 @@ class Settings(BaseSettings):
     worker_metrics_port: Annotated[int, Field(ge=0, le=65535)] = Field(
         0, description="Prometheus port of the worker. 0: off."
     )
+    api_metrics_port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        0, description="Prometheus port of the API. 0: `/metrics` on the API's own port."
+    )
+    metrics_host: str = Field("127.0.0.1", description="Address that the Prometheus ports listen on.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Log level of every process.")
 
     @field_validator("cors_origins", mode="before")
@@ -264,12 +269,14 @@ def explain(error: ValidationError) -> str:
 
 
 def load_settings(**overrides: object) -> Settings:
-    """Read the settings.
+    """Read the settings: the environment first, then `.env`, then files that are named like the variables.
 
     Raises:
         SettingsError: one line naming variable, value and what is allowed.
     """
+    folder = Path(os.environ.get("LONGHAUL_SECRETS_DIR", "/run/secrets"))
     try:
-        return Settings(**overrides)  # type: ignore[arg-type]  # overrides are validated by pydantic
+        # Overrides are validated by pydantic.
+        return Settings(_secrets_dir=folder if folder.is_dir() else None, **overrides)  # type: ignore[arg-type]
     except ValidationError as error:
         raise SettingsError(explain(error)) from error

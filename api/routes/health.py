@@ -17,6 +17,7 @@ from longhaul.errors import UnavailableError
 
 log = logging.getLogger(__name__)
 router = APIRouter(tags=["operations"])
+metrics_router = APIRouter(tags=["operations"])
 TIMEOUT_S = 2.0
 
 
@@ -65,6 +66,6 @@ async def _redis(deps: Dependencies) -> bool:
     return True
 
 
-@router.get("/metrics", summary="Prometheus metrics", response_class=Response)
+@metrics_router.get("/metrics", summary="Prometheus metrics", response_class=Response)
 async def metrics() -> Response:
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

@@ -13,7 +13,7 @@ from longhaul.settings import Settings, variable_of
 log = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[2]
 # For processes that have no API: they need no JWT secret, also where `.env` turns authentication on.
-_NO_API = {"LONGHAUL_AUTH": "off", "LONGHAUL_API_HOST": LOOPBACK}
+_NO_API = {"LONGHAUL_AUTH": "off", "LONGHAUL_API_HOST": LOOPBACK, "LONGHAUL_CORS_ORIGINS": ""}
 OFFLINE_MODELS = {
     "model_standard": "offline-standard",
     "model_advanced": "offline-advanced",
@@ -25,7 +25,7 @@ _ANY_PROGRAM = re.compile(
 _DATABASE = re.compile(r"DATABASE_URL|PG\w+")
 # Settings of the API, and what it needs to reach other servers; not the model's key.
 _API = re.compile(r"LONGHAUL_(?!TOKEN$)\w+|REDIS_URL|TEMPORAL_\w+|SSL_CERT_\w+|(?i:\w+_proxy)|UVICORN_\w+")
-_API_ONLY = re.compile(r"LONGHAUL_(AUTH|JWT_\w+|API_HOST|TOKEN)")
+_API_ONLY = re.compile(r"LONGHAUL_(AUTH|JWT_\w+|API_HOST|CORS_ORIGINS|TOKEN)")
 _OTHER_TEMPORAL = re.compile(r"TEMPORAL_(PROFILE|CONFIG_FILE|API_KEY|TLS\w*)")
 
 

@@ -1,8 +1,10 @@
 """The programs of the stack: their command lines, health checks and time limits."""
 
 import asyncio
+import json
 import ssl
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,16 +18,18 @@ from longhaul.settings import Settings
 from longhaul.temporal import SEARCH_ATTRIBUTES
 
 _HEALTH_S = 5.0
+_ALIVE_S = 30.0
 # Temporal's own values are made for large clusters of many users; these make a turn about seven times as fast.
-TEMPORAL_DYNAMIC_CONFIG: Mapping[str, str] = {
-    "history.transferProcessorMaxPollRPS": "2000",  # else 20 tasks a second per shard: 50 ms per step of a turn
-    "system.enableActivityEagerExecution": "true",
+TEMPORAL_DYNAMIC_CONFIG: Mapping[str, int | bool | str] = {
+    "history.transferProcessorMaxPollRPS": 2000,  # else 20 tasks a second per shard: 50 ms per step of a turn
+    "system.enableActivityEagerExecution": True,
     "history.workflowIdReuseMinimalInterval": "0s",  # else the next turn of a session waits up to 1 s
-    "system.forceSearchAttributesCacheRefreshOnRead": "false",  # the dev server sets these two to true, and then
-    "system.forceNexusEndpointRefreshOnRead": "false",  # reads its database in each request
+    # The dev server sets these two to true, and then reads its database in each request.
+    "system.forceSearchAttributesCacheRefreshOnRead": False,
+    "system.forceNexusEndpointRefreshOnRead": False,
 }
 _TEMPORAL_FLAGS = (
-    *(f"--dynamic-config-value={name}={value}" for name, value in TEMPORAL_DYNAMIC_CONFIG.items()),
+    *(f"--dynamic-config-value={name}={json.dumps(value)}" for name, value in TEMPORAL_DYNAMIC_CONFIG.items()),
     *("--sqlite-pragma", "journal_mode=wal", "--sqlite-pragma", "synchronous=normal"),
     *("--log-level", "warn"),
 )
@@ -96,7 +100,7 @@ def worker(settings: Settings, env: Mapping[str, str]) -> Program:
         name="worker",
         argv=python_module("worker"),
         env={**worker_environment(env), "LONGHAUL_READY_FILE": str(ready)},
-        health=file_exists(ready),
+        health=touched_lately(ready),
         grace=settings.shutdown_grace + 5,
         ready_file=ready,
     )
@@ -143,10 +147,14 @@ def redis_pong(port: int) -> HealthCheck:
     return check
 
 
-def file_exists(path: Path) -> HealthCheck:
-    """Healthy once the child has touched its ready file."""
+def touched_lately(path: Path) -> HealthCheck:
+    """Healthy while the child touches its ready file: the worker does every 5 s, unless it hangs."""
 
     async def check() -> str | None:
-        return None if await asyncio.to_thread(path.exists) else f"{path.name} is not there yet"
+        try:
+            age = time.time() - (await asyncio.to_thread(path.stat)).st_mtime
+        except FileNotFoundError:
+            return f"{path.name} does not exist yet"
+        return None if age < _ALIVE_S else f"{path.name} was last touched {age:.0f} s ago"
 
     return check

@@ -231,6 +231,19 @@ def test_a_secret_with_a_wrong_value_is_not_shown() -> None:
         load_settings(openai_api_key=["s3cret"])
 
 
+def test_settings_are_read_from_secret_files_last(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LONGHAUL_SECRETS_DIR", str(tmp_path / "secrets"))
+    assert load_settings().redis_url == ""
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "REDIS_URL").write_text("redis://:s@file/0\n", encoding="utf-8")
+    (tmp_path / "secrets" / "LONGHAUL_JWT_SECRET").write_text("from a file", encoding="utf-8")
+    settings = load_settings()
+    assert settings.redis_url == "redis://:s@file/0"
+    assert settings.jwt_secret.get_secret_value() == "from a file"
+    monkeypatch.setenv("REDIS_URL", "redis://environment/0")
+    assert load_settings().redis_url == "redis://environment/0"
+
+
 def test_the_documentation_is_up_to_date() -> None:
     assert settings_doc.PATH.read_text(encoding="utf-8") == settings_doc.text(), "run make settings-doc"
 

@@ -121,7 +121,7 @@ def test_each_program_gets_only_the_secrets_that_it_needs(bare: Path) -> None:
 def test_processes_without_an_api_need_no_jwt_secret(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     env = {"LONGHAUL_JWT_SECRET": "s" * 32}
     stack = [programs.migrate(env), programs.worker(load_settings(), env)]
-    Path(".env").write_text("LONGHAUL_AUTH=jwt\nLONGHAUL_API_HOST=0.0.0.0\n", encoding="utf-8")
+    Path(".env").write_text("LONGHAUL_AUTH=jwt\nLONGHAUL_API_HOST=0.0.0.0\nLONGHAUL_CORS_ORIGINS=*\n", encoding="utf-8")
     for program in stack:
         for name, value in (program.env or {}).items():
             monkeypatch.setenv(name, value)
@@ -130,6 +130,7 @@ def test_processes_without_an_api_need_no_jwt_secret(bare: Path, monkeypatch: py
 
 def test_the_dev_server_is_fast(bare: Path) -> None:
     program = programs.temporal(Path("temporal"), load_settings(), {"temporal": 1, "temporal_ui": 2}, {})
-    for name, value in programs.TEMPORAL_DYNAMIC_CONFIG.items():
-        assert f"--dynamic-config-value={name}={value}" in program.argv
+    assert '--dynamic-config-value=history.workflowIdReuseMinimalInterval="0s"' in program.argv
+    assert "--dynamic-config-value=history.transferProcessorMaxPollRPS=2000" in program.argv
+    assert "--dynamic-config-value=system.forceNexusEndpointRefreshOnRead=false" in program.argv
     assert program.env == {"GOGC": "400"}

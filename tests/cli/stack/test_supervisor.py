@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from cli import CommandError
 from cli.stack.parent_death import ParentDeathWatcher
 from cli.stack.process import Child, HealthCheck, Program, describe_exit
-from cli.stack.programs import file_exists
+from cli.stack.programs import touched_lately
 from cli.stack.supervisor import Supervisor, restart_pause
 from testkit.wait import until
 
@@ -88,7 +89,7 @@ async def test_a_killed_child_comes_back_healthy(supervisor: Supervisor) -> None
 async def test_health_is_followed(supervisor: Supervisor, tmp_path: Path, caplog: Log) -> None:
     ready = tmp_path / "ready"
     ready.touch()
-    await supervisor.start_stage([program("worker", SLEEP, file_exists(ready))])
+    await supervisor.start_stage([program("worker", SLEEP, touched_lately(ready))])
     stop = asyncio.Event()
     watching = asyncio.create_task(supervisor.watch(stop))
     ready.unlink()
@@ -97,7 +98,21 @@ async def test_health_is_followed(supervisor: Supervisor, tmp_path: Path, caplog
     await until(lambda: supervisor.processes[0].healthy, what="the child is healthy again")
     stop.set()
     await watching
-    assert "worker: unhealthy: ready is not there yet" in caplog.text
+    assert "worker: unhealthy: ready does not exist yet" in caplog.text
+
+
+async def test_a_hung_worker_is_seen(supervisor: Supervisor, tmp_path: Path, caplog: Log) -> None:
+    """Its process runs, but it no longer touches the file."""
+    ready = tmp_path / "ready"
+    ready.touch()
+    await supervisor.start_stage([program("worker", SLEEP, touched_lately(ready))])
+    stop = asyncio.Event()
+    watching = asyncio.create_task(supervisor.watch(stop))
+    os.utime(ready, (time.time() - 60, time.time() - 60))
+    await until(lambda: not supervisor.processes[0].healthy, what="the child is unhealthy")
+    stop.set()
+    await watching
+    assert "worker: unhealthy: ready was last touched 60 s ago" in caplog.text
 
 
 async def test_stops_everything_the_last_first(supervisor: Supervisor, caplog: Log) -> None:
@@ -178,7 +193,7 @@ async def test_ready_file_of_an_earlier_life_does_not_count(tmp_path: Path) -> N
     ready.touch()
     watcher = ParentDeathWatcher()
     child = Child(
-        Program("worker", (sys.executable, "-c", SLEEP), file_exists(ready), ready_file=ready), tmp_path, watcher
+        Program("worker", (sys.executable, "-c", SLEEP), touched_lately(ready), ready_file=ready), tmp_path, watcher
     )
     await child.start()
     assert not ready.exists()
