@@ -4,6 +4,7 @@ from datetime import datetime
 
 from temporalio import workflow
 
+from activities.scopes import without_deadlines
 from longhaul.contracts import (
     Budget,
     FollowUp,
@@ -123,6 +124,21 @@ class RunningTurn:
         message_ids = {message.message_id for message in messages}
         self.inbox[:0] = messages
         self.update(seen=[message_id for message_id in self.state.seen if message_id not in message_ids])
+
+    def next_request(self, turn_id: str, waiting: list[FollowUp]) -> TurnInput:
+        """The argument of the turn that follows this one, with its own messages, model and deadlines."""
+        newest, request = waiting[-1], self.request
+        return request.model_copy(
+            update={
+                "turn_id": turn_id,
+                "inbox": waiting,
+                "state": None,
+                "model": newest.model or request.model,
+                "mode": newest.mode or request.mode,
+                "tier": newest.tier or request.tier,
+                "scope": without_deadlines(request.scope),
+            }
+        )
 
     def tool_started(self, tool_call_id: str, name: str) -> None:
         self.tools_running[tool_call_id] = ToolRecord(

@@ -303,12 +303,13 @@ class TurnLoop:
         self._show_details()
         workflow.upsert_search_attributes([temporal.STATUS_ATTRIBUTE.value_set(turn.status)])
         if waiting := [message for message in turn.inbox if message.message_id not in turn.state.seen]:
-            turn_id = self._next_turn_id or str(workflow.uuid4())
-            following = turn.request.model_copy(update={"turn_id": turn_id, "inbox": waiting, "state": None})
+            following = turn.next_request(self._next_turn_id or str(workflow.uuid4()), waiting)
             workflow.continue_as_new(
                 following,
-                memo={temporal.TURN_ID_MEMO: turn_id},
+                memo={temporal.TURN_ID_MEMO: following.turn_id},
                 search_attributes=temporal.search_attributes_of(following),
+                # A turn stays on the worker build that it began on; the next turn begins on the current one.
+                initial_versioning_behavior=workflow.ContinueAsNewVersioningBehavior.AUTO_UPGRADE,
             )
         if turn.status is TurnStatus.FAILED:
             raise ApplicationError(turn.error or "The turn failed.", type=TURN_FAILED, non_retryable=True)

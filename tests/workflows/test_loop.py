@@ -2,21 +2,29 @@
 
 import asyncio
 import threading
+from datetime import timedelta
+from uuid import uuid4
 
 import pytest
 from temporalio import activity
 from temporalio.api.enums.v1 import EventType
+from temporalio.api.workflowservice.v1 import SetWorkerDeploymentCurrentVersionRequest
+from temporalio.client import Client
 from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError
+from temporalio.worker import Worker
 
 from activities.model import ModelActivities
 from activities.sub_sessions import SubSessionActivities
 from activities.tools import ToolActivities
 from activities.turns import TurnActivities
 from longhaul import temporal
-from longhaul.contracts import Budget, CloseTurn, OpenTurn, TurnLimits, TurnStatus
+from longhaul.contracts import Budget, CloseTurn, OpenTurn, Scope, TurnLimits, TurnStatus
 from longhaul.db.models import utc_now
 from testkit.wait import until
+from tests.workflows.conftest import settings
 from tests.workflows.fakes import TEXT, FakeActivities, Session, final, tool_calls
+from worker import build, polling
 from workflows.turn import TurnLoop
 
 COMPLETED, FAILED, CANCELLED = TurnStatus.COMPLETED, TurnStatus.FAILED, TurnStatus.CANCELLED
@@ -201,6 +209,61 @@ async def test_a_message_that_arrives_while_the_turn_closes(session: Session) ->
     assert session.calls == ["open_turn m1", *turn, "open_turn m2", *turn]
     turn_ids = [opening.turn.turn_id for opening in session.arguments(OpenTurn)]  # type: ignore[attr-defined]
     assert turn_ids == [session.turn_id, memo[temporal.NEXT_TURN_ID_MEMO]]
+
+
+async def test_the_next_turn_has_its_own_model_and_deadline(session: Session) -> None:
+    deadline = utc_now() + timedelta(hours=1)
+    inherited = Scope(budgets=(Budget(session_id="above", max_seconds=3600, deadline=deadline),))
+    session.script.hold("close_turn completed")
+    await session.send("m1", scope=inherited)
+    await session.script.reached("close_turn completed")
+    await session.send("m2", model="large", mode="extended_thinking", tier="advanced")
+    session.script.release("close_turn completed")
+    assert await session.status() is COMPLETED
+    first, second = (one for one in session.arguments(OpenTurn) if isinstance(one, OpenTurn))
+    assert [budget.deadline for budget in (*first.scope.budgets, *second.scope.budgets)] == [deadline, None]
+    assert (second.model, second.mode, second.tier) == ("large", "extended_thinking", "advanced")
+    attributes = (await session.handle.describe()).typed_search_attributes
+    assert attributes[temporal.MODEL_ATTRIBUTE] == "large"
+
+
+async def test_the_next_turn_begins_on_the_current_build(workflow_client: Client) -> None:
+    fakes, task_queue, deployment = FakeActivities(), f"builds-{uuid4()}", f"deployment-{uuid4()}"
+
+    def workers(build_id: str) -> list[Worker]:
+        values = {"task_queue": task_queue, "deployment_name": deployment, "build_id": build_id, "shutdown_grace": 0}
+        return build(workflow_client, settings(**values), fakes.all())
+
+    async def promoted(build_id: str) -> bool:
+        request = SetWorkerDeploymentCurrentVersionRequest(
+            namespace=workflow_client.namespace,
+            deployment_name=deployment,
+            build_id=build_id,
+            ignore_missing_task_queues=True,
+        )
+        try:
+            await workflow_client.workflow_service.set_worker_deployment_current_version(request)
+        except RPCError:
+            return False  # Temporal takes a moment to know a new worker's version
+        return True
+
+    async def build_of(run_id: str | None) -> str:
+        described = await workflow_client.get_workflow_handle(session.handle.id, run_id=run_id).describe()
+        return described.raw_info.versioning_info.deployment_version.build_id
+
+    session = Session(workflow_client, task_queue, fakes)
+    session.script.hold("close_turn completed")
+    async with polling(workers("v1")):
+        await until(lambda: promoted("v1"), what="build v1 is current")
+        await session.send("m1")
+        await session.script.reached("close_turn completed")
+        first_run = session.handle.result_run_id
+        async with polling(workers("v2")):
+            await until(lambda: promoted("v2"), what="build v2 is current")
+            await session.send("m2")
+            session.script.release("close_turn completed")
+            assert await session.status() is COMPLETED
+            assert [await build_of(first_run), await build_of(None)] == ["v1", "v2"]
 
 
 async def test_a_message_that_arrives_in_the_last_workflow_task(
