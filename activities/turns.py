@@ -41,7 +41,7 @@ class TurnActivities:
 
     @activity.defn
     async def open_turn(self, opening: OpenTurn) -> OpenedTurn:
-        """Place the first messages, store the turn's row, answer tool calls that an earlier turn left open."""
+        """Place the first messages, store the turn's row, answer tool calls that the turn before left open."""
         turn = opening.turn
         with storage_faults():
             async with self._database.write() as connection:
@@ -80,8 +80,7 @@ class TurnActivities:
     async def _lost_rows(self, connection: Connection, session_id: str, turn_id: str) -> list[NewMessage]:
         return [
             tool_row(call.turn_id, call.round, call.id, call.name, prompts.LOST_CALL, is_error=True)
-            for call in await conversation.open_tool_calls(connection, session_id)
-            if call.turn_id != turn_id
+            for call in await conversation.open_tool_calls_before(connection, session_id, turn_id)
         ]
 
     @activity.defn

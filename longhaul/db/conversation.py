@@ -8,7 +8,7 @@ from sqlalchemy.engine import Row
 
 from longhaul.db.connection import Connection
 from longhaul.db.messages import IN_CONVERSATION, STORED_MESSAGES, StoredMessage
-from longhaul.db.models import MessageRow, SessionRow
+from longhaul.db.models import MessageRow, SessionRow, TurnRow
 
 WIDEN_BY = 200
 
@@ -39,6 +39,14 @@ CALLS_AND_RESULTS = (
     .order_by(MessageRow.sequence.desc())
 )
 CALLS_AND_RESULTS_OF_TURN = CALLS_AND_RESULTS.where(MessageRow.turn_id == bindparam("turn"))
+CALLS_AND_RESULTS_OF_TURN_BEFORE = CALLS_AND_RESULTS.where(
+    MessageRow.turn_id
+    == select(TurnRow.turn_id)
+    .where(TurnRow.session_id == bindparam("session"), TurnRow.turn_id != bindparam("turn"))
+    .order_by(TurnRow.started_at.desc(), TurnRow.turn_id)
+    .limit(1)
+    .scalar_subquery()
+)
 NEWEST_CALLS_AND_RESULTS = CALLS_AND_RESULTS.where(MessageRow.session_id == bindparam("session")).limit(
     bindparam("last")
 )
@@ -71,7 +79,7 @@ async def length(connection: Connection, session_id: str) -> int:
     return await connection.scalar(rows) or 0
 
 
-async def open_tool_calls(connection: Connection, session_id: str, last: int = 400) -> list[OpenToolCall]:
+async def open_tool_calls(connection: Connection, session_id: str, last: int) -> list[OpenToolCall]:
     """Tool calls among the newest `last` rows of a session that have no result row, oldest first."""
     return _without_result(await connection.execute(NEWEST_CALLS_AND_RESULTS, {"session": session_id, "last": last}))
 
@@ -79,6 +87,12 @@ async def open_tool_calls(connection: Connection, session_id: str, last: int = 4
 async def open_tool_calls_of_turn(connection: Connection, turn_id: str) -> list[OpenToolCall]:
     """Tool calls of a turn that have no result row, oldest first."""
     return _without_result(await connection.execute(CALLS_AND_RESULTS_OF_TURN, {"turn": turn_id}))
+
+
+async def open_tool_calls_before(connection: Connection, session_id: str, turn_id: str) -> list[OpenToolCall]:
+    """Tool calls of the session's newest other turn that have no result row, oldest first."""
+    values = {"session": session_id, "turn": turn_id}
+    return _without_result(await connection.execute(CALLS_AND_RESULTS_OF_TURN_BEFORE, values))
 
 
 def _without_result(newest_first: Iterable[Row[Any]]) -> list[OpenToolCall]:

@@ -80,7 +80,6 @@ class Accepted:
     """The result of accepting a message. `placed_in`: the turn that has taken it already."""
 
     row_id: str
-    is_new: bool
     waiting: int
     placed_in: str | None
 
@@ -96,6 +95,12 @@ LOCK = (
     .returning(SessionRow.next_sequence)
 )
 LOCK_OWN = LOCK.where(SessionRow.user_id == bindparam("user"))
+RESERVE = (
+    update(SessionRow)
+    .where(SessionRow.id == bindparam("session"))
+    .values(next_sequence=SessionRow.next_sequence + bindparam("count"), updated_at=bindparam("now"))
+    .returning(SessionRow.next_sequence)
+)
 ADVANCE = update(SessionRow).where(SessionRow.id == bindparam("session")).values(next_sequence=bindparam("following"))
 STORED_IDS = select(MessageRow.id).where(MessageRow.id.in_(bindparam("ids", expanding=True)))
 PLACES = select(MessageRow.id, MessageRow.sequence, MessageRow.turn_id, MessageRow.round).where(
@@ -109,6 +114,16 @@ PLACE = (
 WAITING_OR_SAME = select(MessageRow.id, MessageRow.turn_id, MessageRow.sequence).where(
     MessageRow.session_id == bindparam("session"),
     MessageRow.sequence.is_(None) | (MessageRow.id == bindparam("message")),
+)
+WAITING_OR_PLACED = (
+    select(MessageRow.id, MessageRow.client_message_id, MessageRow.sequence)
+    .where(
+        MessageRow.session_id == bindparam("session"),
+        MessageRow.client_message_id.is_not(None),
+        MessageRow.sequence.is_(None)
+        | ((MessageRow.turn_id == bindparam("turn")) & (MessageRow.round == bindparam("in_round"))),
+    )
+    .order_by(MessageRow.sequence.nulls_last(), MessageRow.created_at, MessageRow.id)
 )
 WAITING = (
     select(*columns_of(MessageRow, WaitingMessage))
@@ -173,7 +188,7 @@ async def accept(
         if await connection.scalar(CONTENT, {"message": own_id}) != content:
             raise MessageIdUsedError(message_id)
         placed_in = same.turn_id if same.sequence is not None else None
-        return Accepted(own_id, is_new=False, waiting=waiting, placed_in=placed_in)
+        return Accepted(own_id, waiting, placed_in)
     if limit and waiting >= limit:
         raise InboxFullError(waiting, limit)
     await connection.execute(
@@ -187,14 +202,34 @@ async def accept(
             "context": context,
         },
     )
-    return Accepted(own_id, is_new=True, waiting=waiting + 1, placed_in=None)
+    return Accepted(own_id, waiting + 1, placed_in=None)
+
+
+async def _reserve(connection: Connection, session_id: str, count: int) -> int:
+    """Lock a session's row until the transaction ends, and reserve its next `count` sequences; the first of them.
+
+    Raises:
+        NotFoundError: there is no such session.
+    """
+    following: int | None = await connection.scalar(RESERVE, {"session": session_id, "count": count, "now": utc_now()})
+    if following is None:
+        raise NotFoundError(f"There is no session {session_id}.")
+    return following - count
+
+
+async def _return_unused(connection: Connection, session_id: str, following: int) -> None:
+    """Set the next sequence back, under the lock that reserved too many."""
+    await connection.execute(ADVANCE, {"session": session_id, "following": following})
 
 
 async def append(connection: Connection, session_id: str, rows: Sequence[NewMessage]) -> list[str]:
     """Append those of `rows` that are not stored yet, in order; the ids appended."""
-    following = await lock_session(connection, session_id)
-    stored = set(await connection.scalars(STORED_IDS, {"ids": [row.id for row in rows]}))
-    fresh = {row.id: row for row in rows if row.id not in stored}
+    unique = {row.id: row for row in rows}
+    first = await _reserve(connection, session_id, len(unique))
+    stored = set(await connection.scalars(STORED_IDS, {"ids": list(unique)}))
+    fresh = [row for row in unique.values() if row.id not in stored]
+    if stored:
+        await _return_unused(connection, session_id, first + len(fresh))
     if not fresh:
         return []
     now = utc_now()
@@ -206,21 +241,14 @@ async def append(connection: Connection, session_id: str, rows: Sequence[NewMess
             "content": replace_unstorable(row.content),
             "created_at": row.created_at or now,
         }
-        for sequence, row in enumerate(fresh.values(), start=following)
+        for sequence, row in enumerate(fresh, start=first)
     ]
     await connection.execute(INSERT, values)
-    await _advance(connection, session_id, following + len(fresh))
-    return list(fresh)
+    return [row.id for row in fresh]
 
 
 async def place_in_turn(
-    connection: Connection,
-    session_id: str,
-    message_ids: Sequence[str],
-    *,
-    turn_id: str,
-    round_: int,
-    kind: str,
+    connection: Connection, session_id: str, message_ids: Sequence[str], *, turn_id: str, round_: int, kind: str
 ) -> list[str]:
     """Give waiting messages their place in the conversation, in this order.
 
@@ -228,28 +256,41 @@ async def place_in_turn(
         The ids that belong to this turn and round now; a repeated call returns the same. Left out: ids placed by
         another turn, and ids without a row (their sender got an error instead of an acceptance).
     """
-    following = start = await lock_session(connection, session_id)
     ids = {row_id(session_id, "user", message_id): message_id for message_id in message_ids}
+    first = await _reserve(connection, session_id, len(ids))
     rows = {row.id: row for row in await connection.execute(PLACES, {"ids": list(ids)})}
-    placed = []
-    for id_, message_id in ids.items():
-        row = rows.get(id_)
-        if row is None:
-            continue
-        if row.sequence is None:
-            place = {"message": id_, "at": following, "turn": turn_id, "in_round": round_, "as_kind": kind}
-            await connection.execute(PLACE, place)
-            following += 1
-            placed.append(message_id)
-        elif row.turn_id == turn_id and row.round == round_:
-            placed.append(message_id)
-    if following > start:
-        await _advance(connection, session_id, following)
-    return placed
+    waiting = [id_ for id_ in ids if id_ in rows and rows[id_].sequence is None]
+    if len(waiting) < len(ids):
+        await _return_unused(connection, session_id, first + len(waiting))
+    await _place(connection, waiting, first, turn_id, round_, kind)
+    already = {row.id for row in rows.values() if (row.turn_id, row.round) == (turn_id, round_)}
+    return [message_id for id_, message_id in ids.items() if id_ in already or id_ in waiting]
 
 
-async def _advance(connection: Connection, session_id: str, following: int) -> None:
-    await connection.execute(ADVANCE, {"session": session_id, "following": following})
+async def place_all_waiting(
+    connection: Connection, session_id: str, *, turn_id: str, round_: int, kind: str
+) -> list[str]:
+    """Give all waiting messages of a session their place in the conversation, in the order of their acceptance.
+
+    Returns:
+        The ids that belong to this turn and round now; a repeated call returns them again.
+    """
+    first = await lock_session(connection, session_id)
+    rows = await connection.execute(WAITING_OR_PLACED, {"session": session_id, "turn": turn_id, "in_round": round_})
+    waiting = [row.id for row in rows if row.sequence is None]
+    if waiting:
+        await _place(connection, waiting, first, turn_id, round_, kind)
+        await connection.execute(ADVANCE, {"session": session_id, "following": first + len(waiting)})
+    return [row.client_message_id for row in rows]
+
+
+async def _place(connection: Connection, ids: Sequence[str], first: int, turn_id: str, round_: int, kind: str) -> None:
+    places = [
+        {"message": id_, "at": sequence, "turn": turn_id, "in_round": round_, "as_kind": kind}
+        for sequence, id_ in enumerate(ids, start=first)
+    ]
+    if places:
+        await connection.execute(PLACE, places)
 
 
 async def list_waiting(connection: Connection, session_id: str) -> list[WaitingMessage]:

@@ -113,7 +113,7 @@ class SessionRow(Base):
     updated_at: Mapped[datetime] = mapped_column(default=utc_now)
 
     __table_args__ = (
-        Index("ix_sessions_user", "user_id", "updated_at"),
+        Index("ix_sessions_user_created", "user_id", "created_at", "id"),
         Index("ix_sessions_parent", "parent_session_id"),
         Index("ix_sessions_root", "root_session_id"),
     )

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import and_, bindparam, delete, insert, or_, select, update
+from sqlalchemy import bindparam, delete, insert, select, tuple_, update
 from sqlalchemy.engine import Row
 
 from longhaul.contracts import Scope
@@ -104,8 +104,8 @@ async def list_of_user(
         SessionRow.parent_session_id == parent if parent else SessionRow.parent_session_id.is_(None)
     )
     if after is not None:
-        same_moment = and_(SessionRow.created_at == after.created_at, SessionRow.id < after.id)
-        statement = statement.where(or_(SessionRow.created_at < after.created_at, same_moment))
+        position = tuple_(SessionRow.created_at, SessionRow.id)  # in this form a range of the index
+        statement = statement.where(position < tuple_(after.created_at, after.id))
     newest_first = statement.order_by(SessionRow.created_at.desc(), SessionRow.id.desc())
     return _sessions(await connection.execute(newest_first.limit(limit)))
 

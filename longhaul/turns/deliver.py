@@ -103,13 +103,12 @@ class MessageDelivery:
         response: Any = handle._start_workflow_response
         if not response.started:
             return await self._joined(handle, accepted, message_id)
-        if not accepted.is_new:
-            # A repeated POST may arrive after the turn that took the message has ended. Then the turn started here has
-            # nothing to do. The earlier turn stored the message's place before it ended, so this look is exact.
-            async with self._database.read() as connection:
-                row = await messages.get(connection, accepted.row_id)
-            if row is not None and row.turn_id not in (None, turn_id):
-                return await self._placed(row.session_id, message_id, row.turn_id, accepted.waiting)
+        # A turn takes all messages that wait, some before their signal. If it has ended, the turn started here has
+        # nothing to do. The earlier turn stored the message's place before it ended, so this look is exact.
+        async with self._database.read() as connection:
+            row = await messages.get(connection, accepted.row_id)
+        if row is not None and row.turn_id not in (None, turn_id):
+            return await self._placed(row.session_id, message_id, row.turn_id, accepted.waiting)
         return Delivery(turn_id, started=True, waiting=accepted.waiting)
 
     async def _best_known(self, session_id: str, accepted: Accepted, turn_id: str) -> Delivery:

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -113,12 +114,12 @@ async def test_accepting_again_changes_nothing(database: Database) -> None:
     again = await accept(database, "m", content="one", limit=1)
     with pytest.raises(MessageIdUsedError):
         await accept(database, "m", content="two", limit=1)
-    assert (first.is_new, first.waiting, first.placed_in) == (True, 1, None)
-    assert (again.is_new, again.waiting, again.placed_in) == (False, 1, None)
+    assert (first.waiting, first.placed_in) == (1, None)
+    assert (again.waiting, again.placed_in) == (1, None)
     assert again.row_id == first.row_id
     await place(database, "m", turn="t1")
     placed = await accept(database, "m", content="one", limit=1)
-    assert (placed.is_new, placed.waiting, placed.placed_in) == (False, 0, "t1")
+    assert (placed.waiting, placed.placed_in) == (0, "t1")
     assert [found.content for found in await stored(database)] == ["one"]
 
 
@@ -154,11 +155,33 @@ async def test_placing_keeps_the_order_asked_for_and_is_repeatable(database: Dat
     assert found == [("c", 0, "t1", 2), ("a", 1, "t1", 2), ("b", 2, "t1", 3)]
 
 
+async def place_all(database: Database, turn: str = "turn", round_: int = 0) -> list[str]:
+    async with database.write() as connection:
+        return await messages.place_all_waiting(connection, SESSION, turn_id=turn, round_=round_, kind="message")
+
+
+async def test_all_waiting_messages_are_placed_in_the_order_of_acceptance(database: Database) -> None:
+    async with database.write() as connection:
+        await sessions.create(connection, NewSession("second", USER))
+    await accept(database, "elsewhere", session_id="second")
+    for message_id in ("c", "a", "b"):
+        await accept(database, message_id)
+    await append(database, row("answer"))
+    assert await place_all(database) == ["c", "a", "b"]
+    await accept(database, "later")
+    assert await place_all(database, "next") == ["later"]
+    assert await place_all(database) == ["c", "a", "b"], "a repeated call returns the same"
+    assert await place_all(database, round_=1) == []
+    stored_rows = [(row.client_message_id, row.sequence, row.turn_id) for row in await stored(database)]
+    assert stored_rows[1:] == [("c", 1, "turn"), ("a", 2, "turn"), ("b", 3, "turn"), ("later", 4, "next")]
+    assert await next_sequence(database) == 5
+
+
 async def test_the_same_client_id_in_two_sessions_is_two_messages(database: Database) -> None:
     async with database.write() as connection:
         await sessions.create(connection, NewSession("second", USER))
-    assert (await accept(database, "m")).is_new
-    assert (await accept(database, "m", session_id="second")).is_new
+    assert (await accept(database, "m")).waiting == 1
+    assert (await accept(database, "m", session_id="second")).waiting == 1
 
 
 async def test_any_text_can_be_stored(database: Database) -> None:
@@ -190,16 +213,29 @@ async def test_open_calls_are_those_without_a_result_of_their_turn(database: Dat
         messages.tool_row("t2", 4, "a", "n-a", "A"),
     )
     async with database.read() as connection:
-        assert await conversation.open_tool_calls(connection, SESSION) == [
+        assert await conversation.open_tool_calls(connection, SESSION, last=400) == [
             OpenToolCall("a", "n-a", turn_id="t1", round=1),
             OpenToolCall("c", "n-c", turn_id="t2", round=4),
         ]
         assert await conversation.open_tool_calls(connection, SESSION, last=2) == [
             OpenToolCall("c", "n-c", turn_id="t2", round=4)
         ]
-        assert await conversation.open_tool_calls(connection, "other") == []
+        assert await conversation.open_tool_calls(connection, "other", last=400) == []
         of_turn = await conversation.open_tool_calls_of_turn(connection, "t1")
         assert of_turn == [OpenToolCall("a", "n-a", turn_id="t1", round=1)]
+
+
+async def test_open_calls_of_the_turn_before(database: Database) -> None:
+    started = utc_now()
+    async with database.write() as connection:
+        for number in range(3):
+            at = started + timedelta(seconds=number)
+            await turns.start(connection, NewTurn(f"t{number}", SESSION, USER, "m", "fast", "standard", at))
+    await append(database, *(calling(f"{number}", f"c{number}", turn=f"t{number}") for number in range(3)))
+    async with database.read() as connection:
+        before = await conversation.open_tool_calls_before(connection, SESSION, "t2")
+        assert before == [OpenToolCall("c1", "n-c1", turn_id="t1", round=1)]
+        assert await conversation.open_tool_calls_before(connection, "other", "t2") == []
 
 
 async def test_a_turn_is_started_and_ended_once(database: Database) -> None:

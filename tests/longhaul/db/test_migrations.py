@@ -47,6 +47,17 @@ async def test_down_and_up_again(url: str) -> None:
     await asyncio.to_thread(command.check, config(url))
 
 
+async def test_databases_of_the_first_version_keep_their_rows(url: str) -> None:
+    await asyncio.to_thread(command.downgrade, config(url), "0001")
+    database = Database(url)
+    async with database.write() as connection:
+        await sessions.create(connection, sessions.NewSession("old", USER))
+    await asyncio.to_thread(upgrade, url)
+    async with database.read() as connection:
+        assert [session.id for session in await sessions.list_of_user(connection, USER, 10)] == ["old"]
+    await database.close()
+
+
 def test_there_is_one_newest_migration() -> None:
     assert len(ScriptDirectory.from_config(config("sqlite://")).get_heads()) == 1
 

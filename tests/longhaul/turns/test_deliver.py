@@ -127,3 +127,18 @@ async def test_an_id_names_one_message(database: Database, placed: bool) -> None
         await deliver(database, temporal, IncomingMessage("m1", "delete everything"))
     assert temporal.signals == ["m1"]
     await deliver(database, temporal, IncomingMessage("m1", "delete nothing \x00"))
+
+
+async def test_a_turn_that_took_the_message_before_its_signal_is_its_turn(database: Database) -> None:
+    """Between a message's row and its signal, a turn may begin, take all that waits, and end."""
+    temporal = TemporalAwayAfterSignal(started=True)
+    start_workflow = temporal.start_workflow
+
+    async def start_after_a_whole_turn(*arguments: Any, **options: Any) -> Any:
+        async with database.write() as connection:
+            await messages.place_all_waiting(connection, SESSION, turn_id="t1", round_=0, kind="message")
+        await run_turn(database)
+        return await start_workflow(*arguments, **options)
+
+    temporal.start_workflow = start_after_a_whole_turn  # type: ignore[method-assign]
+    assert (await deliver(database, temporal, IncomingMessage("m1", "hello"))).turn_id == "t1"
