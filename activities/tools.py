@@ -18,6 +18,7 @@ from activities.attempt import (
     last_checkpoint,
     stop_requested,
     stored_despite_stop,
+    when_storage_is_back,
 )
 from longhaul.contracts import RunTool, StoreToolResult, ToolOutcome, ToolStatus, TurnRef
 from longhaul.db import conversation, messages
@@ -77,14 +78,14 @@ class ToolActivities:
         Raises:
             ApplicationError: `StorageUnavailable`, `HandedOver`.
         """
-        state = last_checkpoint(ToolState) or ToolState()
-        result = state.result
+        state = last_checkpoint(ToolState)
+        result = state.result if state is not None else None
         if result is None:
-            rows = await self._rows_of_round(call)
+            rows = await self._rows_of_round(call, state)
             result = await self._result(call, state, rows)
             calls_of_round = sum(len(row.tool_calls or ()) for row in rows)
             share = ROUND_CHECKPOINTS_BYTES // max(calls_of_round, 1)
-            checkpoint(ToolState(starts=state.starts + 1, result=result), min(share, RESULT_CHECKPOINT_BYTES))
+            checkpoint(ToolState(result=result), min(share, RESULT_CHECKPOINT_BYTES))
         return await self._store(call.turn, call.round, call.tool_call_id, call.name, result)
 
     @activity.defn(dynamic=True)
@@ -107,15 +108,21 @@ class ToolActivities:
         result = ToolResult(output=performed.output, status=status)
         return await self._store(performed.turn, performed.round, performed.tool_call_id, performed.name, result)
 
-    async def _rows_of_round(self, call: RunTool) -> list[StoredMessage]:
+    async def _rows_of_round(self, call: RunTool, state: ToolState | None) -> list[StoredMessage]:
         async def read() -> list[StoredMessage]:
             async with self._database.read() as connection:
                 return await conversation.rows_of_round(connection, call.turn.turn_id, call.round)
 
-        # Not left to a second attempt, which cannot know whether the first one ran the tool.
-        return await stored_despite_stop(read, self._patience)
+        # Not left to the next attempt, which would take this one for a run of the tool.
+        try:
+            return await when_storage_is_back(read, self._patience)
+        except asyncio.CancelledError:
+            if activity.is_worker_shutdown() and not stop_requested():
+                checkpoint(state or ToolState())
+                raise handed_over() from None
+            raise
 
-    async def _result(self, call: RunTool, state: ToolState, rows: Sequence[StoredMessage]) -> ToolResult:
+    async def _result(self, call: RunTool, state: ToolState | None, rows: Sequence[StoredMessage]) -> ToolResult:
         own_row = messages.row_id(call.turn.turn_id, call.round, "tool", call.tool_call_id)
         if done := next((row for row in rows if row.id == own_row), None):
             return ToolResult(output=done.content, status=ToolStatus.ERROR if done.is_error else ToolStatus.OK)
@@ -129,19 +136,19 @@ class ToolActivities:
             output, status = str(error), ToolStatus.ERROR
         return ToolResult(output=output, status=status, duration_ms=round((time.monotonic() - started) * 1000))
 
-    async def _run(self, call: RunTool, arguments: str, state: ToolState) -> tuple[str, ToolStatus]:
+    async def _run(self, call: RunTool, arguments: str, state: ToolState | None) -> tuple[str, ToolStatus]:
         tool = self._tools.get(call.name, call.scope)
         parsed = tool.parse(arguments)
         if tool.run is None:
             raise ToolError(f"The tool {call.name!r} cannot be run here.")
         if call.scope.dry_run and tool.changes:
             return f"Dry run: {call.name} was not run.", ToolStatus.OK
-        # Without a checkpoint, a second attempt cannot know whether the first one ran the tool: assume that it did.
-        starts = max(state.starts, activity.info().attempt - 1 if not tool.repeatable else 0)
+        # Without a checkpoint it is unknown how far earlier attempts came: assume that they ran what must not run twice.
+        assumed_starts = 0 if tool.repeatable else activity.info().attempt - 1
+        starts = state.starts if state is not None else assumed_starts
         if starts and (not tool.repeatable or starts >= call.max_tries):
             return prompts.LOST_CALL, ToolStatus.LOST
         checkpoint(ToolState(starts=starts + 1))
-        state.starts = starts
         try:
             async with asyncio.timeout(call.timeout or None) as limit:
                 output = await tool.run(parsed, _context(self._home, call))

@@ -238,3 +238,8 @@ async def test_an_absent_database_does_not_count_as_a_run(database: Database, mo
     monkeypatch.setattr(database, "read", refuses_once)
     assert (await run(database, "c1", "once")).status is ToolStatus.OK
     assert RUNS == ["s"]
+
+
+async def test_a_worker_that_left_before_the_tool_ran_does_not_count(database: Database) -> None:
+    assert (await run(database, "c1", "once", attempt=2, state=ToolState(starts=0))).status is ToolStatus.OK
+    assert RUNS == ["s"]
