@@ -143,7 +143,7 @@ class ToolActivities:
             raise ToolError(f"The tool {call.name!r} cannot be run here.")
         if call.scope.dry_run and tool.changes:
             return f"Dry run: {call.name} was not run.", ToolStatus.OK
-        # Without a checkpoint it is unknown how far earlier attempts came: assume that they ran what must not run twice.
+        # Without a checkpoint, assume that the earlier attempts ran a tool that must not run twice.
         assumed_starts = 0 if tool.repeatable else activity.info().attempt - 1
         starts = state.starts if state is not None else assumed_starts
         if starts and (not tool.repeatable or starts >= call.max_tries):
