@@ -24,7 +24,7 @@ _ANY_PROGRAM = re.compile(
 )
 _DATABASE = re.compile(r"DATABASE_URL|PG\w+")
 # Settings of the API, and what it needs to reach other servers; not the model's key.
-_API = re.compile(r"LONGHAUL_(?!TOKEN$)\w+|REDIS_URL|TEMPORAL_\w+|SSL_CERT_\w+|(?i:\w+_proxy)|UVICORN_\w+")
+_API = re.compile(r"LONGHAUL_(?!TOKEN$)\w+|REDIS_URL|TEMPORAL_\w+|SSL_CERT_\w+|(?i:\w+_proxy)")
 _API_ONLY = re.compile(r"LONGHAUL_(AUTH|JWT_\w+|API_HOST|CORS_ORIGINS|TOKEN)")
 _OTHER_TEMPORAL = re.compile(r"TEMPORAL_(PROFILE|CONFIG_FILE|API_KEY|TLS\w*)")
 
