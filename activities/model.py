@@ -26,6 +26,7 @@ from activities.attempt import (
 )
 from longhaul.contracts import CallModel, ModelAnswer, ToolCall
 from longhaul.db import conversation, ledger, messages, sessions
+from longhaul.db.conversation import PromptMessage
 from longhaul.db.database import Database
 from longhaul.db.messages import StoredMessage, row_id
 from longhaul.errors import BUDGET_REACHED, MODEL_FAILED, MODEL_RETRY, StreamBrokenError, new_reference
@@ -70,12 +71,13 @@ class CallState(BaseModel):
 class Prompt:
     """What a request is built from.
 
-    `call_ids`: the tool calls that the model has made in this turn. `budget_used_up` says which budget is used up, if
-    one is.
+    `stored`: this round's answer, if an earlier attempt has stored it. `call_ids`: the tool calls that the model has
+    made in this turn. `budget_used_up` says which budget is used up, if one is.
     """
 
     system_context: str | None
-    rows: Sequence[StoredMessage]
+    rows: Sequence[PromptMessage]
+    stored: StoredMessage | None
     call_ids: list[str]
     budget_used_up: str | None
 
@@ -129,10 +131,11 @@ class ModelActivities:
             async with self._database.read() as connection:
                 session = await sessions.get(connection, call.turn.session_id)
                 rows = await conversation.for_model(connection, call.turn.session_id)
+                stored = await messages.get(connection, row_id(call.turn.turn_id, call.round, "assistant"))
                 used_up = await ledger.budget_used_up(connection, call.turn.session_id, call.scope)
         in_turn = [row for row in rows if row.turn_id == call.turn.turn_id]
         call_ids = [made["id"] for row in in_turn for made in row.tool_calls or ()]
-        return Prompt(session.system_context, rows, call_ids, used_up)
+        return Prompt(session.system_context, rows, stored, call_ids, used_up)
 
     async def _recover(self, attempt: Attempt, prompt: Prompt) -> StoredAnswer | None:
         """The answer that an earlier attempt has paid for, from its checkpoint or its row; None if there is none.
@@ -143,21 +146,19 @@ class ModelActivities:
             ApplicationError: `ModelFailed`; an earlier attempt had given up and stored the text that was cut off.
         """
         call, publisher = attempt.call, attempt.publisher
-        own_row = row_id(call.turn.turn_id, call.round, "assistant")
-        row = next((row for row in reversed(prompt.rows) if row.id == own_row), None)
         if attempt.state.completion is not None:
             answer = await self._store(call, attempt.state.completion)
-        elif row is None:
+        elif prompt.stored is None:
             if activity.info().attempt > 1:
                 for part in closing_parts(await publisher.open_step(), call.round):
                     publisher.put(part)
             elif call.step_open:
                 publisher.put({"type": "finish-step"})
             return None
-        elif row.kind == PARTIAL:
+        elif prompt.stored.kind == PARTIAL:
             raise ApplicationError("The model's answer was cut off.", type=MODEL_FAILED, non_retryable=True)
         else:
-            answer = StoredAnswer.from_row(row)
+            answer = StoredAnswer.from_row(prompt.stored)
         parts = await publisher.open_step()
         if not shows_answer(parts, call.round, [made["id"] for made in answer.tool_calls]):
             for part in closing_parts(parts, call.round):

@@ -45,7 +45,7 @@ async def place(database: Database, *ids: str, turn: str = "turn", round_: int =
 
 async def stored(database: Database) -> list[StoredMessage]:
     async with database.read() as connection:
-        return await conversation.for_model(connection, SESSION)
+        return (await conversation.page(connection, SESSION, USER, 200, None))[0]
 
 
 async def waiting(database: Database) -> list[str]:
