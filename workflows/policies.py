@@ -77,10 +77,13 @@ def calling_model(limits: TurnLimits, summary: str) -> ActivityConfig:
 
 
 def running_quick_tool(limits: TurnLimits, summary: str) -> LocalActivityConfig:
-    """Options of a tool run as a local activity: for tools that may be run again with their workflow task."""
+    """Options of a tool run as a local activity: for tools that may be run again with their workflow task.
+
+    As with `running_tool`, the activity itself ends the tool; its result then has `STORE_ONCE` to be stored.
+    """
     return {
-        "start_to_close_timeout": timedelta(seconds=limits.tool_timeout),
-        "schedule_to_close_timeout": timedelta(seconds=limits.tool_timeout + limits.storage_window),
+        "start_to_close_timeout": timedelta(seconds=limits.tool_timeout) + STORE_ONCE,
+        "schedule_to_close_timeout": timedelta(seconds=limits.tool_timeout + limits.storage_window) + STORE_ONCE,
         "local_retry_threshold": LOCAL_RETRY_THRESHOLD,
         "retry_policy": CALL_RETRY,
         "summary": summary,

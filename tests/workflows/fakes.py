@@ -231,6 +231,12 @@ class Session:
         """The arguments of one type that activities got, in order."""
         return [argument for argument in self.script.arguments if isinstance(argument, kind)]
 
+    def closing(self) -> CloseTurn:
+        """The argument of the newest `close_turn`."""
+        last = self.arguments(CloseTurn)[-1]
+        assert isinstance(last, CloseTurn)
+        return last
+
     def new_sub_session(self) -> "Session":
         """A session that `prepare_sub_session` answers with."""
         sub = Session(self._client, self._task_queue, self._activities)

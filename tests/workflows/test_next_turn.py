@@ -1,0 +1,152 @@
+"""The end of a turn, with fake activities: a message that arrives then, the turn that follows, a close that fails."""
+
+import threading
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from temporalio.api.workflowservice.v1 import SetWorkerDeploymentCurrentVersionRequest
+from temporalio.client import Client
+from temporalio.service import RPCError
+from temporalio.worker import Worker
+
+from longhaul import temporal
+from longhaul.contracts import Budget, OpenTurn, Scope, TurnStatus
+from longhaul.db.models import utc_now
+from testkit.wait import until
+from tests.workflows.conftest import settings
+from tests.workflows.fakes import FakeActivities, Session, final
+from worker import build, polling
+from workflows.turn import TurnLoop
+
+COMPLETED, FAILED = TurnStatus.COMPLETED, TurnStatus.FAILED
+
+
+async def test_a_message_that_arrives_while_the_turn_closes(session: Session) -> None:
+    """It begins the next turn. By then the memo names its id."""
+    session.script.hold("close_turn completed")
+    await session.send("m1")
+    await session.script.reached("close_turn completed")
+    assert (await session.progress()).status == "running"
+    memo = await (await session.handle.describe()).memo()
+    await session.send("m2")
+    session.script.release("close_turn completed")
+    assert await session.status() is COMPLETED
+    turn = ["call_model 1", "close_turn completed"]
+    assert session.calls == ["open_turn m1", *turn, "open_turn m2", *turn]
+    turn_ids = [opening.turn.turn_id for opening in session.arguments(OpenTurn)]  # type: ignore[attr-defined]
+    assert turn_ids == [session.turn_id, memo[temporal.NEXT_TURN_ID_MEMO]]
+
+
+async def test_the_next_turn_has_its_own_model_and_deadline(session: Session) -> None:
+    deadline = utc_now() + timedelta(hours=1)
+    inherited = Scope(budgets=(Budget(session_id="above", max_seconds=3600, deadline=deadline),))
+    session.script.hold("close_turn completed")
+    await session.send("m1", scope=inherited)
+    await session.script.reached("close_turn completed")
+    await session.send("m2", model="large", mode="extended_thinking", tier="advanced")
+    session.script.release("close_turn completed")
+    assert await session.status() is COMPLETED
+    first, second = (one for one in session.arguments(OpenTurn) if isinstance(one, OpenTurn))
+    assert [budget.deadline for budget in (*first.scope.budgets, *second.scope.budgets)] == [deadline, None]
+    assert (second.model, second.mode, second.tier) == ("large", "extended_thinking", "advanced")
+    attributes = (await session.handle.describe()).typed_search_attributes
+    assert attributes[temporal.MODEL_ATTRIBUTE] == "large"
+
+
+async def test_the_next_turn_begins_on_the_current_build(workflow_client: Client) -> None:
+    fakes, task_queue, deployment = FakeActivities(), f"builds-{uuid4()}", f"deployment-{uuid4()}"
+
+    def workers(build_id: str) -> list[Worker]:
+        values = {"task_queue": task_queue, "deployment_name": deployment, "build_id": build_id, "shutdown_grace": 0}
+        return build(workflow_client, settings(**values), fakes.all())
+
+    async def promoted(build_id: str) -> bool:
+        request = SetWorkerDeploymentCurrentVersionRequest(
+            namespace=workflow_client.namespace,
+            deployment_name=deployment,
+            build_id=build_id,
+            ignore_missing_task_queues=True,
+        )
+        try:
+            await workflow_client.workflow_service.set_worker_deployment_current_version(request)
+        except RPCError:
+            return False  # Temporal takes a moment to know a new worker's version
+        return True
+
+    async def build_of(run_id: str | None) -> str:
+        described = await workflow_client.get_workflow_handle(session.handle.id, run_id=run_id).describe()
+        return described.raw_info.versioning_info.deployment_version.build_id
+
+    session = Session(workflow_client, task_queue, fakes)
+    session.script.hold("close_turn completed")
+    async with polling(workers("v1")):
+        await until(lambda: promoted("v1"), what="build v1 is current")
+        await session.send("m1")
+        await session.script.reached("close_turn completed")
+        first_run = session.handle.result_run_id
+        async with polling(workers("v2")):
+            await until(lambda: promoted("v2"), what="build v2 is current")
+            await session.send("m2")
+            session.script.release("close_turn completed")
+            assert await session.status() is COMPLETED
+            assert [await build_of(first_run), await build_of(None)] == ["v1", "v2"]
+
+
+async def test_a_message_that_arrives_in_the_last_workflow_task(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server refuses to end a run that has not seen a signal: the task is done again, and the message is taken."""
+    at_the_end, sent = threading.Event(), threading.Event()
+    show_details = TurnLoop._show_details
+
+    def hold_at_the_end(loop: TurnLoop) -> None:
+        show_details(loop)
+        if loop._turn.closed and loop._turn.request.session_id == session.id and not sent.is_set():
+            at_the_end.set()
+            sent.wait(1.5)  # the workflow task is under way; Temporal takes longer ones for a deadlock
+
+    monkeypatch.setattr(TurnLoop, "_show_details", hold_at_the_end)
+    await session.send("m1")
+    await session.until_called("close_turn completed")
+    await until(at_the_end.is_set, what="the last workflow task is under way", every=0.005)
+    await session.send("m2")
+    sent.set()
+    assert await session.status() is COMPLETED
+    assert session.calls[-3:] == ["open_turn m2", "call_model 1", "close_turn completed"]
+    assert session.calls.count("close_turn completed") == 2
+
+
+async def test_a_close_that_fails_for_good(session: Session) -> None:
+    """The turn is closed as failed, so that it does not look as if it ran; the message that waits begins the next."""
+    session.script.failures["close_turn completed"] = final("disk full")
+    session.script.hold("close_turn completed")
+    await session.send("m1")
+    await session.script.reached("close_turn completed")
+    await session.send("m2")
+    session.script.hold("close_turn failed")
+    session.script.release("close_turn completed")
+    await session.script.reached("close_turn failed")
+    assert session.closing().progress.error == "The end of the turn could not be stored: disk full"
+    del session.script.failures["close_turn completed"]
+    session.script.release("close_turn failed")
+    assert await session.status() is COMPLETED
+    ends = ["close_turn completed", "close_turn failed"]
+    assert session.calls[2:] == [*ends, "open_turn m2", "call_model 1", "close_turn completed"]
+
+
+async def test_a_turn_that_cannot_be_closed_at_all(session: Session) -> None:
+    """The messages that Stop was to file are the next turn's; without any the run ends as failed."""
+    session.script.failures = {f"close_turn {status}": final("disk full") for status in ("cancelled", "failed")}
+    session.script.hold("call_model 1")
+    await session.send("m1")
+    await session.script.reached("call_model 1")
+    await session.send("m2")
+    await session.stop()
+    await session.until_called("close_turn failed")
+    await session.until_called("open_turn m2")
+    session.script.release("call_model 1")
+    assert await session.status() is COMPLETED
+    session.script.failures["close_turn completed"] = final("disk full")
+    await session.send("m3")
+    assert await session.status() is FAILED
