@@ -127,6 +127,13 @@ class TemporalServer(Server):
 
     name = "temporal"
 
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._client: Client | None = None
+
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "GOGC": "400"}  # less garbage collection for more memory
+
     @property
     def address(self) -> str:
         return f"{HOST}:{self.port}"
@@ -139,7 +146,10 @@ class TemporalServer(Server):
         return {**os.environ, "GOGC": "400"}
 
     async def client(self) -> Client:
-        return await Client.connect(self.address, data_converter=pydantic_data_converter)
+        """One client for all, which connects again by itself when the server was away."""
+        if self._client is None:
+            self._client = await Client.connect(self.address, data_converter=pydantic_data_converter)
+        return self._client
 
     async def healthy(self) -> str | None:
         try:
