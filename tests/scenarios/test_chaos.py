@@ -2,6 +2,7 @@
 
 import pytest
 
+from testkit.chaos.breakages import RECOVERY_LIMIT_S
 from testkit.chaos.run import SETTINGS, chaos
 from testkit.pool import MakeProduct
 
@@ -16,4 +17,4 @@ async def test_nothing_is_lost(make_product: MakeProduct) -> None:
     assert (verdict.lost, verdict.doubled, verdict.stuck, verdict.wrong) == ([], [], [], [])
     assert verdict.turns > 6
     assert sum(outcome.faults.values()) >= 3
-    assert outcome.slowest_recovery < 30
+    assert outcome.slowest_recovery < RECOVERY_LIMIT_S
