@@ -131,9 +131,6 @@ class TemporalServer(Server):
         super().__init__(folder)
         self._client: Client | None = None
 
-    def environment(self) -> dict[str, str]:
-        return {**os.environ, "GOGC": "400"}  # less garbage collection for more memory
-
     @property
     def address(self) -> str:
         return f"{HOST}:{self.port}"
