@@ -338,6 +338,7 @@ async def test_a_cancelled_activity_leaves_no_writer(tmp_path: Path, turn_id: st
                 publisher.put({"type": "start-step"})
                 publisher.put({"type": "finish-step"})
 
+        before = asyncio.all_tasks()
         publisher = StreamPublisher(client, turn_id, flush_s=0)
         task = asyncio.create_task(publishing())
         await asyncio.sleep(0)
@@ -346,7 +347,7 @@ async def test_a_cancelled_activity_leaves_no_writer(tmp_path: Path, turn_id: st
         with pytest.raises(asyncio.CancelledError):
             await asyncio.wait_for(task, LIMIT_S)
         assert publisher.broken
-        assert [one for one in asyncio.all_tasks() if one is not asyncio.current_task()] == []
+        assert asyncio.all_tasks() - before == set()
     finally:
         server.resume()
         await client.aclose()
