@@ -138,9 +138,8 @@ class TurnActivities:
                     started_at=progress.started_at,
                 )
                 await turns.end(connection, row, progress)
-                compared = (
-                    None if trusted or not turn.published else await conversation.rows_of_turn(connection, turn.turn_id)
-                )
+                compare = turn.published and not trusted
+                compared = await conversation.rows_of_turn(connection, turn.turn_id) if compare else None
         ending = Ending(
             progress.status,
             progress.round,

@@ -92,7 +92,7 @@ def _number(id_: str) -> tuple[int, int]:
 def grammar_problems(log: StreamLog) -> Iterable[str]:
     """Everything about this stream that the contract does not allow.
 
-    `data-voided` with `all` says that the stream begins anew, because nobody knows any more what the client has.
+    `data-voided` with `all` says that the stream begins anew, because the API cannot know any more what the client has.
     """
     if log.headers.get("x-vercel-ai-ui-message-stream") != "v1":
         yield "the header x-vercel-ai-ui-message-stream is missing"

@@ -1,1 +1,1 @@
-"""Live text on its way from the worker to the people who watch: one Redis Stream per turn, never the truth."""
+"""Live text on its way from the worker to its viewers: one Redis Stream per turn. The rows are the truth."""

@@ -2,7 +2,7 @@
 
 Publishing never delays a turn and never fails it. The first fault makes the stream `broken`: this publisher writes
 nothing more, and the stream is withdrawn as soon as Redis can be reached, so that readers go over to stored rows. A
-stream with a hole would show people text that was never written, so there is no way to go on after a fault.
+stream with a hole would show text that was never written, so there is no way to go on after a fault.
 """
 
 import asyncio
