@@ -95,18 +95,14 @@ class TurnEvents:
 
     async def _from_redis(self) -> AsyncIterator[bytes]:
         if self._after is not None:
-            if await self._reader.skip_to(self._after):
-                self._client_unknown = False
-            elif self._after != FINISH_ID:
-                # An id of a stream that has gone, perhaps this turn's. (With FINISH_ID the client had another turn.)
-                self._client_unknown = False
+            known = await self._reader.skip_to(self._after)
+            self._client_unknown = False
+            if not known:  # an id of another stream: of another turn, or of this turn's stream before it was withdrawn
                 yield VOID_ALL
         while not self._state.finished:
             entries = await self._reader.read()
             self._silent = 0 if entries else self._silent + 1
-            if entries:
-                self._client_unknown = False
-            else:
+            if not entries:
                 await self._check_silence()
             yield b"".join(b"id: %b\ndata: %b\n\n" % entry for entry in entries)
 

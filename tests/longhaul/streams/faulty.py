@@ -6,7 +6,7 @@ database, or gets them refused. Commands whose answer was lost may take effect l
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -175,6 +175,3 @@ async def echo(arguments: Text, context: ToolContext) -> str:
     for _ in range(random.randrange(20)):
         await asyncio.sleep(0)
     return f"{context.tool_call_id}: {arguments.text}"
-
-
-Activity = Callable[[Any], Awaitable[Any]]
