@@ -150,3 +150,14 @@ async def test_a_turn_that_cannot_be_closed_at_all(session: Session) -> None:
     session.script.failures["close_turn completed"] = final("disk full")
     await session.send("m3")
     assert await session.status() is FAILED
+
+
+async def test_a_defect_of_ours_in_the_close(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(_: TurnLoop) -> None:
+        raise KeyError("defect")
+
+    monkeypatch.setattr(TurnLoop, "_close", broken)
+    await session.send("m1")
+    assert await session.status() is FAILED
+    assert session.calls == ["open_turn m1", "call_model 1", "close_turn failed"]
+    assert session.closing().progress.error == "The end of the turn could not be stored: KeyError: 'defect'"
