@@ -47,4 +47,4 @@ settings-doc: setup ## Write docs/settings.md from the settings' own definition.
 	$(PYTHON) -m scripts.settings_doc
 
 clean: ## Remove .venv/ and tool caches; what the stack keeps in .longhaul/ stays.
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -26,7 +26,7 @@ ARROWS = {
     "bench": OURS - {"tests"},
     "scripts": OURS - {"tests"},
 }
-SKIPPED = {".venv", ".git", ".longhaul", "node_modules", "dist", "build", "__pycache__"}
+SKIPPED = {".venv", ".git", ".longhaul", ".hypothesis", "node_modules", "dist", "build", "__pycache__"}
 MAX_LINES = 450
 #: Put together here, so that this file does not name them.
 UNNAMED = [

@@ -20,7 +20,7 @@ from longhaul.streams.viewer import ViewerState
 from longhaul.turns.deliver import Delivery, IncomingMessage
 
 router = APIRouter(prefix="/v1", tags=["messages"], responses=RESPONSES)
-EVENT_ID = r"^\d{1,20}-\d{1,20}$"
+EVENT_ID = r"^[0-9]{1,20}-[0-9]{1,20}$"
 BODY = body_schema(
     PostMessage,
     UiMessages,
@@ -39,7 +39,6 @@ STREAM = {
     "description": "The turn's events: the AI SDK's UI message stream, version 1.",
     "content": {
         "text/event-stream": {
-            "schema": {"type": "string"},
             "example": 'id: 1-0\ndata: {"type":"start","messageId":"0c1c8d6e-2f0b-4b55-8a55-0f4f7d8f9a10"}\n\n',
         }
     },
