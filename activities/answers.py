@@ -1,13 +1,17 @@
-"""A round's answer as rows, and back."""
+"""A round's answer as rows, and back; with the final answer, the turn's end."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
-from longhaul.contracts import CallModel, Usage
-from longhaul.db import conversation, ledger, messages
+from longhaul.contracts import CallModel, Progress, TurnStatus, Usage
+from longhaul.db import conversation, ledger, messages, turns
 from longhaul.db.connection import Connection
 from longhaul.db.ledger import LedgerEntry
 from longhaul.db.messages import NewMessage, StoredMessage, row_id
+from longhaul.db.models import utc_now
+from longhaul.db.turns import NewTurn
+from longhaul.llm import prompts
 from longhaul.llm.completion import Completion
 
 #: The kind of a row whose text was cut off, and why it was.
@@ -20,7 +24,7 @@ class StoredAnswer:
     """A round's answer as its row holds it; `tool_calls` in the OpenAI shape.
 
     `is_ours`: it is the answer that this attempt received. Otherwise an attempt that had been given up has stored its
-    own answer first, and that one counts.
+    own answer first, and that one counts. `turn_ended_at`: the turn ended in the transaction that stored the answer.
     """
 
     message_id: str
@@ -29,20 +33,25 @@ class StoredAnswer:
     finish_reason: str
     usage: Usage
     is_ours: bool = False
+    turn_ended_at: datetime | None = None
 
     @classmethod
-    def from_row(cls, row: StoredMessage) -> "StoredAnswer":
+    def from_row(cls, row: StoredMessage, turn_ended_at: datetime | None) -> "StoredAnswer":
         return cls(
             message_id=row.id,
             text=row.content,
             tool_calls=row.tool_calls or [],
             finish_reason=row.finish_reason or "",
             usage=Usage.model_validate(row.usage or {}),
+            turn_ended_at=turn_ended_at,
         )
 
 
 async def store_answer(connection: Connection, call: CallModel, completion: Completion) -> StoredAnswer:
-    """Reasoning, answer and ledger entry in one transaction. An answer that is stored already stays and counts."""
+    """Reasoning, answer, ledger entry and, with a final answer, the turn's end in one transaction.
+
+    An answer that is stored already stays and counts.
+    """
     turn = call.turn
     rows = answer_rows(call, completion, "message")
     answer = rows[-1]
@@ -60,6 +69,7 @@ async def store_answer(connection: Connection, call: CallModel, completion: Comp
             usage=completion.usage,
         ),
     )
+    is_first = answer.id in appended
     ours = StoredAnswer(
         message_id=answer.id,
         text=completion.text,
@@ -67,13 +77,55 @@ async def store_answer(connection: Connection, call: CallModel, completion: Comp
         finish_reason=completion.finish_reason,
         usage=completion.usage,
         is_ours=True,
+        turn_ended_at=await end_turn(connection, call, completion) if is_first else None,
     )
-    if answer.id in appended:
+    if is_first:
         return ours
     stored = await conversation.rows_of_round(connection, turn.turn_id, call.round)
-    theirs = StoredAnswer.from_row(next(row for row in stored if row.id == answer.id))
+    ended_at = await turns.completed_at(connection, turn.session_id, turn.turn_id)
+    theirs = StoredAnswer.from_row(next(row for row in stored if row.id == answer.id), ended_at)
     same = (theirs.text, theirs.tool_calls) == (messages.replace_unstorable(ours.text), ours.tool_calls)
-    return ours if same else theirs
+    return replace(theirs, is_ours=same)
+
+
+async def end_turn(connection: Connection, call: CallModel, completion: Completion) -> datetime | None:
+    """End the turn with its final answer, unless a message waits for it; when it ended.
+
+    `append` has locked the session, and a message is accepted under the same lock. So a message either waits here, and
+    the turn goes on, or it is accepted after this transaction and belongs to the next turn. An answer that needs a
+    closing text (it is empty, or was cut off) does not end the turn: `close_turn` does.
+    """
+    final = completion.text.strip() and not completion.tool_calls
+    if call.progress is None or not final or completion.finish_reason in prompts.FINISHED_SHORT:
+        return None
+    turn = call.turn
+    if await messages.any_waits_for(connection, turn.session_id, turn.turn_id):
+        return None
+    progress = ended_progress(call.progress, completion.usage)
+    row = NewTurn(
+        turn.turn_id,
+        turn.session_id,
+        turn.user_id,
+        model=call.model,
+        mode=call.mode,
+        tier=call.tier,
+        started_at=progress.started_at,
+    )
+    return progress.ended_at if await turns.end(connection, row, progress) else None
+
+
+def ended_progress(progress: Progress, usage: Usage) -> Progress:
+    """The turn's progress after its final answer."""
+    ended_at = utc_now()
+    return progress.model_copy(
+        update={
+            "status": TurnStatus.COMPLETED,
+            "inbox": [],
+            "usage": progress.usage + usage,
+            "ended_at": ended_at,
+            "duration_ms": round((ended_at - progress.started_at).total_seconds() * 1000),
+        }
+    )
 
 
 def partial_rows(call: CallModel, completion: Completion, reason: str) -> list[NewMessage]:

@@ -141,8 +141,10 @@ async def when_storage_is_back(store: Callable[[], Awaitable[T]], window: float)
         pause = min(pause * 2, STORE_PAUSE_MAX_S)
 
 
-async def stored_despite_stop(store: Callable[[], Awaitable[T]], window: float) -> T:
-    """`when_storage_is_back`, completed also when Stop arrives meanwhile.
+async def stored_despite_stop(
+    store: Callable[[], Awaitable[T]], window: float, *, keep: Callable[[T], bool] | None = None
+) -> T:
+    """`when_storage_is_back`, completed also when Stop arrives meanwhile; then `keep` says whether Stop is too late.
 
     Raises:
         ApplicationError: `HandedOver`; this worker shuts down.
@@ -152,7 +154,9 @@ async def stored_despite_stop(store: Callable[[], Awaitable[T]], window: float) 
         return await asyncio.shield(storing)
     except asyncio.CancelledError:
         if stop_requested():
-            await storing
+            stored = await storing
+            if keep is not None and keep(stored):
+                return stored
             raise
         storing.cancel()
         if activity.is_worker_shutdown():

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from openai import OpenAIError
@@ -24,8 +24,8 @@ from activities.attempt import (
     storage_faults,
     stored_despite_stop,
 )
-from longhaul.contracts import CallModel, ModelAnswer, ToolCall
-from longhaul.db import conversation, ledger, messages, sessions
+from longhaul.contracts import CallModel, ModelAnswer, ToolCall, TurnStatus
+from longhaul.db import conversation, ledger, messages, sessions, turns
 from longhaul.db.conversation import PromptMessage
 from longhaul.db.database import Database
 from longhaul.db.messages import StoredMessage, row_id
@@ -35,6 +35,7 @@ from longhaul.llm.completion import Assembler, Completion, Piece, priced
 from longhaul.llm.failures import ModelFailure, classify, retry_delay
 from longhaul.llm.request import fit, openai_messages, request_body, system_message
 from longhaul.settings import Settings
+from longhaul.streams.ending import Ending, end_stream
 from longhaul.streams.events import data_part
 from longhaul.streams.publisher import StreamPublisher
 from longhaul.streams.step_writer import StepWriter, closing_parts, shows_answer
@@ -72,7 +73,8 @@ class Prompt:
     """What a request is built from.
 
     `stored`: this round's answer, if an earlier attempt has stored it. `call_ids`: the tool calls that the model has
-    made in this turn. `budget_used_up` says which budget is used up, if one is.
+    made in this turn. `budget_used_up` says which budget is used up, if one is. `turn_ended_at`: an earlier attempt at
+    this call has ended the turn with its answer.
     """
 
     system_context: str | None
@@ -80,6 +82,7 @@ class Prompt:
     stored: StoredMessage | None
     call_ids: list[str]
     budget_used_up: str | None
+    turn_ended_at: datetime | None
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,8 @@ class ModelActivities:
                 answer = await self._store(call, completion)
                 end_step(step, answer)
                 publisher.put(data_part("usage", answer.usage.model_dump()))
+            if answer.turn_ended_at is not None:
+                await self._end_stream(call, publisher)
         return self._report(answer, published=not publisher.broken)
 
     async def _load(self, call: CallModel) -> Prompt:
@@ -133,9 +138,12 @@ class ModelActivities:
                 rows = await conversation.for_model(connection, call.turn.session_id)
                 stored = await messages.get(connection, row_id(call.turn.turn_id, call.round, "assistant"))
                 used_up = await ledger.budget_used_up(connection, call.turn.session_id, call.scope)
+                ended_at = None
+                if stored is not None:
+                    ended_at = await turns.completed_at(connection, call.turn.session_id, call.turn.turn_id)
         in_turn = [row for row in rows if row.turn_id == call.turn.turn_id]
         call_ids = [made["id"] for row in in_turn for made in row.tool_calls or ()]
-        return Prompt(session.system_context, rows, stored, call_ids, used_up)
+        return Prompt(session.system_context, rows, stored, call_ids, used_up, ended_at)
 
     async def _recover(self, attempt: Attempt, prompt: Prompt) -> StoredAnswer | None:
         """The answer that an earlier attempt has paid for, from its checkpoint or its row; None if there is none.
@@ -158,7 +166,7 @@ class ModelActivities:
         elif prompt.stored.kind == PARTIAL:
             raise ApplicationError("The model's answer was cut off.", type=MODEL_FAILED, non_retryable=True)
         else:
-            answer = StoredAnswer.from_row(prompt.stored)
+            answer = StoredAnswer.from_row(prompt.stored, prompt.turn_ended_at)
         parts = await publisher.open_step()
         if not shows_answer(parts, call.round, [made["id"] for made in answer.tool_calls]):
             for part in closing_parts(parts, call.round):
@@ -278,7 +286,9 @@ class ModelActivities:
             async with self._database.write() as connection:
                 return await store_answer(connection, call, completion)
 
-        return await stored_despite_stop(store, self._settings.storage_window)
+        return await stored_despite_stop(
+            store, self._settings.storage_window, keep=lambda answer: answer.turn_ended_at is not None
+        )
 
     async def _store_partial(self, call: CallModel, received: Completion, reason: str) -> None:
         if not (rows := partial_rows(call, received, reason)):
@@ -289,6 +299,15 @@ class ModelActivities:
                 await messages.append(connection, call.turn.session_id, rows)
 
         await stored_despite_stop(store, self._settings.storage_window)
+
+    async def _end_stream(self, call: CallModel, publisher: StreamPublisher) -> None:
+        """Seal the stream. A second attempt first compares it with the rows."""
+        rows = None
+        if activity.info().attempt > 1 and call.turn.published:
+            with storage_faults():
+                async with self._database.read() as connection:
+                    rows = await conversation.rows_of_turn(connection, call.turn.turn_id)
+        await end_stream(publisher, Ending(TurnStatus.COMPLETED, call.round, None), rows, self._settings.stream_ttl)
 
     def _report(self, answer: StoredAnswer, *, published: bool) -> ModelAnswer:
         """What the workflow decides on. Arguments leave the database only for tools that the workflow itself runs."""
@@ -308,6 +327,7 @@ class ModelActivities:
             ],
             usage=answer.usage,
             published=published,
+            turn_ended_at=answer.turn_ended_at,
         )
 
 

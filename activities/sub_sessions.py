@@ -55,7 +55,7 @@ class SubSessionActivities:
         self._streams = streams
         self._settings = settings
         self._turns = TurnLookup(database, temporal, settings.temporal_rpc_timeout)
-        self._stopper = TurnStopper(temporal, self._turns, settings.temporal_rpc_timeout)
+        self._stopper = TurnStopper(database, temporal, self._turns, settings.temporal_rpc_timeout)
 
     @activity.defn
     async def prepare_sub_session(self, call: PrepareSubSession) -> PreparedSubSession:
@@ -75,7 +75,7 @@ class SubSessionActivities:
                         content = "\n\n".join(filter(None, (arguments.system_context, content)))
                     else:
                         await _create(connection, turn, sub_id, arguments, scope)
-                    await messages.accept(
+                    accepted = await messages.accept(
                         connection,
                         session_id=sub_id,
                         user_id=turn.user_id,
@@ -93,7 +93,13 @@ class SubSessionActivities:
             part = {"sub_session_id": sub_id, "tool_call_id": call.tool_call_id, "status": "running", "task": task}
             publisher.put(data_part("sub-session", {"event": "started", **part}))
         return PreparedSubSession(
-            sub_session_id=sub_id, message_id=message_id, task=task, scope=scope, published=not publisher.broken
+            sub_session_id=sub_id,
+            message_id=message_id,
+            turn_id=accepted.turn_id,
+            run_turn_id=accepted.run_turn_id,
+            task=task,
+            scope=scope,
+            published=not publisher.broken,
         )
 
     @activity.defn

@@ -9,8 +9,8 @@ from activities.attempt import TurnStreams, storage_faults
 from activities.title import Titles
 from longhaul.contracts import (
     Budget,
+    ClosedTurn,
     CloseTurn,
-    Empty,
     OpenedTurn,
     OpenTurn,
     Scope,
@@ -26,7 +26,7 @@ from longhaul.db.sessions import Session
 from longhaul.db.turns import NewTurn, TurnPeriod
 from longhaul.llm import prompts
 from longhaul.settings import Settings
-from longhaul.streams.ending import Ending, seal_compared, seal_trusted
+from longhaul.streams.ending import Ending, end_stream
 from longhaul.streams.events import data_part
 
 
@@ -46,11 +46,14 @@ class TurnActivities:
         with storage_faults():
             async with self._database.write() as connection:
                 session = await sessions.get(connection, turn.session_id)
+                if await turns.has_ended(connection, turn.turn_id):
+                    # A signal that arrived after the turn had taken its message and ended started this run.
+                    return OpenedTurn(taken=[])
                 lost = await self._lost_rows(connection, turn.session_id, turn.turn_id)
                 if lost:
                     await messages.append(connection, turn.session_id, lost)
-                taken = await messages.place_in_turn(
-                    connection, turn.session_id, opening.message_ids, turn_id=turn.turn_id, round_=0, kind="message"
+                taken = await messages.place_waiting(
+                    connection, turn.session_id, turn_id=turn.turn_id, round_=0, kind="message", of_all_turns=True
                 )
                 if taken:
                     await turns.start(
@@ -89,13 +92,8 @@ class TurnActivities:
         turn = taking.turn
         with storage_faults():
             async with self._database.write() as connection:
-                taken = await messages.place_in_turn(
-                    connection,
-                    turn.session_id,
-                    taking.message_ids,
-                    turn_id=turn.turn_id,
-                    round_=taking.round,
-                    kind="follow_up",
+                taken = await messages.place_waiting(
+                    connection, turn.session_id, turn_id=turn.turn_id, round_=taking.round, kind="follow_up"
                 )
         async with self._streams.publisher(turn) as publisher:
             for message_id in taken:
@@ -104,40 +102,28 @@ class TurnActivities:
         return TakenInbox(taken=taken, published=not publisher.broken)
 
     @activity.defn
-    async def close_turn(self, closing: CloseTurn) -> Empty:
-        """Store results for open tool calls and the turn's end, then end its stream, each once."""
+    async def close_turn(self, closing: CloseTurn) -> ClosedTurn:
+        """Store results for open tool calls and the turn's end, then end its stream, each once.
+
+        A completed turn that messages wait for is not ended. Messages that wait for a stopped turn are filed in it.
+        Those that wait for a failed turn, or for one at its round limit, wait for the next turn instead.
+        """
         turn, progress = closing.turn, closing.progress
         closing_text = _closing_text(closing)
         # A turn completes only when each of its activities has reported whether it published everything.
         trusted = progress.status is TurnStatus.COMPLETED and activity.info().attempt == 1
         with storage_faults():
             async with self._database.write() as connection:
-                rows = [
-                    tool_row(turn.turn_id, call.round, call.id, call.name, prompts.CANCELLED_CALL, is_error=True)
-                    for call in await conversation.open_tool_calls_of_turn(connection, turn.turn_id)
-                ]
-                rows += _final_rows(closing, closing_text)
-                if rows:
-                    await messages.append(connection, turn.session_id, rows)
-                if closing.waiting:
-                    await messages.place_in_turn(
-                        connection,
-                        turn.session_id,
-                        closing.waiting,
-                        turn_id=turn.turn_id,
-                        round_=progress.round,
-                        kind="message",
-                    )
-                row = NewTurn(
-                    turn.turn_id,
-                    turn.session_id,
-                    turn.user_id,
-                    model=closing.model,
-                    mode=closing.mode,
-                    tier=closing.tier,
-                    started_at=progress.started_at,
-                )
-                await turns.end(connection, row, progress)
+                await messages.lock_session(connection, turn.session_id)
+                stored = await turns.get(connection, turn.session_id, turn.turn_id)
+                if stored is not None and stored.status.final and stored.status is not progress.status:
+                    closing_text, progress = "", progress.model_copy(update={"status": stored.status})
+                else:
+                    waiting = await messages.any_waits_for(connection, turn.session_id, turn.turn_id)
+                    if waiting and progress.status is TurnStatus.COMPLETED and not closing.round_limit_reached:
+                        return ClosedTurn(ended=False)
+                    await self._store_end(connection, closing, closing_text)
+                next_turn_id = await messages.next_waiting_turn(connection, turn.session_id)
                 compare = turn.published and not trusted
                 compared = await conversation.rows_of_turn(connection, turn.turn_id) if compare else None
         ending = Ending(
@@ -149,11 +135,37 @@ class TurnActivities:
             unanswered=prompts.CANCELLED_CALL,
         )
         async with self._streams.publisher(turn) as publisher:
-            if compared is None:
-                await seal_trusted(publisher, ending, self._stream_ttl)
-            else:
-                await seal_compared(publisher, ending, compared, self._stream_ttl)
-        return Empty()
+            await end_stream(publisher, ending, compared, self._stream_ttl)
+        return ClosedTurn(
+            status=progress.status if progress.status is not closing.progress.status else None,
+            next_turn_id=next_turn_id,
+        )
+
+    async def _store_end(self, connection: Connection, closing: CloseTurn, closing_text: str) -> None:
+        turn, progress = closing.turn, closing.progress
+        rows = [
+            tool_row(turn.turn_id, call.round, call.id, call.name, prompts.CANCELLED_CALL, is_error=True)
+            for call in await conversation.open_tool_calls_of_turn(connection, turn.turn_id)
+        ]
+        rows += _final_rows(closing, closing_text)
+        if rows:
+            await messages.append(connection, turn.session_id, rows)
+        if progress.status is TurnStatus.CANCELLED or not closing.next_turn_id:
+            await messages.place_waiting(
+                connection, turn.session_id, turn_id=turn.turn_id, round_=progress.round, kind="message"
+            )
+        else:
+            await messages.move_waiting(connection, turn.session_id, turn.turn_id, closing.next_turn_id)
+        row = NewTurn(
+            turn.turn_id,
+            turn.session_id,
+            turn.user_id,
+            model=closing.model,
+            mode=closing.mode,
+            tier=closing.tier,
+            started_at=progress.started_at,
+        )
+        await turns.end(connection, row, progress)
 
 
 def _closing_text(closing: CloseTurn) -> str:

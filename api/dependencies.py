@@ -38,7 +38,7 @@ class Dependencies:
         settings = self.settings
         self.sessions = SessionsOfOwners(self.database, self.redis, settings.session_copy_ttl)
         self.turns = TurnLookup(self.database, self.temporal, settings.temporal_rpc_timeout)
-        self.stopper = TurnStopper(self.temporal, self.turns, settings.temporal_rpc_timeout)
+        self.stopper = TurnStopper(self.database, self.temporal, self.turns, settings.temporal_rpc_timeout)
         self.delivery = MessageDelivery(settings, self.database, self.temporal, self.turns)
         self.rate_limit = RateLimit(self.redis, settings.follow_up_rate_limit, settings.redis_timeout)
 

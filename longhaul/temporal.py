@@ -29,7 +29,6 @@ PROGRESS_QUERY = "progress"
 
 # Memo of a turn's run: its turn; the message that started it; once it closes, the turn that a message would start.
 TURN_ID_MEMO = "turn_id"
-MESSAGE_ID_MEMO = "message_id"
 NEXT_TURN_ID_MEMO = "next_turn_id"
 
 # Search attributes: how turns are found in the Web UI.

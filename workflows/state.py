@@ -1,5 +1,6 @@
 """The state of a running turn: inbox, tools, sub-sessions, usage; and how people see it."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from temporalio import workflow
@@ -90,8 +91,19 @@ class RunningTurn:
 
     @property
     def waiting_messages(self) -> list[FollowUp]:
-        """Messages in the inbox that this turn has not taken yet, each once."""
-        return list({f.message_id: f for f in self.inbox if f.message_id not in self.state.seen}.values())
+        """Messages of this turn that it has not taken yet, each once."""
+        return list(
+            {f.message_id: f for f in self.inbox if self._is_own(f) and f.message_id not in self.state.seen}.values()
+        )
+
+    @property
+    def messages_of_next_turn(self) -> list[FollowUp]:
+        """Messages in the inbox that were accepted for the next turn, or that this turn could not take."""
+        own = self.request.turn_id
+        return [f for f in self.inbox if f.turn_id != own and f.message_id not in self.state.seen]
+
+    def _is_own(self, message: FollowUp) -> bool:
+        return message.turn_id in ("", self.request.turn_id)
 
     def update(self, **values: object) -> None:
         """Change fields of the state that is carried over when the turn continues as new."""
@@ -103,7 +115,7 @@ class RunningTurn:
             self.update(published=False)
 
     def take_inbox(self) -> list[str]:
-        """Empty the inbox; message ids in order of acceptance, each once in the life of the turn.
+        """Take this turn's messages out of the inbox; ids in order of arrival, each once in the life of the turn.
 
         From here on the turn has the model, mode and tier that the newest of them chose.
         """
@@ -114,29 +126,32 @@ class RunningTurn:
                 self.update(mode=message.mode)
             if message.tier and (not self.state.opened or "tier" in message.chosen):
                 self.update(tier=message.tier, model=message.model)
-        self.inbox.clear()
-        if taken:
-            self.update(seen=[*self.state.seen, *taken])
+        self.inbox = [message for message in self.inbox if not self._is_own(message)]
+        self.mark_taken(taken)
         return taken
 
-    def put_back(self, messages: list[FollowUp]) -> None:
-        """Undo `take_inbox` for messages that could not be stored."""
-        message_ids = {message.message_id for message in messages}
-        self.inbox[:0] = messages
-        self.update(seen=[message_id for message_id in self.state.seen if message_id not in message_ids])
+    def mark_taken(self, message_ids: Sequence[str]) -> None:
+        """Remember messages that this turn has taken: a signal may bring one of them late, or again."""
+        if fresh := [message_id for message_id in message_ids if message_id not in self.state.seen]:
+            self.update(seen=[*self.state.seen, *fresh])
 
-    def next_request(self, turn_id: str, waiting: list[FollowUp]) -> TurnInput:
-        """The argument of the turn that follows this one, with its own messages, model and deadlines."""
-        newest, request = waiting[-1], self.request
+    def next_request(self, turn_id: str) -> TurnInput:
+        """The argument of the turn that follows this one, with its own messages, model and deadlines.
+
+        `turn_id` is the next turn's id, unless a message was accepted for a turn of its own.
+        """
+        request, inbox = self.request, self.messages_of_next_turn
+        first, newest = (inbox[0], inbox[-1]) if inbox else (None, None)
         return request.model_copy(
             update={
-                "turn_id": turn_id,
-                "inbox": waiting,
+                "turn_id": (first.turn_id if first is not None else "") or turn_id,
+                "inbox": inbox,
                 "state": None,
-                "model": newest.model or request.model,
-                "mode": newest.mode or request.mode,
-                "tier": newest.tier or request.tier,
-                "scope": without_deadlines(request.scope),
+                "model": (newest.model if newest is not None else "") or request.model,
+                "mode": (newest.mode if newest is not None else "") or request.mode,
+                "tier": (newest.tier if newest is not None else "") or request.tier,
+                "scope": (first.scope if first is not None else None) or without_deadlines(request.scope),
+                "parent_turn_id": first.parent_turn_id if first is not None else "",
             }
         )
 

@@ -271,7 +271,17 @@ class SubSessionWorkflows:
             ToolRefusalError: neither succeeded.
         """
         sub_id = prepared.sub_session_id
-        message = FollowUp(message_id=prepared.message_id, received_at=workflow.now())
+        parent = self._turn.request
+        message = FollowUp(
+            message_id=prepared.message_id,
+            received_at=workflow.now(),
+            turn_id=prepared.turn_id,
+            model=self._turn.model,
+            mode=self._turn.mode,
+            tier=self._turn.tier,
+            scope=prepared.scope,
+            parent_turn_id=parent.turn_id,
+        )
         for _ in range(START_TRIES):
             if await self._start(prepared, message, detached=detached):
                 return Delivery.STARTED
@@ -292,7 +302,7 @@ class SubSessionWorkflows:
         request = TurnInput(
             session_id=sub_id,
             user_id=parent.user_id,
-            turn_id=str(workflow.uuid4()),
+            turn_id=prepared.run_turn_id or str(workflow.uuid4()),
             model=self._turn.model,
             mode=self._turn.mode,
             tier=self._turn.tier,
@@ -300,6 +310,7 @@ class SubSessionWorkflows:
             scope=prepared.scope,
             inbox=[message],
             parent_turn_id=parent.turn_id,
+            rows_decide=bool(prepared.run_turn_id),
         )
         try:
             handle = await workflow.start_child_workflow(

@@ -53,6 +53,8 @@ class TurnLoop:
         self._round_limit_reached = False
         self._next_turn_id = ""
         self._unfiled: list[FollowUp] = []
+        self._messages_wait = False
+        self._must_go_on = False
 
     @workflow.signal(name=temporal.FOLLOW_UP_SIGNAL)
     def follow_up(self, message: FollowUp) -> None:
@@ -77,11 +79,21 @@ class TurnLoop:
             asyncio.CancelledError: the turn was stopped (likewise).
         """
         turn = self._turn
+        while True:
+            if not await self._answer():
+                return self._end()  # a late duplicate of an answered message
+            if turn.ended_at is not None or await self._closed():
+                break
+        await self._signal_parent()
+        return self._end()
+
+    async def _answer(self) -> bool:
+        """Answer the messages of the turn and set its status; False: there was nothing to answer or to close."""
+        turn = self._turn
         try:
             answered = await self._within_budget()
             turn.status = TurnStatus.COMPLETED
-            if not answered:
-                return self._end()  # a late duplicate of an answered message: nothing to answer and nothing to close
+            return answered
         except (asyncio.CancelledError, FailureError) as error:
             stopped = is_cancelled_exception(error) or workflow.cancellation_reason() is not None
             turn.status = TurnStatus.CANCELLED if stopped else TurnStatus.FAILED
@@ -91,11 +103,15 @@ class TurnLoop:
             workflow.logger.exception("turn failed by a defect")
             turn.status = TurnStatus.FAILED
             turn.error = f"The turn failed by a defect in Longhaul: {type(error).__name__}: {error}"
+        return True
+
+    async def _closed(self) -> bool:
+        """Close the turn; False: it must go on. A turn that cannot be closed ends as failed."""
         try:
-            await self._close()
+            return await self._close()
         except Exception as error:  # noqa: BLE001  # stored and shown, never swallowed
             await self._close_as_failed(error)
-        return self._end()
+            return True
 
     async def _within_budget(self) -> bool:
         """Open the turn and work until it is done, or until its time budget ends it; False: nothing to answer."""
@@ -120,17 +136,23 @@ class TurnLoop:
     async def _work(self) -> None:
         """Rounds of a model call and its tools, until an answer asks for no tool and no message waits."""
         turn = self._turn
+        if self._must_go_on:
+            await self._take_inbox(ask_rows=True)
+            self._raise_if_stopped()
         while True:
             if turn.state.round >= turn.request.limits.max_rounds:
                 self._round_limit_reached = True
                 return
             turn.update(round=turn.state.round + 1)
             answer = await self._call_model()
+            if answer.turn_ended_at is not None:
+                turn.ended_at = answer.turn_ended_at
+                return
             if answer.tool_calls:
                 turn.update(step_open=True)
                 self._raise_if_stopped()
                 await self._tools.run(answer)
-            took_messages = await self._take_inbox()
+            took_messages = await self._take_inbox(ask_rows=turn.request.rows_decide and not answer.tool_calls)
             if not answer.tool_calls and not took_messages:
                 return
             self._raise_if_stopped()
@@ -170,6 +192,7 @@ class TurnLoop:
             )
         )
         turn.update(opened=True, budgets=opened.budgets)
+        turn.mark_taken(opened.taken)
         turn.update_published(opened.published)
         return bool(opened.taken)
 
@@ -183,8 +206,10 @@ class TurnLoop:
                 round=turn.state.round,
                 model=turn.model,
                 mode=turn.mode,
+                tier=turn.tier,
                 scope=turn.scope,
                 step_open=turn.state.step_open,
+                progress=turn.progress() if request.rows_decide else None,
             ),
             **policies.calling_model(request.limits, f"round {turn.state.round} · {turn.model}"),
         )
@@ -194,19 +219,25 @@ class TurnLoop:
         self._show_details()
         return answer
 
-    async def _take_inbox(self) -> bool:
-        """Store the follow-ups that wait; whether one of them was new."""
+    async def _take_inbox(self, *, ask_rows: bool) -> bool:
+        """Place the follow-ups that wait; whether one of them was new.
+
+        `ask_rows`: look for their rows even if no signal has arrived. A message is accepted before its signal is sent,
+        and its sender may die in between.
+        """
         turn = self._turn
-        if not (message_ids := turn.take_inbox()):
+        message_ids = turn.take_inbox()
+        if not message_ids and not ask_rows:
             return False
-        noun = "follow-up" if len(message_ids) == 1 else "follow-ups"
+        what = {0: "waiting messages", 1: "1 follow-up"}.get(len(message_ids), f"{len(message_ids)} follow-ups")
         taken = await self._uninterrupted(
             workflow.execute_local_activity_method(
                 TurnActivities.take_inbox,
                 TakeInbox(turn=turn.ref, round=turn.state.round, message_ids=message_ids),
-                **policies.placing(turn.request.limits, f"take {len(message_ids)} {noun}"),
+                **policies.placing(turn.request.limits, f"take {what}"),
             )
         )
+        turn.mark_taken(taken.taken)
         turn.update_published(taken.published)
         return bool(taken.taken)
 
@@ -229,41 +260,41 @@ class TurnLoop:
             turn.update(sub_sessions=list(turn.sub_sessions.values()))
             workflow.continue_as_new(turn.request.model_copy(update={"state": turn.state, "inbox": list(turn.inbox)}))
 
-    async def _close(self) -> None:
+    async def _close(self) -> bool:
+        """Store the turn's end; False: it must go on, because messages have been accepted for it."""
         turn = self._turn
         stopped = turn.status is TurnStatus.CANCELLED
         await self._uninterrupted(self._tools.stop() if stopped else self._tools.settle())
         turn.ended_at = workflow.now()
         turn.tools_running.clear()
-        # From here on a message belongs to the next turn. Its sender learns that turn's id from the memo, which is
-        # committed before `close_turn` can begin.
         self._next_turn_id = str(workflow.uuid4())
-        workflow.upsert_memo({temporal.NEXT_TURN_ID_MEMO: self._next_turn_id})
-        # Stop means: spend no more. Messages that wait are kept as rows, for the next turn to see. A failed turn leaves
-        # its waiting messages to the next turn, which begins at once (see `_end`).
-        self._unfiled = turn.waiting_messages if stopped else []
-        await self._store_end(turn.take_inbox() if stopped else [])
-        await self._signal_parent()
+        if not turn.request.rows_decide:
+            # Versions before `rows_decide` told senders the next turn by this memo; their histories replay with it.
+            workflow.upsert_memo({temporal.NEXT_TURN_ID_MEMO: self._next_turn_id})
+        self._unfiled = turn.waiting_messages
+        if stopped:
+            # Stop means: spend no more. Messages that wait are kept as rows, for the next turn to see.
+            turn.take_inbox()
+        return await self._store_end()
 
     async def _close_as_failed(self, error: Exception) -> None:
         """The turn's end could not be stored. Store at least that the turn failed, so that its row does not read as
-        running. If this fails too, the run still ends as failed, and `_end` lets the next turn take what waits.
+        running. If this fails too, the run still ends as failed, and the next turn takes the messages that wait.
         """
         turn = self._turn
         workflow.logger.exception("the turn could not be closed", exc_info=error)
         turn.status, turn.ended_at = TurnStatus.FAILED, turn.ended_at or workflow.now()
         defect = "" if isinstance(error, FailureError) else f"{type(error).__name__}: "
         turn.error = f"The end of the turn could not be stored: {defect}{cause_of(error)}"
-        turn.put_back(self._unfiled)
         try:
-            await self._store_end([])
-            await self._signal_parent()
+            await self._store_end()
         except FailureError:
             workflow.logger.exception("the turn's row still reads as running")
+            self._messages_wait = bool(self._unfiled or turn.waiting_messages)
 
-    async def _store_end(self, waiting: list[str]) -> None:
+    async def _store_end(self) -> bool:
         turn, request = self._turn, self._turn.request
-        await self._uninterrupted(
+        closed = await self._uninterrupted(
             workflow.execute_activity_method(
                 TurnActivities.close_turn,
                 CloseTurn(
@@ -273,7 +304,8 @@ class TurnLoop:
                     finish_reason=turn.finish_reason,
                     round_limit_reached=self._round_limit_reached,
                     step_open=turn.state.step_open,
-                    waiting=waiting,
+                    # A turn that could not take its first messages keeps them: another turn would fail in the same way.
+                    next_turn_id=self._next_turn_id if turn.state.opened else "",
                     model=turn.model,
                     mode=turn.mode,
                     tier=turn.tier,
@@ -281,6 +313,14 @@ class TurnLoop:
                 **policies.storing(request.limits, f"close turn · {turn.status}"),
             )
         )
+        if not closed.ended:
+            turn.status, turn.ended_at, self._must_go_on = TurnStatus.RUNNING, None, True
+            return False
+        if closed.status is not None:
+            turn.status, turn.error = closed.status, None
+        self._next_turn_id = closed.next_turn_id or self._next_turn_id
+        self._messages_wait = bool(closed.next_turn_id)
+        return True
 
     async def _signal_parent(self) -> None:
         """A turn of the session above, this one or a later one, may wait for this end; having none is no error."""
@@ -302,8 +342,8 @@ class TurnLoop:
         turn.closed = True
         self._show_details()
         workflow.upsert_search_attributes([temporal.STATUS_ATTRIBUTE.value_set(turn.status)])
-        if waiting := [message for message in turn.inbox if message.message_id not in turn.state.seen]:
-            following = turn.next_request(self._next_turn_id or str(workflow.uuid4()), waiting)
+        if turn.messages_of_next_turn or self._messages_wait:
+            following = turn.next_request(self._next_turn_id or str(workflow.uuid4()))
             workflow.continue_as_new(
                 following,
                 memo={temporal.TURN_ID_MEMO: following.turn_id},

@@ -6,6 +6,7 @@ and a new field has a default, so that a history recorded by an older version st
 
 from longhaul.contracts.activities import (
     CallModel,
+    ClosedTurn,
     CloseTurn,
     LookAtSubSession,
     ModelAnswer,
@@ -49,6 +50,7 @@ __all__ = [
     "Budget",
     "CallModel",
     "CloseTurn",
+    "ClosedTurn",
     "Contract",
     "Empty",
     "FollowUp",

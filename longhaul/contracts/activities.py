@@ -2,7 +2,17 @@
 
 from datetime import datetime
 
-from longhaul.contracts.turn import Budget, Contract, Progress, Scope, SubSessionState, ToolStatus, TurnRef, Usage
+from longhaul.contracts.turn import (
+    Budget,
+    Contract,
+    Progress,
+    Scope,
+    SubSessionState,
+    ToolStatus,
+    TurnRef,
+    TurnStatus,
+    Usage,
+)
 
 
 class OpenTurn(Contract):
@@ -44,14 +54,17 @@ class CallModel(Contract):
     """One round's model call.
 
     `step_open`: the stream still has the previous round's step open, because its tools published their outputs in it.
+    `progress`: the turn as it stands, if this call may end the turn with its answer; `tier` is stored with that end.
     """
 
     turn: TurnRef
     round: int
     model: str
     mode: str = "fast"
+    tier: str = "standard"
     scope: Scope = Scope()
     step_open: bool = False
+    progress: Progress | None = None
 
 
 class ToolCall(Contract):
@@ -67,7 +80,10 @@ class ToolCall(Contract):
 
 
 class ModelAnswer(Contract):
-    """What the workflow decides on after a model call; the answer itself is in the database."""
+    """What the workflow decides on after a model call; the answer itself is in the database.
+
+    `turn_ended_at`: the transaction that stored the answer has also ended the turn, because no message waited for it.
+    """
 
     message_id: str
     finish_reason: str
@@ -75,6 +91,7 @@ class ModelAnswer(Contract):
     tool_calls: list[ToolCall] = []
     usage: Usage = Usage()
     published: bool = True
+    turn_ended_at: datetime | None = None
 
 
 class RunTool(Contract):
@@ -110,7 +127,10 @@ class StoreToolResult(Contract):
 
 
 class CloseTurn(Contract):
-    """Store the final status, end what is open, publish `finish`. `waiting`: messages that Stop left in the inbox."""
+    """Store the final status, end what is open, publish `finish`.
+
+    `next_turn_id`: the turn that messages wait for which this turn could not take.
+    """
 
     turn: TurnRef
     progress: Progress
@@ -118,10 +138,25 @@ class CloseTurn(Contract):
     finish_reason: str = ""
     round_limit_reached: bool = False
     step_open: bool = False
-    waiting: list[str] = []
+    next_turn_id: str = ""
     model: str = ""
     mode: str = "fast"
     tier: str = "standard"
+
+
+class ClosedTurn(Contract):
+    """How a turn was closed.
+
+    Attributes:
+        ended: False if messages wait for this turn, so that it has to go on.
+        status: the stored status, if it is not the one that was asked for: an attempt at the last model call had ended
+            the turn already.
+        next_turn_id: the turn that messages wait for now; empty if none wait.
+    """
+
+    ended: bool = True
+    status: TurnStatus | None = None
+    next_turn_id: str = ""
 
 
 class PrepareSubSession(Contract):
@@ -140,6 +175,8 @@ class PreparedSubSession(Contract):
     error: str | None = None
     sub_session_id: str = ""
     message_id: str = ""
+    turn_id: str = ""
+    run_turn_id: str = ""
     task: str = ""
     scope: Scope = Scope()
     published: bool = True

@@ -98,16 +98,24 @@ class TurnRef(Contract):
 class FollowUp(Contract):
     """Signal with an accepted message: its text waits in the database under this id, which its sender chose.
 
-    `model`, `mode` and `tier` are those of a turn that begins with this message; empty: those of the turn's start. In a
-    turn that runs already, only what is named in `chosen` ("mode", "tier") takes effect, from the next model call on.
+    Attributes:
+        turn_id: the turn that the message belongs to, as decided when it was accepted. Empty: sent by an older version;
+            the message then belongs to the turn that receives it.
+        model, mode, tier: those of a turn that begins with this message; empty: those of the turn before.
+        chosen: which of "mode" and "tier" also take effect in a turn that runs already, from the next model call on.
+        scope: what a turn that begins with this message may do; None: as the turn before, without its deadlines.
+        parent_turn_id: the turn that delegates this message; empty for a message of a person.
     """
 
     message_id: str
     received_at: datetime
+    turn_id: str = ""
     model: str = ""
     mode: str = ""
     tier: str = ""
     chosen: tuple[str, ...] = ()
+    scope: "Scope | None" = None
+    parent_turn_id: str = ""
 
 
 class SubSessionEnded(Contract):
@@ -240,7 +248,11 @@ class TurnState(Contract):
 
 
 class TurnInput(Contract):
-    """Argument of both turn workflows. A turn that continues as new passes its `state` and its `inbox` on."""
+    """Argument of both turn workflows. A turn that continues as new passes its `state` and its `inbox` on.
+
+    `rows_decide`: the message rows say which turn a message belongs to. False in turns that began on a version without
+    that; they end and replay by that version's rules.
+    """
 
     session_id: str
     user_id: str
@@ -253,6 +265,7 @@ class TurnInput(Contract):
     inbox: list[FollowUp] = []
     state: TurnState | None = None
     parent_turn_id: str = ""
+    rows_decide: bool = False
 
 
 class TurnResult(Contract):

@@ -1,19 +1,21 @@
 """Message rows: accept what people send, place it in a turn, append what a turn produces.
 
-Two rules hold here. A session's sequences are gapless and unique: the session's row is locked and counts. Every append
-may be repeated: ids derive from what the row is (`row_id`), and a row that is stored already stays as it is.
+Three rules hold here. A session's sequences are gapless and unique: the session's row is locked and counts. Every
+append may be repeated: ids derive from what the row is (`row_id`), and a row that is stored already stays as it is.
+Which turn a message belongs to is decided once, when it is accepted: the session's lock orders that against the end of
+a turn, so a message either joins a turn that will take it or begins the next one.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
-from uuid import UUID, uuid5
+from uuid import UUID, uuid4, uuid5
 
 from sqlalchemy import bindparam, insert, select, update
 
 from longhaul.db.connection import Connection
-from longhaul.db.models import MessageRow, SessionRow, columns_of, utc_now
+from longhaul.db.models import UNFINISHED, MessageRow, SessionRow, TurnRow, columns_of, utc_now
 from longhaul.errors import InboxFullError, MessageIdUsedError, NotFoundError
 
 NAMESPACE = UUID("5f1f4a8e-6f0a-4f55-9d8c-2f4b8f6c1d77")
@@ -77,11 +79,32 @@ class WaitingMessage(NamedTuple):
 
 @dataclass(frozen=True)
 class Accepted:
-    """The result of accepting a message. `placed_in`: the turn that has taken it already."""
+    """The result of accepting a message.
+
+    Attributes:
+        row_id: the message's row.
+        turn_id: the turn that this message belongs to.
+        run_turn_id: the turn id for a new workflow run, should the signal find none. It differs from `turn_id` when the
+            message joins a turn that has begun: if that turn's workflow is gone, no other run may continue under its
+            id, because row ids derive from turn ids.
+        starts_turn: the message is the first of its turn.
+        taken: the turn has taken the message already, so no signal is needed.
+        waiting: how many messages wait for this turn, this one included.
+    """
 
     row_id: str
+    turn_id: str
+    run_turn_id: str
+    starts_turn: bool
+    taken: bool
     waiting: int
-    placed_in: str | None
+
+
+class LockedSession(NamedTuple):
+    """A session whose row is locked. `stopped_turn_id`: the newest turn that a person stopped."""
+
+    next_sequence: int
+    stopped_turn_id: str | None
 
 
 IN_CONVERSATION = MessageRow.sequence.is_not(None)
@@ -92,7 +115,7 @@ LOCK = (
     update(SessionRow)
     .where(SessionRow.id == bindparam("session"))
     .values(updated_at=bindparam("now"))
-    .returning(SessionRow.next_sequence)
+    .returning(SessionRow.next_sequence, SessionRow.stopped_turn_id)
 )
 LOCK_OWN = LOCK.where(SessionRow.user_id == bindparam("user"))
 RESERVE = (
@@ -103,28 +126,71 @@ RESERVE = (
 )
 ADVANCE = update(SessionRow).where(SessionRow.id == bindparam("session")).values(next_sequence=bindparam("following"))
 STORED_IDS = select(MessageRow.id).where(MessageRow.id.in_(bindparam("ids", expanding=True)))
-PLACES = select(MessageRow.id, MessageRow.sequence, MessageRow.turn_id, MessageRow.round).where(
-    MessageRow.id.in_(bindparam("ids", expanding=True))
+WAITING_OR_PLACED = (
+    select(MessageRow.id, MessageRow.client_message_id, MessageRow.sequence, MessageRow.turn_id)
+    .where(
+        MessageRow.session_id == bindparam("session"),
+        MessageRow.sequence.is_(None)
+        | (
+            (MessageRow.turn_id == bindparam("turn"))
+            & (MessageRow.round == bindparam("in_round"))
+            & (MessageRow.role == "user")
+        ),
+    )
+    .order_by(MessageRow.sequence.nulls_last(), MessageRow.created_at, MessageRow.id)
 )
 PLACE = (
     update(MessageRow)
     .where(MessageRow.id == bindparam("message"))
     .values(sequence=bindparam("at"), turn_id=bindparam("turn"), round=bindparam("in_round"), kind=bindparam("as_kind"))
 )
-WAITING_OR_SAME = select(MessageRow.id, MessageRow.turn_id, MessageRow.sequence).where(
-    MessageRow.session_id == bindparam("session"),
-    MessageRow.sequence.is_(None) | (MessageRow.id == bindparam("message")),
-)
-WAITING_OR_PLACED = (
-    select(MessageRow.id, MessageRow.client_message_id, MessageRow.sequence)
+WAITING_OR_SAME = (
+    select(
+        MessageRow.id,
+        MessageRow.client_message_id,
+        MessageRow.turn_id,
+        MessageRow.sequence,
+        TurnRow.status,
+        TurnRow.trigger_message_id,
+    )
+    .outerjoin(TurnRow, TurnRow.turn_id == MessageRow.turn_id)
     .where(
         MessageRow.session_id == bindparam("session"),
-        MessageRow.client_message_id.is_not(None),
-        MessageRow.sequence.is_(None)
-        | ((MessageRow.turn_id == bindparam("turn")) & (MessageRow.round == bindparam("in_round"))),
+        MessageRow.sequence.is_(None) | (MessageRow.id == bindparam("message")),
     )
-    .order_by(MessageRow.sequence.nulls_last(), MessageRow.created_at, MessageRow.id)
+    .order_by(MessageRow.created_at, MessageRow.id)
 )
+UNFINISHED_TURN = (
+    select(TurnRow.turn_id)
+    .where(TurnRow.session_id == bindparam("session"), TurnRow.status.in_(UNFINISHED))
+    .order_by(TurnRow.started_at.desc())
+    .limit(1)
+)
+WAITING_FOR_TURN = (
+    select(MessageRow.id)
+    .where(
+        MessageRow.session_id == bindparam("session"),
+        MessageRow.sequence.is_(None),
+        (MessageRow.turn_id == bindparam("turn")) | MessageRow.turn_id.is_(None),
+    )
+    .limit(1)
+)
+NEXT_WAITING_TURN = (
+    select(MessageRow.turn_id)
+    .where(MessageRow.session_id == bindparam("session"), MessageRow.sequence.is_(None))
+    .order_by(MessageRow.created_at, MessageRow.id)
+    .limit(1)
+)
+MOVE_TO_TURN = (
+    update(MessageRow)
+    .where(
+        MessageRow.session_id == bindparam("session"),
+        MessageRow.sequence.is_(None),
+        (MessageRow.turn_id == bindparam("turn")) | MessageRow.turn_id.is_(None),
+    )
+    .values(turn_id=bindparam("next_turn"))
+)
+ASSIGN_TURN = update(MessageRow).where(MessageRow.id == bindparam("message")).values(turn_id=bindparam("turn"))
 WAITING = (
     select(*columns_of(MessageRow, WaitingMessage))
     .where(MessageRow.session_id == bindparam("session"), MessageRow.sequence.is_(None))
@@ -144,20 +210,20 @@ def replace_unstorable(text: str) -> str:
     return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
 
 
-async def lock_session(connection: Connection, session_id: str, user_id: str | None = None) -> int:
-    """Lock a session's row until the transaction ends; its next sequence.
+async def lock_session(connection: Connection, session_id: str, user_id: str | None = None) -> LockedSession:
+    """Lock a session's row until the transaction ends.
 
     Raises:
         NotFoundError: there is no such session, or it is not this user's.
     """
     values = {"session": session_id, "now": utc_now()}
     if user_id is not None:
-        following: int | None = await connection.scalar(LOCK_OWN, {**values, "user": user_id})
+        row = (await connection.execute(LOCK_OWN, {**values, "user": user_id})).first()
     else:
-        following = await connection.scalar(LOCK, values)
-    if following is None:
+        row = (await connection.execute(LOCK, values)).first()
+    if row is None:
         raise NotFoundError(f"There is no session {session_id}.")
-    return following
+    return LockedSession._make(row)
 
 
 async def accept(
@@ -170,27 +236,57 @@ async def accept(
     context: dict[str, Any] | None,
     limit: int,
 ) -> Accepted:
-    """Keep a message until a turn takes it; the same `message_id` again changes nothing.
+    """Keep a message until a turn takes it, and decide which turn that is; the same id again changes nothing.
+
+    It is the turn that has begun, unless a person has stopped that turn; else the turn that other messages wait for;
+    else a new turn.
 
     Raises:
         NotFoundError: no such session of this user.
-        InboxFullError: `limit` messages (0: no limit) wait already.
+        InboxFullError: `limit` messages (0: no limit) wait for that turn already.
         MessageIdUsedError: the session has a message of this id with other content.
     """
     content = replace_unstorable(content)
-    await lock_session(connection, session_id, user_id)
+    session = await lock_session(connection, session_id, user_id)
     own_id = row_id(session_id, "user", message_id)
-    rows = {
-        row.id: row for row in await connection.execute(WAITING_OR_SAME, {"session": session_id, "message": own_id})
-    }
-    waiting = sum(1 for row in rows.values() if row.sequence is None)
-    if (same := rows.get(own_id)) is not None:
-        if await connection.scalar(CONTENT, {"message": own_id}) != content:
-            raise MessageIdUsedError(message_id)
-        placed_in = same.turn_id if same.sequence is not None else None
-        return Accepted(own_id, waiting, placed_in)
-    if limit and waiting >= limit:
-        raise InboxFullError(waiting, limit)
+    rows = list(await connection.execute(WAITING_OR_SAME, {"session": session_id, "message": own_id}))
+    same = next((row for row in rows if row.id == own_id), None)
+    if same is not None and await connection.scalar(CONTENT, {"message": own_id}) != content:
+        raise MessageIdUsedError(message_id)
+    if same is not None and same.sequence is not None:
+        return Accepted(
+            own_id,
+            turn_id=same.turn_id,
+            run_turn_id=str(uuid4()),  # a run that finds nothing to do; the turn itself may have ended
+            starts_turn=same.trigger_message_id == message_id,
+            taken=True,
+            waiting=sum(1 for row in rows if row.sequence is None and row.turn_id == same.turn_id),
+        )
+    begun = await connection.scalar(UNFINISHED_TURN, {"session": session_id})
+    # A turn without a row has not begun. A message whose turn ended without it (its workflow is lost) needs another.
+    not_begun = [row.turn_id for row in rows if row.turn_id and row.status is None]
+    open_turns = [
+        turn_id for turn_id in (begun, *reversed(not_begun)) if turn_id and turn_id != session.stopped_turn_id
+    ]
+    if same is not None and same.turn_id and (same.status is None or same.status in UNFINISHED):
+        turn_id = same.turn_id
+    else:
+        turn_id = open_turns[0] if open_turns else str(uuid4())
+    waiting_ids = [row.client_message_id for row in rows if row.turn_id == turn_id]
+    accepted = Accepted(
+        own_id,
+        turn_id=turn_id,
+        run_turn_id=turn_id if turn_id != begun else str(uuid4()),
+        starts_turn=turn_id != begun and (waiting_ids or [message_id])[0] == message_id,
+        taken=False,
+        waiting=len({*waiting_ids, message_id}),
+    )
+    if same is not None:
+        if same.turn_id != turn_id:
+            await connection.execute(ASSIGN_TURN, {"message": own_id, "turn": turn_id})
+        return accepted
+    if limit and len(waiting_ids) >= limit:
+        raise InboxFullError(len(waiting_ids), limit)
     await connection.execute(
         INSERT,
         {
@@ -200,9 +296,10 @@ async def accept(
             "role": "user",
             "content": content,
             "context": context,
+            "turn_id": turn_id,
         },
     )
-    return Accepted(own_id, waiting + 1, placed_in=None)
+    return accepted
 
 
 async def _reserve(connection: Connection, session_id: str, count: int) -> int:
@@ -247,40 +344,30 @@ async def append(connection: Connection, session_id: str, rows: Sequence[NewMess
     return [row.id for row in fresh]
 
 
-async def place_in_turn(
-    connection: Connection, session_id: str, message_ids: Sequence[str], *, turn_id: str, round_: int, kind: str
+async def place_waiting(
+    connection: Connection, session_id: str, *, turn_id: str, round_: int, kind: str, of_all_turns: bool = False
 ) -> list[str]:
-    """Give waiting messages their place in the conversation, in this order.
+    """Give the messages that wait for a turn their place in the conversation, in the order of their acceptance.
+
+    `of_all_turns` also takes messages that wait for other turns of the session, whose workflows never started or are
+    lost. A turn that was stopped before it began takes only its own: later messages belong to the next turn.
 
     Returns:
-        The ids that belong to this turn and round now; a repeated call returns the same. Left out: ids placed by
-        another turn, and ids without a row (their sender got an error instead of an acceptance).
+        The message ids that belong to this turn and round now; a repeated call returns the same, and those of messages
+        that were accepted since.
     """
-    ids = {row_id(session_id, "user", message_id): message_id for message_id in message_ids}
-    first = await _reserve(connection, session_id, len(ids))
-    rows = {row.id: row for row in await connection.execute(PLACES, {"ids": list(ids)})}
-    waiting = [id_ for id_ in ids if id_ in rows and rows[id_].sequence is None]
-    if len(waiting) < len(ids):
-        await _return_unused(connection, session_id, first + len(waiting))
-    await _place(connection, waiting, first, turn_id, round_, kind)
-    already = {row.id for row in rows.values() if (row.turn_id, row.round) == (turn_id, round_)}
-    return [message_id for id_, message_id in ids.items() if id_ in already or id_ in waiting]
-
-
-async def place_all_waiting(
-    connection: Connection, session_id: str, *, turn_id: str, round_: int, kind: str
-) -> list[str]:
-    """Give all waiting messages of a session their place in the conversation, in the order of their acceptance.
-
-    Returns:
-        The ids that belong to this turn and round now; a repeated call returns them again.
-    """
-    first = await lock_session(connection, session_id)
-    rows = await connection.execute(WAITING_OR_PLACED, {"session": session_id, "turn": turn_id, "in_round": round_})
+    session = await lock_session(connection, session_id)
+    only_own = not of_all_turns or session.stopped_turn_id == turn_id
+    values = {"session": session_id, "turn": turn_id, "in_round": round_}
+    rows = [
+        row
+        for row in await connection.execute(WAITING_OR_PLACED, values)
+        if row.sequence is not None or not only_own or row.turn_id in (turn_id, None)
+    ]
     waiting = [row.id for row in rows if row.sequence is None]
     if waiting:
-        await _place(connection, waiting, first, turn_id, round_, kind)
-        await connection.execute(ADVANCE, {"session": session_id, "following": first + len(waiting)})
+        await _place(connection, waiting, session.next_sequence, turn_id, round_, kind)
+        await connection.execute(ADVANCE, {"session": session_id, "following": session.next_sequence + len(waiting)})
     return [row.client_message_id for row in rows]
 
 
@@ -289,8 +376,26 @@ async def _place(connection: Connection, ids: Sequence[str], first: int, turn_id
         {"message": id_, "at": sequence, "turn": turn_id, "in_round": round_, "as_kind": kind}
         for sequence, id_ in enumerate(ids, start=first)
     ]
-    if places:
-        await connection.execute(PLACE, places)
+    await connection.execute(PLACE, places)
+
+
+async def any_waits_for(connection: Connection, session_id: str, turn_id: str) -> bool:
+    """Whether a message waits for this turn; true until the caller commits, because it holds the session's lock."""
+    return await connection.scalar(WAITING_FOR_TURN, {"session": session_id, "turn": turn_id}) is not None
+
+
+async def next_waiting_turn(connection: Connection, session_id: str) -> str:
+    """The turn that the oldest waiting message of a session waits for; empty if none waits."""
+    return await connection.scalar(NEXT_WAITING_TURN, {"session": session_id}) or ""
+
+
+async def move_waiting(connection: Connection, session_id: str, turn_id: str, next_turn_id: str) -> None:
+    """Let the messages that wait for a turn wait for another one instead."""
+    await connection.execute(MOVE_TO_TURN, {"session": session_id, "turn": turn_id, "next_turn": next_turn_id})
+
+
+async def _advance(connection: Connection, session_id: str, following: int) -> None:
+    await connection.execute(ADVANCE, {"session": session_id, "following": following})
 
 
 async def list_waiting(connection: Connection, session_id: str) -> list[WaitingMessage]:

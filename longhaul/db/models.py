@@ -24,6 +24,8 @@ from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Mapped, mappe
 
 from longhaul.contracts import TurnStatus
 
+UNFINISHED = (TurnStatus.RUNNING, TurnStatus.WAITING_FOR_APPROVAL)
+
 log = logging.getLogger(__name__)
 
 
@@ -93,7 +95,10 @@ class Base(DeclarativeBase):
 
 
 class SessionRow(Base):
-    """A conversation. `next_sequence` is the lock and the counter that make its rows gapless."""
+    """A conversation. `next_sequence` is the lock and the counter that make its rows gapless.
+
+    `stopped_turn_id` is the newest turn that a person stopped: messages accepted later belong to the next turn.
+    """
 
     __tablename__ = "sessions"
 
@@ -101,6 +106,7 @@ class SessionRow(Base):
     user_id: Mapped[str] = mapped_column(String(255))
     title: Mapped[str | None] = mapped_column(String(300))
     next_sequence: Mapped[int] = mapped_column(Integer, default=0)
+    stopped_turn_id: Mapped[str | None] = mapped_column(String(64))
     parent_session_id: Mapped[str | None] = mapped_column(String(64))
     root_session_id: Mapped[str | None] = mapped_column(String(64))
     parent_turn_id: Mapped[str | None] = mapped_column(String(64))

@@ -9,9 +9,8 @@ from sqlalchemy import bindparam, exists, func, insert, or_, select, update
 from longhaul.contracts import Progress, Scope, TurnStatus
 from longhaul.db.connection import Connection
 from longhaul.db.messages import replace_unstorable
-from longhaul.db.models import MessageRow, SessionRow, TurnRow, columns_of
+from longhaul.db.models import UNFINISHED, MessageRow, SessionRow, TurnRow, columns_of
 
-UNFINISHED = (TurnStatus.RUNNING, TurnStatus.WAITING_FOR_APPROVAL)
 WORKFLOW_LOST = "The turn ended without a result: its workflow was terminated or could not continue."
 
 
@@ -75,11 +74,14 @@ POSITION = select(
     .scalar_subquery(),
 ).where(TurnRow.session_id == bindparam("session"), TurnRow.turn_id == bindparam("turn"))
 IS_BUSY = select(
-    or_(
-        exists().where(TurnRow.session_id == bindparam("session"), TurnRow.status.in_(UNFINISHED)),
-        exists().where(MessageRow.session_id == bindparam("session"), MessageRow.sequence.is_(None)),
+    exists().where(
+        TurnRow.session_id == bindparam("session"),
+        TurnRow.status.in_(UNFINISHED),
+        SessionRow.id == TurnRow.session_id,
+        func.coalesce(SessionRow.stopped_turn_id, "") != TurnRow.turn_id,
     )
 )
+MARK_STOPPED = update(SessionRow).where(SessionRow.id == bindparam("session")).values(stopped_turn_id=bindparam("turn"))
 FAIL_EARLIER = (
     update(TurnRow)
     .where(
@@ -111,6 +113,12 @@ async def start(connection: Connection, turn: NewTurn) -> None:
     await connection.execute(INSERT, {**turn._asdict(), "status": TurnStatus.RUNNING})
 
 
+async def has_ended(connection: Connection, turn_id: str) -> bool:
+    """Whether a turn's end is stored."""
+    status = await connection.scalar(STATUS, {"turn": turn_id})
+    return status is not None and TurnStatus(status).final
+
+
 async def end(connection: Connection, turn: NewTurn, progress: Progress) -> bool:
     """Store how a turn ended, also when its start was never stored; False when its end is stored already."""
     values = {
@@ -134,6 +142,12 @@ async def get(connection: Connection, session_id: str, turn_id: str) -> TurnReco
     return TurnRecord._make(row) if row is not None else None
 
 
+async def completed_at(connection: Connection, session_id: str, turn_id: str) -> datetime | None:
+    """When a turn was completed; None if it has not ended, or has ended in another way."""
+    turn = await get(connection, session_id, turn_id)
+    return turn.ended_at if turn is not None and turn.status == TurnStatus.COMPLETED else None
+
+
 async def position(connection: Connection, session_id: str, turn_id: str) -> TurnPosition | None:
     """How far a turn has got by its rows; None while it has no row."""
     row = (await connection.execute(POSITION, {"session": session_id, "turn": turn_id})).first()
@@ -141,8 +155,13 @@ async def position(connection: Connection, session_id: str, turn_id: str) -> Tur
 
 
 async def is_busy(connection: Connection, session_id: str) -> bool:
-    """Whether a session has a turn that runs, or messages that wait for one."""
+    """Whether a message would join a turn: one that has begun and has neither ended nor been stopped."""
     return bool(await connection.scalar(IS_BUSY, {"session": session_id}))
+
+
+async def mark_stopped(connection: Connection, session_id: str, turn_id: str) -> None:
+    """Note that a person stopped this turn: messages accepted from now on belong to the next turn."""
+    await connection.execute(MARK_STOPPED, {"session": session_id, "turn": turn_id})
 
 
 async def list_of_session(connection: Connection, session_id: str, limit: int = 50) -> list[TurnRecord]:

@@ -26,9 +26,9 @@ class Ending:
     status: TurnStatus
     round: int
     error: str | None
-    closing_text: str
-    step_open: bool
-    unanswered: str
+    closing_text: str = ""
+    step_open: bool = False
+    unanswered: str = ""
 
     def parts(self, closing: list[Part]) -> list[Part]:
         """The last parts before the outcome; `closing` closes the newest step."""
@@ -44,6 +44,16 @@ class Ending:
     @property
     def outcome(self) -> Part | None:
         return outcome_part(self.status, self.error)
+
+
+async def end_stream(
+    publisher: StreamPublisher, ending: Ending, rows: Sequence[StoredMessage] | None, ttl_s: float
+) -> None:
+    """Seal a turn's stream; with the turn's `rows`, only if it agrees with them, else withdraw it."""
+    if rows is None:
+        await seal_trusted(publisher, ending, ttl_s)
+    else:
+        await seal_compared(publisher, ending, rows, ttl_s)
 
 
 async def seal_trusted(publisher: StreamPublisher, ending: Ending, ttl_s: float) -> None:

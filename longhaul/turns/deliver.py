@@ -1,25 +1,20 @@
 """Deliver a message: one signal-with-start, which Temporal decides atomically.
 
-No turn runs: one starts with this message. One runs: the message joins it. There is no lock, no check in advance and no
-queue of ours. The row that `accept` stores holds the message's text until a turn takes it.
+No turn runs: one starts with this message. One runs: the message joins it. There is no queue of ours. The row that
+`accept` stores holds the message's text until a turn takes it, and names that turn.
 """
 
-import asyncio
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
-from uuid import uuid4
 
-from temporalio.api.enums.v1 import PendingWorkflowTaskState
 from temporalio.client import Client, WorkflowHandle
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
-from temporalio.service import RPCError
 
 from longhaul import temporal
 from longhaul.contracts import FollowUp, Scope, TurnInput, TurnLimits
-from longhaul.db import messages, turns
+from longhaul.db import messages
 from longhaul.db.database import Database
 from longhaul.db.messages import Accepted
 from longhaul.db.models import utc_now
@@ -29,8 +24,6 @@ from longhaul.settings import Settings
 from longhaul.turns.status import TurnLookup
 
 log = logging.getLogger(__name__)
-# A workflow task takes some milliseconds. One that takes longer (its database is away) is not waited for.
-TASK_LOOKS, TASK_LOOK_S = 25, 0.01
 Mode = Literal["fast", "extended_thinking"]
 Tier = Literal["standard", "advanced"]
 
@@ -82,45 +75,31 @@ class MessageDelivery:
             UnavailableError: try again with the same message id; no step is done twice.
         """
         accepted = await self._accept(user_id, session.id, message)
-        if accepted.placed_in is not None:
-            return await self._placed(session.id, message.id, accepted.placed_in, accepted.waiting)
-        turn_id = str(uuid4())
+        if accepted.taken:
+            return Delivery(accepted.turn_id, accepted.starts_turn, accepted.waiting)
         async with temporal.reachable(self._settings.temporal_rpc_timeout):
-            handle = await self._signal_with_start(user_id, session, message, turn_id)
-        # From here on the message is on its way for good. An error would make its sender send it again.
-        try:
-            async with temporal.reachable(self._settings.temporal_rpc_timeout):
-                return await self._turn_of(handle, accepted, message.id, turn_id)
-        except (UnavailableError, RPCError) as error:
-            log.warning("message %s is delivered, its turn could not be looked up: %s", message.id, error)
-        return await self._best_known(session.id, accepted, turn_id)
-
-    async def _turn_of(
-        self, handle: WorkflowHandle[Any, Any], accepted: Accepted, message_id: str, turn_id: str
-    ) -> Delivery:
+            handle = await self._signal_with_start(user_id, session, message, accepted)
+        # From here on the message is safe in Temporal, so no failure may be reported to its sender.
         # A private field, but the only exact answer: server 1.31 omits `first_execution_run_id` when a signal joins a
         # run, newer servers fill it in.
         response: Any = handle._start_workflow_response
-        if not response.started:
-            return await self._joined(handle, accepted, message_id)
-        # A turn takes all messages that wait, some before their signal. If it has ended, the turn started here has
-        # nothing to do. The earlier turn stored the message's place before it ended, so this look is exact.
-        async with self._database.read() as connection:
-            row = await messages.get(connection, accepted.row_id)
-        if row is not None and row.turn_id not in (None, turn_id):
-            return await self._placed(row.session_id, message_id, row.turn_id, accepted.waiting)
-        return Delivery(turn_id, started=True, waiting=accepted.waiting)
+        if response.started:
+            return await self._delivered_to_new_run(accepted)
+        return Delivery(accepted.turn_id, accepted.starts_turn, accepted.waiting)
 
-    async def _best_known(self, session_id: str, accepted: Accepted, turn_id: str) -> Delivery:
-        """The session's unfinished turn according to its rows; without one, the turn that this message may start."""
+    async def _delivered_to_new_run(self, accepted: Accepted) -> Delivery:
+        """The signal found no run. Another turn may have taken the message before its signal, and ended; else the new
+        run takes it.
+        """
         try:
             async with self._database.read() as connection:
-                newest = await turns.newest(connection, session_id)
-        except UnavailableError:
-            newest = None
-        if newest is not None and not newest.status.final:
-            return Delivery(newest.turn_id, started=False, waiting=accepted.waiting)
-        return Delivery(turn_id, started=True, waiting=accepted.waiting)
+                row = await messages.get(connection, accepted.row_id)
+        except UnavailableError as error:
+            log.warning("message %s was delivered; which turn takes it is not certain: %s", accepted.row_id, error)
+            row = None
+        if row is not None and row.turn_id is not None and row.turn_id != accepted.run_turn_id:
+            return Delivery(row.turn_id, started=False, waiting=accepted.waiting)
+        return Delivery(accepted.run_turn_id, started=True, waiting=accepted.waiting)
 
     async def _accept(self, user_id: str, session_id: str, message: IncomingMessage) -> Accepted:
         try:
@@ -143,46 +122,8 @@ class MessageDelivery:
                 limit=limit,
             )
 
-    async def _placed(self, session_id: str, message_id: str, turn_id: str, waiting: int) -> Delivery:
-        try:
-            async with self._database.read() as connection:
-                turn = await turns.get(connection, session_id, turn_id)
-        except UnavailableError:
-            return Delivery(turn_id, started=False, waiting=waiting)  # A turn took the message, so this is no error.
-        return Delivery(turn_id, turn is not None and turn.trigger_message_id == message_id, waiting)
-
-    async def _joined(self, handle: WorkflowHandle[Any, Any], accepted: Accepted, message_id: str) -> Delivery:
-        # Ask the run that was signalled. Another turn of this session may run under the same workflow id by now.
-        run = self._client.get_workflow_handle(handle.id, run_id=handle.result_run_id)
-        memo = await self._memo_after_task(run)
-        if temporal.NEXT_TURN_ID_MEMO not in memo:
-            return Delivery(
-                memo[temporal.TURN_ID_MEMO], memo.get(temporal.MESSAGE_ID_MEMO) == message_id, accepted.waiting
-            )
-        # The turn is closing. Either it took the message before that (its row says so), or the next turn takes it.
-        async with self._database.read() as connection:
-            row = await messages.get(connection, accepted.row_id)
-        if row is not None and row.turn_id is not None:
-            return await self._placed(row.session_id, message_id, row.turn_id, accepted.waiting)
-        return Delivery(memo[temporal.NEXT_TURN_ID_MEMO], started=True, waiting=accepted.waiting)
-
-    async def _memo_after_task(self, run: WorkflowHandle[Any, Any]) -> Mapping[str, Any]:
-        """The memo after the workflow task that may have been running when the signal arrived.
-
-        That task may have decided to close the turn, which shows only when it completes.
-        """
-        described = await run.describe(rpc_timeout=self._rpc_timeout)
-        in_flight = described.raw_description.pending_workflow_task
-        if in_flight.state == PendingWorkflowTaskState.PENDING_WORKFLOW_TASK_STATE_STARTED:
-            for _ in range(TASK_LOOKS):
-                await asyncio.sleep(TASK_LOOK_S)
-                described = await run.describe(rpc_timeout=self._rpc_timeout)
-                if described.raw_description.pending_workflow_task.started_time != in_flight.started_time:
-                    break
-        return await described.memo()
-
     async def _signal_with_start(
-        self, user_id: str, session: Session, message: IncomingMessage, turn_id: str
+        self, user_id: str, session: Session, message: IncomingMessage, accepted: Accepted
     ) -> WorkflowHandle[Any, Any]:
         settings = self._settings
         mode, tier = message.mode or "fast", message.tier or "standard"
@@ -191,12 +132,22 @@ class MessageDelivery:
         turn = TurnInput(
             session_id=session.id,
             user_id=user_id,
-            turn_id=turn_id,
+            turn_id=accepted.run_turn_id,
             model=model,
             mode=mode,
             tier=tier,
             limits=limits(settings),
             scope=scope.model_copy(update={"root_session_id": session.root_session_id or session.id}),
+            rows_decide=True,
+        )
+        signal = FollowUp(
+            message_id=message.id,
+            received_at=utc_now(),
+            turn_id=accepted.turn_id,
+            model=model,
+            mode=mode,
+            tier=tier,
+            chosen=tuple(name for name in ("mode", "tier") if getattr(message, name) is not None),
         )
         return await self._client.start_workflow(
             temporal.TURN_WORKFLOW,
@@ -204,23 +155,14 @@ class MessageDelivery:
             id=temporal.workflow_id(session.id),
             task_queue=settings.task_queue,
             start_signal=temporal.FOLLOW_UP_SIGNAL,
-            start_signal_args=[
-                FollowUp(
-                    message_id=message.id,
-                    received_at=utc_now(),
-                    model=model,
-                    mode=mode,
-                    tier=tier,
-                    chosen=tuple(name for name in ("mode", "tier") if getattr(message, name) is not None),
-                )
-            ],
+            start_signal_args=[signal],
             id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-            memo={temporal.TURN_ID_MEMO: turn_id, temporal.MESSAGE_ID_MEMO: message.id},
+            memo={temporal.TURN_ID_MEMO: turn.turn_id},
             search_attributes=temporal.search_attributes_of(turn),
             static_summary=f"turn · {model} · session {session.id[:8]}",
             static_details=(
-                f"Turn `{turn_id}` of session `{session.id}`, user `{user_id}`, started by message `{message.id}`.\n\n"
+                f"Turn `{turn.turn_id}` of session `{session.id}`, user `{user_id}`, first message `{message.id}`.\n\n"
                 f"Tier {tier}, mode {mode}. The conversation is in the database, not here."
             ),
             rpc_timeout=self._rpc_timeout,

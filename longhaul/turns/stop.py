@@ -11,6 +11,9 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from longhaul import temporal
 from longhaul.contracts import TurnResult, TurnStatus
+from longhaul.db import turns
+from longhaul.db.database import Database
+from longhaul.errors import UnavailableError
 from longhaul.turns.status import RunningTurn, TurnLookup
 
 log = logging.getLogger(__name__)
@@ -27,7 +30,8 @@ class StoppedTurn:
 class TurnStopper:
     """Stops turns."""
 
-    def __init__(self, client: Client, turns: TurnLookup, rpc_timeout: float) -> None:
+    def __init__(self, database: Database, client: Client, turns: TurnLookup, rpc_timeout: float) -> None:
+        self._database = database
         self._client = client
         self._turns = turns
         self._rpc_timeout = rpc_timeout
@@ -42,6 +46,7 @@ class TurnStopper:
         return await self._stop(session_id, turn, seconds) if turn is not None else None
 
     async def _stop(self, session_id: str, turn: RunningTurn, seconds: float) -> StoppedTurn:
+        await self._mark_stopped(session_id, turn.turn_id)
         try:
             # The inner limit is never reached first; it turns connection errors into `UnavailableError`.
             async with asyncio.timeout(seconds), temporal.reachable(seconds * 2):
@@ -108,4 +113,22 @@ class TurnStopper:
         Raises:
             UnavailableError: Temporal does not answer.
         """
-        await self._cancel(self._client.get_workflow_handle(temporal.workflow_id(session_id), result_type=TurnResult))
+        if (turn := await self._turns.running(session_id)) is None:
+            return
+        await self._mark_stopped(session_id, turn.turn_id)
+        await self._cancel(
+            self._client.get_workflow_handle(
+                temporal.workflow_id(session_id), run_id=turn.run_id, result_type=TurnResult
+            )
+        )
+
+    async def _mark_stopped(self, session_id: str, turn_id: str) -> None:
+        """Let messages that are accepted from now on belong to the next turn.
+
+        While the database is away no message is accepted, so the turn is stopped without the mark.
+        """
+        try:
+            async with self._database.write() as connection:
+                await turns.mark_stopped(connection, session_id, turn_id)
+        except UnavailableError as error:
+            log.warning("turn %s is stopped while no row can be written: %s", turn_id, error)

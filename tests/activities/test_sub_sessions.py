@@ -4,7 +4,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.testing import ActivityEnvironment
 
@@ -29,29 +29,43 @@ CALL = {"id": "c1", "type": "function", "function": {"name": "calculator", "argu
 BROKEN = {"id": "c2", "type": "function", "function": {"name": "read_file", "arguments": "{}"}}
 
 
-class NothingRuns:
-    """A Temporal without workflows; it counts who is told to stop."""
+class FakeTemporal:
+    """A Temporal that runs only what a test says, and records what was cancelled; cancelling ends a workflow."""
 
     def __init__(self) -> None:
+        self.running: set[str] = set()
         self.cancelled: list[str] = []
 
     def get_workflow_handle(self, workflow_id: str, **_: Any) -> Any:
-        async def describe(**_: Any) -> None:
-            raise RPCError("not found", RPCStatusCode.NOT_FOUND, b"")
+        async def memo_value(*_: Any, **__: Any) -> str:
+            return workflow_id.replace(":", "-")
+
+        async def describe(**_: Any) -> Any:
+            if workflow_id not in self.running:
+                raise RPCError("not found", RPCStatusCode.NOT_FOUND, b"")
+            return SimpleNamespace(
+                status=WorkflowExecutionStatus.RUNNING,
+                typed_search_attributes={},
+                memo_value=memo_value,
+                start_time=utc_now(),
+                run_id="run",
+                raw_info=SimpleNamespace(first_run_id="run"),
+            )
 
         async def cancel(**_: Any) -> None:
             self.cancelled.append(workflow_id)
+            self.running.discard(workflow_id)
 
         return SimpleNamespace(describe=describe, cancel=cancel)
 
 
 @pytest.fixture
-def temporal() -> NothingRuns:
-    return NothingRuns()
+def temporal() -> FakeTemporal:
+    return FakeTemporal()
 
 
 @pytest.fixture
-async def activities(database: Database, temporal: NothingRuns) -> SubSessionActivities:
+async def activities(database: Database, temporal: FakeTemporal) -> SubSessionActivities:
     """With three sub-sessions that have answered: below TURN's session, below another one, of another user."""
     for name, user, parent in (("below", "u", "s"), ("elsewhere", "u", "other"), ("foreign", "u2", "s")):
         async with database.write() as connection:
@@ -78,14 +92,18 @@ async def look(activities: SubSessionActivities, sub_id: str, *, cancel: bool = 
     return await ActivityEnvironment().run(activities.look_at_sub_session, asked)
 
 
-async def test_one_below_is_polled_and_stopped(activities: SubSessionActivities, temporal: NothingRuns) -> None:
+async def test_one_below_is_polled_and_stopped(activities: SubSessionActivities, temporal: FakeTemporal) -> None:
     seen = await look(activities, "below", cancel=True)
     assert (seen.status, seen.detached, seen.far, seen.error) == (SubSessionState.COMPLETED, False, False, None)
+    assert temporal.cancelled == [], "it has ended"
+    temporal.running = {"turn:below"}
+    seen = await look(activities, "below", cancel=True)
+    assert (seen.status, seen.turn_id) == (SubSessionState.RUNNING, "turn-below")
     assert temporal.cancelled == ["turn:below"]
 
 
 async def test_one_elsewhere_is_polled_and_never_stopped(
-    activities: SubSessionActivities, temporal: NothingRuns
+    activities: SubSessionActivities, temporal: FakeTemporal
 ) -> None:
     """`detached`: a Stop of the polling turn leaves it alone."""
     seen = await look(activities, "elsewhere")

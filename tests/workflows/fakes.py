@@ -1,4 +1,4 @@
-"""Activities under the real names that do what a test says and record what they were asked; no rows, no model."""
+"""Activities under the real names that do what a test says and record what they were asked; no database, no model."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -17,6 +17,7 @@ from longhaul import temporal
 from longhaul.contracts import (
     Budget,
     CallModel,
+    ClosedTurn,
     CloseTurn,
     Contract,
     Empty,
@@ -49,6 +50,7 @@ from testkit.wait import until
 from worker import Activities
 
 LIMIT_S = 10.0
+EMPTY = ModelAnswer(message_id="empty", finish_reason="stop")
 TEXT = ModelAnswer(message_id="text", finish_reason="stop", has_text=True, usage=Usage(calls=1))
 
 
@@ -73,14 +75,44 @@ class Gate:
 
 
 @dataclass
+class FakeRows:
+    """The message rows of one session: which turn each message waits for, by the rules of `longhaul.db.messages`."""
+
+    waiting: dict[str, str] = field(default_factory=dict)
+    taken: dict[str, str] = field(default_factory=dict)
+    begun: str = ""
+    stopped: str = ""
+
+    def accept(self, message_id: str, new_turn_id: str) -> str:
+        """The turn that a message belongs to."""
+        known = {**self.taken, **self.waiting}.get(message_id)
+        open_turns = [self.begun, *reversed(self.waiting.values())]
+        turn_id = known or next((one for one in open_turns if one and one != self.stopped), new_turn_id)
+        if known is None:
+            self.waiting[message_id] = turn_id
+        return turn_id
+
+    def waiting_for(self, turn_id: str) -> list[str]:
+        return [message_id for message_id, waits_for in self.waiting.items() if waits_for == turn_id]
+
+    def take(self, turn_id: str, message_ids: list[str]) -> list[str]:
+        for message_id in message_ids:
+            self.taken[message_id] = turn_id
+            del self.waiting[message_id]
+        return message_ids
+
+
+@dataclass
 class Script:
     """The activities of one session: what they are to do, and the calls that they got.
 
-    A call is named like `call_model 2`: the activity, and the argument that tells it from others.
+    A call is named like `call_model 2`: the activity, and the argument that tells it from others. `turn ended` stands
+    behind a model call whose answer ended the turn.
 
     Attributes:
         answers: of the model, in order; after them it answers with text.
-        answered: messages that an earlier turn has taken.
+        filed: messages that waited when the turn was stopped.
+        ends: the final progress of turns that ended with an answer.
         time_budget: of the turn; its deadline is set when the turn opens.
         prepared: the answer of `prepare_sub_session`.
         looks: answers of `look_at_sub_session`, in order; the last one stays.
@@ -88,7 +120,9 @@ class Script:
     """
 
     answers: list[ModelAnswer] = field(default_factory=list)
-    answered: set[str] = field(default_factory=set)
+    rows: FakeRows = field(default_factory=FakeRows)
+    filed: list[str] = field(default_factory=list)
+    ends: list[Progress] = field(default_factory=list)
     time_budget: Budget | None = None
     deadline: datetime = field(default_factory=lambda: datetime.max.replace(tzinfo=UTC))
     prepared: PreparedSubSession = field(default_factory=PreparedSubSession)
@@ -154,8 +188,11 @@ class FakeActivities:
 
     @activity.defn
     async def open_turn(self, opening: OpenTurn) -> OpenedTurn:
-        script = await self._perform(opening.turn, f"open_turn {' '.join(opening.message_ids)}", opening)
-        taken = [message_id for message_id in opening.message_ids if message_id not in script.answered]
+        rows = self.script(opening.turn.session_id).rows
+        script = await self._perform(opening.turn, " ".join(["open_turn", *rows.waiting]), opening)
+        own = rows.stopped == opening.turn.turn_id
+        taken = rows.take(opening.turn.turn_id, rows.waiting_for(opening.turn.turn_id) if own else list(rows.waiting))
+        rows.begun = opening.turn.turn_id if taken else ""
         if (budget := script.time_budget) is None:
             return OpenedTurn(taken=taken)
         script.deadline = datetime.now(UTC) + timedelta(seconds=budget.max_seconds or 0)
@@ -163,13 +200,23 @@ class FakeActivities:
 
     @activity.defn
     async def take_inbox(self, taking: TakeInbox) -> TakenInbox:
-        script = await self._perform(taking.turn, f"take_inbox {' '.join(taking.message_ids)}", taking)
-        return TakenInbox(taken=[one for one in taking.message_ids if one not in script.answered])
+        rows = self.script(taking.turn.session_id).rows
+        await self._perform(taking.turn, " ".join(["take_inbox", *rows.waiting_for(taking.turn.turn_id)]), taking)
+        return TakenInbox(taken=rows.take(taking.turn.turn_id, rows.waiting_for(taking.turn.turn_id)))
 
     @activity.defn
     async def call_model(self, call: CallModel) -> ModelAnswer:
         script = await self._perform(call.turn, f"call_model {call.round}", call)
-        return script.answers[call.round - 1] if call.round <= len(script.answers) else TEXT
+        answer = script.answers[call.round - 1] if call.round <= len(script.answers) else TEXT
+        waiting = script.rows.waiting_for(call.turn.turn_id)
+        if call.progress is None or answer.tool_calls or not answer.has_text or waiting:
+            return answer
+        script.calls.append("turn ended")
+        ended_at = datetime.now(UTC)
+        end = {"status": TurnStatus.COMPLETED, "ended_at": ended_at, "usage": call.progress.usage + answer.usage}
+        script.ends.append(call.progress.model_copy(update=end))
+        script.rows.begun = ""
+        return answer.model_copy(update={"turn_ended_at": ended_at})
 
     @activity.defn
     async def run_tool(self, call: RunTool) -> ToolOutcome:
@@ -189,13 +236,28 @@ class FakeActivities:
         return ToolOutcome(tool_call_id=result.tool_call_id, status=status)
 
     @activity.defn
-    async def close_turn(self, closing: CloseTurn) -> Empty:
-        await self._perform(closing.turn, f"close_turn {closing.progress.status}", closing)
-        return Empty()
+    async def close_turn(self, closing: CloseTurn) -> ClosedTurn:
+        status, turn_id = closing.progress.status, closing.turn.turn_id
+        script = await self._perform(closing.turn, f"close_turn {status}", closing)
+        rows = script.rows
+        if status is TurnStatus.COMPLETED and rows.waiting_for(turn_id) and not closing.round_limit_reached:
+            return ClosedTurn(ended=False)
+        if status is TurnStatus.CANCELLED or not closing.next_turn_id:
+            script.filed += rows.take(turn_id, rows.waiting_for(turn_id))
+        for message_id in rows.waiting_for(turn_id):
+            rows.waiting[message_id] = closing.next_turn_id
+        rows.begun = ""
+        return ClosedTurn(next_turn_id=next(iter(rows.waiting.values()), ""))
 
     @activity.defn
     async def prepare_sub_session(self, call: PrepareSubSession) -> PreparedSubSession:
-        return (await self._perform(call.turn, f"prepare_sub_session {call.tool_call_id}", call)).prepared
+        prepared = (await self._perform(call.turn, f"prepare_sub_session {call.tool_call_id}", call)).prepared
+        if prepared.error:
+            return prepared
+        rows = self.script(prepared.sub_session_id).rows
+        accepted_for = rows.accept(prepared.message_id, prepared.run_turn_id)
+        run_turn_id = accepted_for if accepted_for != rows.begun else str(uuid4())
+        return prepared.model_copy(update={"turn_id": accepted_for, "run_turn_id": run_turn_id})
 
     @activity.defn
     async def look_at_sub_session(self, look: LookAtSubSession) -> SubSessionSeen:
@@ -237,33 +299,45 @@ class Session:
         assert isinstance(last, CloseTurn)
         return last
 
+    def last_progress(self) -> Progress:
+        """The progress that was stored with the turn's end."""
+        return self.script.ends[-1] if self.script.ends else self.closing().progress
+
     def new_sub_session(self) -> "Session":
         """A session that `prepare_sub_session` answers with."""
         sub = Session(self._client, self._task_queue, self._activities)
-        scope = Scope(depth=1, ancestors=(self.id,))
-        self.script.prepared = PreparedSubSession(sub_session_id=sub.id, message_id="prompt", task="task", scope=scope)
+        self.script.prepared = PreparedSubSession(
+            sub_session_id=sub.id,
+            message_id="prompt",
+            run_turn_id=sub.turn_id,
+            task="task",
+            scope=Scope(depth=1, ancestors=(self.id,)),
+        )
         sub._handle = self._client.get_workflow_handle(temporal.workflow_id(sub.id), result_type=TurnResult)
         return sub
 
     async def send(
         self, message_id: str, limits: TurnLimits | None = None, scope: Scope | None = None, **options: Any
     ) -> None:
-        """Signal-with-start, as the API does it; `options`: more fields of the message."""
+        """Accept a message, then signal-with-start, as the API does it; `options`: more fields of the message."""
+        accepted_for = self.script.rows.accept(message_id, str(uuid4()) if self._handle else self.turn_id)
         turn = TurnInput(
             session_id=self.id,
             user_id="user",
-            turn_id=self.turn_id,
+            turn_id=accepted_for,
             model="model",
             limits=limits or TurnLimits(),
             scope=scope or Scope(),
+            rows_decide=True,
         )
+        signal = FollowUp(message_id=message_id, received_at=datetime.now(UTC), turn_id=accepted_for, **options)
         self._handle = await self._client.start_workflow(
             temporal.TURN_WORKFLOW,
             turn,
             id=temporal.workflow_id(self.id),
             task_queue=self._task_queue,
             start_signal=temporal.FOLLOW_UP_SIGNAL,
-            start_signal_args=[FollowUp(message_id=message_id, received_at=datetime.now(UTC), **options)],
+            start_signal_args=[signal],
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
             memo={temporal.TURN_ID_MEMO: turn.turn_id},
             search_attributes=temporal.search_attributes_of(turn),
@@ -271,6 +345,8 @@ class Session:
         )
 
     async def stop(self) -> None:
+        """Mark the turn as stopped, then cancel its run, as the API does it."""
+        self.script.rows.stopped = self.script.rows.begun or self.turn_id
         await self.handle.cancel()
 
     async def progress(self) -> Progress:

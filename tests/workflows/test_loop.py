@@ -1,7 +1,6 @@
 """The loop of a turn with fake activities: messages, rounds, limits, continue-as-new."""
 
 import asyncio
-import time
 
 import pytest
 from temporalio import activity
@@ -12,7 +11,7 @@ from activities.model import ModelActivities
 from activities.sub_sessions import SubSessionActivities
 from activities.tools import ToolActivities
 from activities.turns import TurnActivities
-from longhaul.contracts import Budget, CloseTurn, RunTool, TurnLimits, TurnStatus
+from longhaul.contracts import Budget, CallModel, CloseTurn, TurnLimits, TurnStatus
 from longhaul.db.models import utc_now
 from testkit.wait import until
 from tests.workflows.fakes import TEXT, FakeActivities, Session, final, tool_calls
@@ -33,8 +32,8 @@ def test_fakes_have_the_names_and_types_of_the_real_activities() -> None:
 async def test_an_answer_without_tools(session: Session) -> None:
     await session.send("m1")
     assert await session.status() is COMPLETED
-    assert session.calls == ["open_turn m1", "call_model 1", "close_turn completed"]
-    assert session.closing().answered_with_text
+    assert session.calls == ["open_turn m1", "call_model 1", "turn ended"]
+    assert session.last_progress().usage.calls == 1
 
 
 async def test_tools_run_in_parallel(session: Session) -> None:
@@ -49,8 +48,8 @@ async def test_tools_run_in_parallel(session: Session) -> None:
     session.script.release("run_tool b")
     session.script.release("run_tool a")
     assert await session.status() is COMPLETED
-    assert session.calls[-2:] == ["call_model 2", "close_turn completed"]
-    assert session.closing().progress.tools_done == 2
+    assert session.calls[-2:] == ["call_model 2", "turn ended"]
+    assert session.last_progress().tools_done == 2
 
 
 async def test_a_quick_tool_is_a_local_activity(session: Session) -> None:
@@ -60,7 +59,7 @@ async def test_a_quick_tool_is_a_local_activity(session: Session) -> None:
     assert session.calls[2] == "quick_tool sum"
     history = await session.handle.fetch_history()
     scheduled = [e.activity_task_scheduled_event_attributes.activity_type.name for e in history.events]
-    assert [name for name in scheduled if name] == ["call_model", "call_model", "close_turn"]
+    assert [name for name in scheduled if name] == ["call_model", "call_model"]
 
 
 async def test_the_wait_tool_is_a_timer(session: Session) -> None:
@@ -76,7 +75,7 @@ async def test_a_wait_that_is_refused(session: Session, arguments: str) -> None:
     await session.send("m1", TurnLimits(wait_max_seconds=10))
     assert await session.status() is COMPLETED
     assert session.calls[2:4] == ["store_tool_result wait", "call_model 2"]
-    [tool] = session.closing().progress.recent_tools
+    [tool] = session.last_progress().recent_tools
     assert tool.status == "error"
 
 
@@ -91,7 +90,7 @@ async def test_a_follow_up_during_tools(session: Session) -> None:
     session.script.release("run_tool a")
     assert await session.status() is COMPLETED
     tools, taken = ["call_model 1", "run_tool a"], ["take_inbox m2 m3", "call_model 2"]
-    assert session.calls == ["open_turn m1", *tools, *taken, "close_turn completed"]
+    assert session.calls == ["open_turn m1", *tools, *taken, "turn ended"]
 
 
 async def test_a_follow_up_during_the_last_model_call(session: Session) -> None:
@@ -102,7 +101,7 @@ async def test_a_follow_up_during_the_last_model_call(session: Session) -> None:
     session.script.release("call_model 1")
     assert await session.status() is COMPLETED
     rounds = ["call_model 1", "take_inbox m2", "call_model 2"]
-    assert session.calls == ["open_turn m1", *rounds, "close_turn completed"]
+    assert session.calls == ["open_turn m1", *rounds, "turn ended"]
 
 
 async def test_a_follow_up_that_arrives_twice(session: Session) -> None:
@@ -118,26 +117,26 @@ async def test_a_follow_up_that_arrives_twice(session: Session) -> None:
     await session.send("m2")
     session.script.release("call_model 2")
     assert await session.status() is COMPLETED
-    assert session.calls[3:] == ["take_inbox m2", "call_model 2", "close_turn completed"]
+    assert session.calls[3:] == ["take_inbox m2", "call_model 2", "turn ended"]
 
 
-async def test_a_follow_up_that_an_earlier_turn_answered(session: Session) -> None:
-    """It is taken from the inbox and asks for no further round."""
-    session.script.answered = {"m0"}
+async def test_a_late_signal_of_a_message_that_is_answered(session: Session) -> None:
+    """It asks for no further round and begins no turn."""
+    session.script.rows.taken = {"m0": session.turn_id}
     session.script.hold("call_model 1")
     await session.send("m1")
     await session.script.reached("call_model 1")
     await session.send("m0")
     session.script.release("call_model 1")
     assert await session.status() is COMPLETED
-    assert session.calls == ["open_turn m1", "call_model 1", "take_inbox m0", "close_turn completed"]
+    assert session.calls == ["open_turn m1", "call_model 1", "turn ended"]
 
 
 async def test_a_turn_with_nothing_to_answer(session: Session) -> None:
-    session.script.answered = {"m1"}
+    session.script.rows.taken = {"m1": session.turn_id}
     await session.send("m1")
     assert await session.status() is COMPLETED
-    assert session.calls == ["open_turn m1"]
+    assert session.calls == ["open_turn"]
 
 
 async def test_the_round_limit(session: Session) -> None:
@@ -160,8 +159,8 @@ async def test_a_turn_that_continues_as_new(session: Session) -> None:
     assert await session.status() is COMPLETED
     assert session.calls.count("open_turn m1") == 1
     assert [call for call in session.calls if call.startswith("call_model")] == [f"call_model {n}" for n in range(1, 6)]
-    assert {argument.turn.turn_id for argument in session.arguments(CloseTurn)} == {session.turn_id}  # type: ignore[attr-defined]
-    end = session.closing().progress
+    assert {argument.turn.turn_id for argument in session.arguments(CallModel)} == {session.turn_id}  # type: ignore[attr-defined]
+    end = session.last_progress()
     assert (end.round, end.usage.calls, end.tools_done) == (5, 5, 4)
     assert (await session.handle.describe()).run_id != first_run
 
@@ -175,7 +174,7 @@ async def test_a_follow_up_that_arrives_as_the_turn_continues_as_new(session: Se
         await session.send(message_id)
     session.script.release("call_model 2")
     assert await session.status() is COMPLETED
-    assert session.calls[-4:] == ["call_model 2", "take_inbox m2", "call_model 3", "close_turn completed"]
+    assert session.calls[-4:] == ["call_model 2", "take_inbox m2", "call_model 3", "turn ended"]
 
 
 async def test_the_time_budget_ends_a_model_call(session: Session) -> None:
@@ -184,7 +183,7 @@ async def test_the_time_budget_ends_a_model_call(session: Session) -> None:
     await session.send("m1")
     assert await session.status() is FAILED
     assert session.calls == ["open_turn m1", "call_model 1", "call_model 1 cancelled", "close_turn failed"]
-    assert "time budget of this session is used up: 1 seconds" in (session.closing().progress.error or "")
+    assert "time budget of this session is used up: 1 seconds" in (session.last_progress().error or "")
 
 
 async def test_the_time_budget_ends_a_tool(session: Session) -> None:
@@ -194,7 +193,7 @@ async def test_the_time_budget_ends_a_tool(session: Session) -> None:
     await session.send("m1")
     assert await session.status() is FAILED
     assert session.calls[-3:] == ["run_tool a", "run_tool a cancelled", "close_turn failed"]
-    assert "session above above it" in (session.closing().progress.error or "")
+    assert "session above above it" in (session.last_progress().error or "")
 
 
 async def test_a_time_budget_that_is_used_up_already(session: Session) -> None:
@@ -231,10 +230,13 @@ async def test_an_activity_that_fails_for_good(session: Session, call: str) -> N
         await session.script.reached("call_model 1")
         await session.send("m2")
     session.script.release("call_model 1")
-    assert await session.status() is FAILED
-    assert session.closing().progress.error == "disk full"
-    following = ["open_turn m2"] if call == "call_model 1" else []
+    assert await session.status() is (COMPLETED if call == "take_inbox m2" else FAILED)
+    [first, *_] = session.arguments(CloseTurn)
+    assert isinstance(first, CloseTurn)
+    assert first.progress.error == "disk full"
+    following = [] if call == "open_turn m1" else ["open_turn m2"]
     assert session.calls[session.calls.index(call) + 1 :][:2] == ["close_turn failed", *following]
+    assert session.script.filed == (["m1"] if call == "open_turn m1" else [])
 
 
 @pytest.mark.parametrize("call", ["open_turn m1", "take_inbox m2", "quick_tool sum"])
@@ -266,7 +268,7 @@ async def test_a_store_that_is_retried_for_too_long(session: Session) -> None:
 
 
 async def test_a_message_that_arrives_while_follow_ups_are_stored(session: Session) -> None:
-    """The turn continues as new with it in its inbox."""
+    """The next try of the store takes it too, and its signal, which arrives late, asks for no further round."""
     session.script.answers = [tool_calls("a")]
     session.script.failures["take_inbox m2"] = ApplicationError("the database is away")
     session.script.hold("run_tool a")
@@ -278,26 +280,7 @@ async def test_a_message_that_arrives_while_follow_ups_are_stored(session: Sessi
     await session.send("m3")
     del session.script.failures["take_inbox m2"]
     assert await session.status() is COMPLETED
-    assert session.calls[-4:] == ["call_model 2", "take_inbox m3", "call_model 3", "close_turn completed"]
-
-
-@pytest.mark.parametrize("quick", [False, True])
-async def test_a_tool_at_its_time_out(session: Session, quick: bool) -> None:
-    """The activity ends the tool itself and stores that it timed out; Temporal does not run the tool again."""
-    session.script.answers = [tool_calls("a", quick=quick)]
-    call = "quick_tool a" if quick else "run_tool a"
-    session.script.hold(call)
-    limits = TurnLimits(tool_timeout=0.1)
-    await session.send("m1", limits)
-    await session.script.reached(call)
-    ended_at = time.monotonic() + 3 * limits.tool_timeout
-    await until(lambda: time.monotonic() > ended_at, what="its time is over", every=0.05)
-    session.script.release(call)
-    assert await session.status() is COMPLETED
-    assert session.calls == ["open_turn m1", "call_model 1", call, "call_model 2", "close_turn completed"]
-    [run] = session.arguments(RunTool)
-    assert isinstance(run, RunTool)
-    assert run.timeout == limits.tool_timeout
+    assert session.calls[-3:] == ["take_inbox m2 m3", "call_model 2", "turn ended"]
 
 
 async def test_a_tool_that_fails_for_good(session: Session) -> None:
@@ -315,4 +298,4 @@ async def test_a_stream_that_broke_stays_broken(session: Session) -> None:
     ]
     await session.send("m1")
     assert await session.status() is COMPLETED
-    assert [argument.turn.published for argument in session.script.arguments] == [True, True, False, False, False]  # type: ignore[attr-defined]
+    assert [argument.turn.published for argument in session.script.arguments] == [True, True, False, False]  # type: ignore[attr-defined]

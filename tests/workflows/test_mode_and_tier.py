@@ -2,17 +2,17 @@
 
 from typing import Any
 
-from longhaul.contracts import CallModel, CloseTurn, OpenTurn, TurnLimits, TurnStatus
+from longhaul.contracts import CallModel, OpenTurn, TurnLimits, TurnStatus
 from tests.workflows.fakes import Session, tool_calls
 
 FAST: dict[str, Any] = {"model": "small", "mode": "fast", "tier": "standard"}
 THOROUGH: dict[str, Any] = {"model": "large", "mode": "extended_thinking", "tier": "advanced"}
 
 
-def used(session: Session, kind: type[OpenTurn] | type[CallModel] | type[CloseTurn]) -> list[tuple[str, str]]:
+def used(session: Session, kind: type[OpenTurn] | type[CallModel]) -> list[tuple[str, str]]:
     """Model and mode of the calls of one kind."""
     arguments = session.arguments(kind)
-    return [(one.model, one.mode) for one in arguments if isinstance(one, OpenTurn | CallModel | CloseTurn)]
+    return [(one.model, one.mode) for one in arguments if isinstance(one, OpenTurn | CallModel)]
 
 
 async def send_during_tools(session: Session, limits: TurnLimits | None = None, **options: Any) -> None:
@@ -29,7 +29,8 @@ async def send_during_tools(session: Session, limits: TurnLimits | None = None, 
 async def test_a_follow_up_that_chooses_both(session: Session) -> None:
     await send_during_tools(session, **THOROUGH, chosen=("mode", "tier"))
     assert used(session, CallModel) == [("small", "fast"), ("large", "extended_thinking")]
-    assert used(session, CloseTurn) == [("large", "extended_thinking")]
+    [stored] = session.script.ends
+    assert stored.model == "large"
 
 
 async def test_mode_and_tier_are_independent(session: Session) -> None:
@@ -49,10 +50,11 @@ async def test_the_choice_survives_continue_as_new(session: Session) -> None:
 
 async def test_the_next_turn_has_those_of_its_own_message(session: Session) -> None:
     """Also when it begins by continue-as-new, from a message that chose nothing."""
-    session.script.hold("close_turn completed")
+    session.script.hold("call_model 1")
     await session.send("m1", **THOROUGH, chosen=("mode", "tier"))
-    await session.script.reached("close_turn completed")
+    await session.script.reached("call_model 1")
+    await session.stop()
     await session.send("m2", **FAST)
-    session.script.release("close_turn completed")
+    session.script.release("call_model 1")
     assert await session.status() is TurnStatus.COMPLETED
     assert used(session, OpenTurn) == used(session, CallModel) == [("large", "extended_thinking"), ("small", "fast")]

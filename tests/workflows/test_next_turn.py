@@ -15,7 +15,7 @@ from longhaul.contracts import Budget, OpenTurn, Scope, TurnStatus
 from longhaul.db.models import utc_now
 from testkit.wait import until
 from tests.workflows.conftest import settings
-from tests.workflows.fakes import FakeActivities, Session, final
+from tests.workflows.fakes import EMPTY, FakeActivities, Session, final
 from worker import build, polling
 from workflows.turn import TurnLoop
 
@@ -23,29 +23,39 @@ COMPLETED, FAILED = TurnStatus.COMPLETED, TurnStatus.FAILED
 
 
 async def test_a_message_that_arrives_while_the_turn_closes(session: Session) -> None:
-    """It begins the next turn. By then the memo names its id."""
+    """It was accepted for this turn, so the turn does not end but answers it."""
+    session.script.answers = [EMPTY]
     session.script.hold("close_turn completed")
     await session.send("m1")
     await session.script.reached("close_turn completed")
     assert (await session.progress()).status == "running"
-    memo = await (await session.handle.describe()).memo()
     await session.send("m2")
     session.script.release("close_turn completed")
     assert await session.status() is COMPLETED
-    turn = ["call_model 1", "close_turn completed"]
-    assert session.calls == ["open_turn m1", *turn, "open_turn m2", *turn]
-    turn_ids = [opening.turn.turn_id for opening in session.arguments(OpenTurn)]  # type: ignore[attr-defined]
-    assert turn_ids == [session.turn_id, memo[temporal.NEXT_TURN_ID_MEMO]]
+    refused = ["call_model 1", "take_inbox", "close_turn completed"]
+    assert session.calls == ["open_turn m1", *refused, "take_inbox m2", "call_model 2", "turn ended"]
+
+
+async def test_a_message_whose_signal_never_comes(session: Session) -> None:
+    """Its sender died between the row and the signal; the turn finds the row before it ends."""
+    session.script.hold("call_model 1")
+    await session.send("m1")
+    await session.script.reached("call_model 1")
+    session.script.rows.accept("m2", "unused")
+    session.script.release("call_model 1")
+    assert await session.status() is COMPLETED
+    assert session.calls == ["open_turn m1", "call_model 1", "take_inbox m2", "call_model 2", "turn ended"]
 
 
 async def test_the_next_turn_has_its_own_model_and_deadline(session: Session) -> None:
     deadline = utc_now() + timedelta(hours=1)
     inherited = Scope(budgets=(Budget(session_id="above", max_seconds=3600, deadline=deadline),))
-    session.script.hold("close_turn completed")
+    session.script.hold("call_model 1")
     await session.send("m1", scope=inherited)
-    await session.script.reached("close_turn completed")
+    await session.script.reached("call_model 1")
+    await session.stop()
     await session.send("m2", model="large", mode="extended_thinking", tier="advanced")
-    session.script.release("close_turn completed")
+    session.script.release("call_model 1")
     assert await session.status() is COMPLETED
     first, second = (one for one in session.arguments(OpenTurn) if isinstance(one, OpenTurn))
     assert [budget.deadline for budget in (*first.scope.budgets, *second.scope.budgets)] == [deadline, None]
@@ -79,16 +89,20 @@ async def test_the_next_turn_begins_on_the_current_build(workflow_client: Client
         return described.raw_info.versioning_info.deployment_version.build_id
 
     session = Session(workflow_client, task_queue, fakes)
-    session.script.hold("close_turn completed")
+    session.script.hold("close_turn cancelled")
+    session.script.hold("call_model 1")
     async with polling(workers("v1")):
         await until(lambda: promoted("v1"), what="build v1 is current")
         await session.send("m1")
-        await session.script.reached("close_turn completed")
+        await session.script.reached("call_model 1")
+        await session.stop()
+        await session.script.reached("close_turn cancelled")
         first_run = session.handle.result_run_id
         async with polling(workers("v2")):
             await until(lambda: promoted("v2"), what="build v2 is current")
             await session.send("m2")
-            session.script.release("close_turn completed")
+            session.script.release("call_model 1")
+            session.script.release("close_turn cancelled")
             assert await session.status() is COMPLETED
             assert [await build_of(first_run), await build_of(None)] == ["v1", "v2"]
 
@@ -108,17 +122,19 @@ async def test_a_message_that_arrives_in_the_last_workflow_task(
 
     monkeypatch.setattr(TurnLoop, "_show_details", hold_at_the_end)
     await session.send("m1")
-    await session.until_called("close_turn completed")
+    await session.until_called("turn ended")
     await until(at_the_end.is_set, what="the last workflow task is under way", every=0.005)
     await session.send("m2")
     sent.set()
     assert await session.status() is COMPLETED
-    assert session.calls[-3:] == ["open_turn m2", "call_model 1", "close_turn completed"]
-    assert session.calls.count("close_turn completed") == 2
+    assert session.calls[-3:] == ["open_turn m2", "call_model 1", "turn ended"]
+    assert session.calls.count("turn ended") == 2
+    assert session.script.rows.taken["m2"] != session.turn_id
 
 
 async def test_a_close_that_fails_for_good(session: Session) -> None:
     """The turn is closed as failed, so that it does not look as if it ran; the message that waits begins the next."""
+    session.script.answers = [EMPTY]
     session.script.failures["close_turn completed"] = final("disk full")
     session.script.hold("close_turn completed")
     await session.send("m1")
@@ -132,7 +148,8 @@ async def test_a_close_that_fails_for_good(session: Session) -> None:
     session.script.release("close_turn failed")
     assert await session.status() is COMPLETED
     ends = ["close_turn completed", "close_turn failed"]
-    assert session.calls[2:] == [*ends, "open_turn m2", "call_model 1", "close_turn completed"]
+    following = ["open_turn m2", "call_model 1", "take_inbox", "close_turn completed"]
+    assert session.calls[2:] == ["take_inbox", *ends, *following]
 
 
 async def test_a_turn_that_cannot_be_closed_at_all(session: Session) -> None:
@@ -148,6 +165,7 @@ async def test_a_turn_that_cannot_be_closed_at_all(session: Session) -> None:
     session.script.release("call_model 1")
     assert await session.status() is COMPLETED
     session.script.failures["close_turn completed"] = final("disk full")
+    session.script.answers = [EMPTY]
     await session.send("m3")
     assert await session.status() is FAILED
 
@@ -157,7 +175,8 @@ async def test_a_defect_of_ours_in_the_close(session: Session, monkeypatch: pyte
         raise KeyError("defect")
 
     monkeypatch.setattr(TurnLoop, "_close", broken)
+    session.script.answers = [EMPTY]
     await session.send("m1")
     assert await session.status() is FAILED
-    assert session.calls == ["open_turn m1", "call_model 1", "close_turn failed"]
+    assert session.calls == ["open_turn m1", "call_model 1", "take_inbox", "close_turn failed"]
     assert session.closing().progress.error == "The end of the turn could not be stored: KeyError: 'defect'"

@@ -1,27 +1,23 @@
 """Stop at each `await` of a turn, with fake activities; and a turn whose close fails."""
 
+from contextlib import AbstractAsyncContextManager
 from uuid import uuid4
 
 import pytest
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client
 
-from longhaul.contracts import Budget, CloseTurn, OpenTurn, Progress, TurnLimits, TurnStatus
+from longhaul.contracts import Budget, OpenTurn, Progress, TurnLimits, TurnStatus
+from longhaul.db.connection import Connection
 from longhaul.db.models import utc_now
+from longhaul.errors import UnavailableError
 from longhaul.turns.status import RunningTurn, TurnLookup
 from longhaul.turns.stop import StoppedTurn, TurnStopper
 from tests.workflows.conftest import settings
-from tests.workflows.fakes import FakeActivities, Session, tool_calls
+from tests.workflows.fakes import EMPTY, FakeActivities, Session, tool_calls
 from worker import build, polling
 
 CANCELLED, COMPLETED, FAILED = TurnStatus.CANCELLED, TurnStatus.COMPLETED, TurnStatus.FAILED
-
-
-def waiting_at_close(session: Session) -> list[str]:
-    """The messages that `close_turn` was to file unanswered."""
-    [closing] = session.arguments(CloseTurn)
-    assert isinstance(closing, CloseTurn)
-    return closing.waiting
 
 
 def without_second_round(calls: list[str]) -> list[str]:
@@ -122,7 +118,7 @@ async def test_while_follow_ups_are_stored(session: Session) -> None:
     session.script.release("take_inbox m2")
     assert await session.status() is CANCELLED
     assert without_second_round(session.calls)[-2:] == ["take_inbox m2", "close_turn cancelled"]
-    assert waiting_at_close(session) == []
+    assert session.script.filed == []
 
 
 async def test_while_messages_wait(session: Session) -> None:
@@ -135,7 +131,7 @@ async def test_while_messages_wait(session: Session) -> None:
     await session.stop()
     assert await session.status() is CANCELLED
     assert session.calls[-1] == "close_turn cancelled"
-    assert waiting_at_close(session) == ["m2", "m3"]
+    assert session.script.filed == ["m2", "m3"]
 
 
 async def test_a_message_after_the_stop(session: Session) -> None:
@@ -150,7 +146,7 @@ async def test_a_message_after_the_stop(session: Session) -> None:
     await session.send("m2")
     session.script.release("close_turn cancelled")
     assert await session.status() is COMPLETED
-    assert session.calls[-4:] == ["close_turn cancelled", "open_turn m2", "call_model 1", "close_turn completed"]
+    assert session.calls[-4:] == ["close_turn cancelled", "open_turn m2", "call_model 1", "turn ended"]
     first, second = session.arguments(OpenTurn)
     assert isinstance(first, OpenTurn)
     assert isinstance(second, OpenTurn)
@@ -159,6 +155,7 @@ async def test_a_message_after_the_stop(session: Session) -> None:
 
 async def test_while_the_turn_closes(session: Session) -> None:
     """The turn is complete already; its last store is not interrupted, and its end stays what it was."""
+    session.script.answers = [EMPTY]
     session.script.hold("close_turn completed")
     await session.send("m1")
     await session.script.reached("close_turn completed")
@@ -167,6 +164,18 @@ async def test_while_the_turn_closes(session: Session) -> None:
     session.script.release("close_turn completed")
     assert await session.status() is COMPLETED
     assert session.calls[-1] == "close_turn completed"
+
+
+async def test_as_the_answer_ends_the_turn(session: Session) -> None:
+    """The answer's transaction has ended the turn, so Stop is too late and the turn stays completed."""
+    session.script.hold("call_model 1").ignores_stop = True
+    await session.send("m1")
+    await session.script.reached("call_model 1")
+    await session.stop()
+    await session.until_stop_is_known()
+    session.script.release("call_model 1")
+    assert await session.status() is COMPLETED
+    assert session.calls[1:] == ["call_model 1", "turn ended"]
 
 
 async def test_with_all_slots_taken_by_calls(workflow_client: Client) -> None:
@@ -205,6 +214,13 @@ async def test_while_a_sub_session_is_started_at_the_end(session: Session) -> No
     assert await sub.status() is COMPLETED
 
 
+class AbsentDatabase:
+    """A database that is away: a turn is stopped all the same."""
+
+    def write(self) -> AbstractAsyncContextManager[Connection]:
+        raise UnavailableError("The database")
+
+
 class StaleLookup:
     """Says which turn ran a moment ago."""
 
@@ -223,17 +239,19 @@ class StaleLookup:
 async def test_the_next_turn_is_not_hit(session: Session, workflow_client: Client) -> None:
     """A Stop that was meant for a turn which has ended, and which the next turn follows by continue-as-new."""
     turns = StaleLookup(workflow_client)
-    session.script.hold("close_turn completed")
+    first_call = session.script.hold("call_model 1")
     await session.send("m1")
-    await session.script.reached("close_turn completed")
+    await session.script.reached("call_model 1")
     running = await turns.running(session.id)
     assert running is not None
     turns.seen = [running]
+    session.script.rows.stopped = session.turn_id
     await session.send("m2")
+    del session.script.gates["call_model 1"]
     session.script.hold("call_model 1")
-    session.script.release("close_turn completed")
+    first_call.opened.set()
     await session.script.reached("call_model 1")
-    stopped = await TurnStopper(workflow_client, turns, 5.0).stop(session.id, 5.0)  # type: ignore[arg-type]
+    stopped = await TurnStopper(AbsentDatabase(), workflow_client, turns, 5.0).stop(session.id, 5.0)  # type: ignore[arg-type]
     assert stopped == StoppedTurn(session.turn_id, COMPLETED)
     assert EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCEL_REQUESTED not in await session.events()
     session.script.release("call_model 1")
@@ -252,7 +270,7 @@ async def test_a_turn_that_has_continued_as_new_is_hit(session: Session, workflo
     turns.seen = [running]
     session.script.release("run_tool a")
     await session.script.reached("call_model 2")
-    await TurnStopper(workflow_client, turns, 5.0).stop(session.id, 5.0)  # type: ignore[arg-type]
+    await TurnStopper(AbsentDatabase(), workflow_client, turns, 5.0).stop(session.id, 5.0)  # type: ignore[arg-type]
     assert await session.status() is CANCELLED
 
 

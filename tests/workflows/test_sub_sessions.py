@@ -4,11 +4,9 @@ import json
 from typing import Any
 
 import pytest
-from temporalio import workflow
 
 from longhaul import temporal
 from longhaul.contracts import (
-    FollowUp,
     ModelAnswer,
     PreparedSubSession,
     ReportSubSession,
@@ -20,7 +18,6 @@ from longhaul.contracts import (
     TurnLimits,
     TurnStatus,
 )
-from longhaul.db.models import utc_now
 from testkit.wait import until
 from tests.workflows.fakes import Session, final, tool_calls
 from workflows import sub_sessions
@@ -57,9 +54,9 @@ async def test_a_sub_session_that_is_waited_for(session: Session) -> None:
     session.script.answers = [run(wait_for_result=WAIT_FOREVER)]
     await session.send("m1")
     assert await session.status() is COMPLETED
-    assert sub.calls == ["open_turn prompt", "call_model 1", "close_turn completed"]
+    assert sub.calls == ["open_turn prompt", "call_model 1", "turn ended"]
     delegation = [f"prepare_sub_session {RUN}", "report_sub_session completed"]
-    assert session.calls == ["open_turn m1", "call_model 1", *delegation, "call_model 2", "close_turn completed"]
+    assert session.calls == ["open_turn m1", "call_model 1", *delegation, "call_model 2", "turn ended"]
 
 
 @pytest.mark.parametrize("wait", [0, 0.05])
@@ -106,17 +103,14 @@ async def test_a_sub_session_that_does_not_complete(session: Session, outcome: s
     assert session.calls[3] == "report_sub_session error"
 
 
-async def test_an_end_that_is_signalled_before_the_start_is_recorded(
-    session: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_end_that_is_signalled_before_the_start_is_recorded(session: Session) -> None:
     sub = session.new_sub_session()
-    monkeypatch.setattr(workflow, "uuid4", lambda: "sub-turn")
     sub.script.hold("open_turn prompt")
     session.script.hold(f"prepare_sub_session {RUN}")
     session.script.answers = [run(wait_for_result=WAIT_FOREVER)]
     await session.send("m1")
     await session.script.reached(f"prepare_sub_session {RUN}")
-    ended = SubSessionEnded(sub_session_id=sub.id, turn_id="sub-turn", status=SubSessionState.COMPLETED)
+    ended = SubSessionEnded(sub_session_id=sub.id, turn_id=sub.turn_id, status=SubSessionState.COMPLETED)
     await session.handle.signal(temporal.SUB_SESSION_ENDED_SIGNAL, ended)
     session.script.release(f"prepare_sub_session {RUN}")
     await session.until_called("report_sub_session completed")
@@ -320,7 +314,7 @@ async def test_a_sub_session_takes_a_message_of_a_person(session: Session) -> No
     session.script.answers = [run(wait_for_result=WAIT_FOREVER)]
     await session.send("m1")
     await sub.script.reached("call_model 1")
-    await sub.handle.signal(temporal.FOLLOW_UP_SIGNAL, FollowUp(message_id="from a person", received_at=utc_now()))
+    await sub.send("from a person")
     sub.script.release("call_model 1")
     assert await session.status() is COMPLETED
     assert sub.calls[2:4] == ["take_inbox from a person", "call_model 2"]

@@ -38,9 +38,29 @@ async def append(database: Database, *rows: NewMessage) -> list[str]:
         return await messages.append(connection, SESSION, rows)
 
 
-async def place(database: Database, *ids: str, turn: str = "turn", round_: int = 0) -> list[str]:
+async def place(
+    database: Database, turn: str = "turn", *, round_: int = 0, of_all_turns: bool = True, kind: str = "message"
+) -> list[str]:
     async with database.write() as connection:
-        return await messages.place_in_turn(connection, SESSION, ids, turn_id=turn, round_=round_, kind="message")
+        return await messages.place_waiting(
+            connection, SESSION, turn_id=turn, round_=round_, kind=kind, of_all_turns=of_all_turns
+        )
+
+
+async def begin(database: Database, turn_id: str) -> None:
+    """Open a turn: it takes what waits, and has a row."""
+    await place(database, turn_id)
+    turn = NewTurn(turn_id, SESSION, USER, model="m", mode="fast", tier="standard", started_at=utc_now())
+    async with database.write() as connection:
+        await turns.start(connection, turn)
+
+
+async def end(database: Database, turn_id: str, status: TurnStatus = TurnStatus.COMPLETED) -> None:
+    now = utc_now()
+    turn = NewTurn(turn_id, SESSION, USER, model="m", mode="fast", tier="standard", started_at=now)
+    progress = Progress(turn_id=turn_id, session_id=SESSION, status=status, started_at=now, ended_at=now)
+    async with database.write() as connection:
+        await turns.end(connection, turn, progress)
 
 
 async def stored(database: Database) -> list[StoredMessage]:
@@ -81,7 +101,8 @@ async def test_writers_of_all_kinds_at_once_leave_no_gap(database: Database) -> 
     await asyncio.gather(*(accept(database, f"m{number}", limit=0) for number in range(6)))
     work = [append(database, row(f"a{number}"), row(f"b{number}")) for number in range(6)]
     work += [append(database, row("a0"), row("c")) for _ in range(3)]
-    await asyncio.gather(*work, *(place(database, f"m{number}", "m0") for number in range(6)))
+    await asyncio.gather(*work, *(place(database) for _ in range(6)))
+    await place(database)
     rows = await stored(database)
     assert [found.sequence for found in rows] == list(range(6 + 12 + 1))
     assert len({found.id for found in rows}) == len(rows)
@@ -101,7 +122,7 @@ async def test_the_session_must_be_there(database: Database) -> None:
         with pytest.raises(NotFoundError):
             await messages.append(connection, "other", [row("a")])
         with pytest.raises(NotFoundError):
-            await messages.place_in_turn(connection, "other", ["a"], turn_id="t", round_=0, kind="message")
+            await messages.place_waiting(connection, "other", turn_id="t", round_=0, kind="message")
     with pytest.raises(NotFoundError):
         await accept(database, "m", user="somebody")
     with pytest.raises(NotFoundError):
@@ -114,12 +135,13 @@ async def test_accepting_again_changes_nothing(database: Database) -> None:
     again = await accept(database, "m", content="one", limit=1)
     with pytest.raises(MessageIdUsedError):
         await accept(database, "m", content="two", limit=1)
-    assert (first.waiting, first.placed_in) == (1, None)
-    assert (again.waiting, again.placed_in) == (1, None)
-    assert again.row_id == first.row_id
-    await place(database, "m", turn="t1")
-    placed = await accept(database, "m", content="one", limit=1)
-    assert (placed.waiting, placed.placed_in) == (0, "t1")
+    assert (first.waiting, first.taken, first.starts_turn) == (1, False, True)
+    assert (again.waiting, again.taken, again.starts_turn) == (1, False, True)
+    assert (again.row_id, again.turn_id, again.run_turn_id) == (first.row_id, first.turn_id, first.turn_id)
+    await place(database, first.turn_id)
+    taken = await accept(database, "m", content="one", limit=1)
+    assert (taken.waiting, taken.taken, taken.turn_id) == (0, True, first.turn_id)
+    assert taken.run_turn_id != first.turn_id, "no run may continue under the id of a turn that took the message"
     assert [found.content for found in await stored(database)] == ["one"]
 
 
@@ -134,7 +156,7 @@ async def test_the_limit_is_exact_when_twenty_come_at_once(database: Database, l
     assert sorted(answer.waiting for answer in accepted) == list(range(1, limit + 1))
     assert {(answer.waiting, answer.limit) for answer in refused} == {(limit, limit)}
     assert len(await waiting(database)) == limit
-    await place(database, *await waiting(database))
+    await place(database)
     assert (await accept(database, "later", limit=limit)).waiting == 1
 
 
@@ -144,37 +166,125 @@ async def test_without_a_limit_all_are_taken(database: Database) -> None:
     assert await waiting(database) == [f"m{number}" for number in range(15)]
 
 
-async def test_placing_keeps_the_order_asked_for_and_is_repeatable(database: Database) -> None:
-    for message_id in ("a", "b", "c"):
+async def test_placing_keeps_the_order_of_acceptance_and_is_repeatable(database: Database) -> None:
+    for message_id in ("c", "a"):
         await accept(database, message_id)
-    assert await place(database, "c", "unknown", "a", turn="t1", round_=2) == ["c", "a"]
-    assert await place(database, "c", "unknown", "a", turn="t1", round_=2) == ["c", "a"]
-    assert await place(database, "a", "b", turn="t1", round_=3) == ["b"], "another round's stay where they are"
-    assert await place(database, "a", "b", "c", turn="t2", round_=2) == []
-    found = [(row.client_message_id, row.sequence, row.turn_id, row.round) for row in await stored(database)]
-    assert found == [("c", 0, "t1", 2), ("a", 1, "t1", 2), ("b", 2, "t1", 3)]
+    assert await place(database, "t1") == ["c", "a"]
+    assert await place(database, "t1") == ["c", "a"]
+    await begin(database, "t1")
+    assert (await accept(database, "b")).turn_id == "t1"
+    assert await place(database, "t2", of_all_turns=False) == []
+    assert await place(database, "t1", round_=3, of_all_turns=False, kind="follow_up") == ["b"]
+    assert await place(database, "t1", round_=3, of_all_turns=False, kind="follow_up") == ["b"]
+    assert await place(database, "t1") == ["c", "a"], "another round's stay where they are"
+    found = [(row.client_message_id, row.sequence, row.turn_id, row.round, row.kind) for row in await stored(database)]
+    assert found == [("c", 0, "t1", 0, "message"), ("a", 1, "t1", 0, "message"), ("b", 2, "t1", 3, "follow_up")]
 
 
-async def place_all(database: Database, turn: str = "turn", round_: int = 0) -> list[str]:
+async def test_messages_before_a_turn_has_begun_share_one_turn(database: Database) -> None:
+    first, second = await accept(database, "a"), await accept(database, "b")
+    assert (first.starts_turn, second.starts_turn) == (True, False)
+    assert first.turn_id == first.run_turn_id == second.turn_id == second.run_turn_id
+
+
+async def test_a_message_joins_the_turn_that_has_begun(database: Database) -> None:
+    turn_id = (await accept(database, "a")).turn_id
+    await begin(database, turn_id)
+    joined = await accept(database, "b")
+    assert (joined.turn_id, joined.starts_turn, joined.waiting) == (turn_id, False, 1)
+    assert joined.run_turn_id != turn_id, "a run that finds the turn's workflow gone needs an id of its own"
     async with database.write() as connection:
-        return await messages.place_all_waiting(connection, SESSION, turn_id=turn, round_=round_, kind="message")
+        await messages.lock_session(connection, SESSION)
+        assert await messages.any_waits_for(connection, SESSION, turn_id)
+        assert not await messages.any_waits_for(connection, SESSION, "another")
 
 
-async def test_all_waiting_messages_are_placed_in_the_order_of_acceptance(database: Database) -> None:
+@pytest.mark.parametrize("status", [TurnStatus.COMPLETED, TurnStatus.FAILED, TurnStatus.CANCELLED])
+async def test_a_message_after_the_end_begins_the_next_turn(database: Database, status: TurnStatus) -> None:
+    turn_id = (await accept(database, "a")).turn_id
+    await begin(database, turn_id)
+    await end(database, turn_id, status)
+    following = await accept(database, "b")
+    assert (following.starts_turn, following.run_turn_id) == (True, following.turn_id)
+    assert following.turn_id != turn_id
+    repeated = await accept(database, "a")
+    assert (repeated.taken, repeated.turn_id) == (True, turn_id)
+
+
+@pytest.mark.parametrize("begun", [True, False])
+async def test_a_message_after_stop_begins_the_next_turn(database: Database, begun: bool) -> None:
+    """Only what waited when Stop arrived is filed in the stopped turn, also when that turn had not begun."""
+    turn_id = (await accept(database, "a")).turn_id
+    if begun:
+        await begin(database, turn_id)
+        await accept(database, "waits")
     async with database.write() as connection:
-        await sessions.create(connection, NewSession("second", USER))
-    await accept(database, "elsewhere", session_id="second")
-    for message_id in ("c", "a", "b"):
-        await accept(database, message_id)
-    await append(database, row("answer"))
-    assert await place_all(database) == ["c", "a", "b"]
-    await accept(database, "later")
-    assert await place_all(database, "next") == ["later"]
-    assert await place_all(database) == ["c", "a", "b"], "a repeated call returns the same"
-    assert await place_all(database, round_=1) == []
-    stored_rows = [(row.client_message_id, row.sequence, row.turn_id) for row in await stored(database)]
-    assert stored_rows[1:] == [("c", 1, "turn"), ("a", 2, "turn"), ("b", 3, "turn"), ("later", 4, "next")]
-    assert await next_sequence(database) == 5
+        await turns.mark_stopped(connection, SESSION, turn_id)
+        assert not await turns.is_busy(connection, SESSION)
+    later, latest = await accept(database, "b"), await accept(database, "c")
+    assert later.turn_id == latest.turn_id != turn_id
+    assert (later.starts_turn, latest.starts_turn) == (True, False)
+    if not begun:
+        assert await place(database, turn_id) == ["a"]
+    assert await place(database, turn_id, round_=1, of_all_turns=False) == (["waits"] if begun else [])
+    async with database.read() as connection:
+        assert await messages.next_waiting_turn(connection, SESSION) == later.turn_id
+    assert await place(database, later.turn_id) == ["b", "c"]
+
+
+async def test_a_message_of_a_lost_turn_gets_another_one(database: Database) -> None:
+    """The turn's workflow was terminated, and its row was failed, before it took the message."""
+    turn_id = (await accept(database, "a")).turn_id
+    await begin(database, turn_id)
+    assert (await accept(database, "b")).turn_id == turn_id
+    await end(database, turn_id, TurnStatus.FAILED)
+    again = await accept(database, "b")
+    assert (again.taken, again.starts_turn) == (False, True)
+    assert turn_id != again.turn_id == again.run_turn_id
+    assert await place(database, again.turn_id, of_all_turns=False) == ["b"]
+
+
+async def test_a_turn_that_opens_takes_what_waits_for_others(database: Database) -> None:
+    """Messages that were accepted and never signalled do not wait for ever."""
+    await accept(database, "a")
+    assert await place(database, "another") == ["a"]
+    assert await waiting(database) == []
+
+
+async def test_messages_move_to_the_next_turn(database: Database) -> None:
+    turn_id = (await accept(database, "a")).turn_id
+    await begin(database, turn_id)
+    await accept(database, "b")
+    async with database.write() as connection:
+        await messages.move_waiting(connection, SESSION, turn_id, "next")
+        assert await messages.next_waiting_turn(connection, SESSION) == "next"
+    assert await place(database, turn_id, round_=9, of_all_turns=False) == []
+    assert await place(database, "next") == ["b"]
+
+
+async def test_a_race_of_messages_against_the_end(database: Database) -> None:
+    """Each message is either seen by the transaction that would end the turn, or begins the next turn."""
+    turn_id = (await accept(database, "first")).turn_id
+    await begin(database, turn_id)
+
+    async def end_if_nothing_waits() -> bool:
+        async with database.write() as connection:
+            await messages.lock_session(connection, SESSION)
+            if await messages.any_waits_for(connection, SESSION, turn_id):
+                return False
+            now = utc_now()
+            turn = NewTurn(turn_id, SESSION, USER, model="m", mode="fast", tier="standard", started_at=now)
+            done = TurnStatus.COMPLETED
+            progress = Progress(turn_id=turn_id, session_id=SESSION, status=done, started_at=now, ended_at=now)
+            return await turns.end(connection, turn, progress)
+
+    answers = await asyncio.gather(
+        *(end_if_nothing_waits() if number == 5 else accept(database, f"m{number}", limit=0) for number in range(12))
+    )
+    accepted = [answer for answer in answers if isinstance(answer, messages.Accepted)]
+    joined = [answer for answer in accepted if answer.turn_id == turn_id]
+    assert answers[5] is (not joined)
+    assert len({answer.turn_id for answer in accepted}) == 1
 
 
 async def test_the_same_client_id_in_two_sessions_is_two_messages(database: Database) -> None:
@@ -186,7 +296,7 @@ async def test_the_same_client_id_in_two_sessions_is_two_messages(database: Data
 
 async def test_any_text_can_be_stored(database: Database) -> None:
     await accept(database, "m", content=LOST, context={"url": "u", "content": LOST})
-    await place(database, "m")
+    await place(database)
     calls = [{"id": "c", "type": "function", "function": {"name": "n", "arguments": LOST}}]
     await append(database, NewMessage("a", "assistant", LOST, tool_calls=calls))
     user, answer = await stored(database)

@@ -96,7 +96,7 @@ async def test_the_turn_that_took_it_cannot_be_read(database: Database, monkeypa
     message = IncomingMessage("m1", "hello")
     await deliver(database, temporal, message)
     async with database.write() as connection:
-        await messages.place_in_turn(connection, SESSION, ["m1"], turn_id="t1", round_=0, kind="message")
+        await messages.place_waiting(connection, SESSION, turn_id="t1", round_=0, kind="message", of_all_turns=True)
 
     async def away(*_: Any) -> None:
         raise UnavailableError("The database")
@@ -122,7 +122,7 @@ async def test_an_id_names_one_message(database: Database, placed: bool) -> None
     await deliver(database, temporal, IncomingMessage("m1", "delete nothing \x00"))
     if placed:
         async with database.write() as connection:
-            await messages.place_in_turn(connection, SESSION, ["m1"], turn_id="t1", round_=0, kind="message")
+            await messages.place_waiting(connection, SESSION, turn_id="t1", round_=0, kind="message", of_all_turns=True)
     with pytest.raises(MessageIdUsedError, match="m1"):
         await deliver(database, temporal, IncomingMessage("m1", "delete everything"))
     assert temporal.signals == ["m1"]
@@ -136,7 +136,7 @@ async def test_a_turn_that_took_the_message_before_its_signal_is_its_turn(databa
 
     async def start_after_a_whole_turn(*arguments: Any, **options: Any) -> Any:
         async with database.write() as connection:
-            await messages.place_all_waiting(connection, SESSION, turn_id="t1", round_=0, kind="message")
+            await messages.place_waiting(connection, SESSION, turn_id="t1", round_=0, kind="message", of_all_turns=True)
         await run_turn(database)
         return await start_workflow(*arguments, **options)
 
