@@ -47,7 +47,9 @@ class StoredAnswer:
         )
 
 
-async def store_answer(connection: Connection, call: CallModel, completion: Completion) -> StoredAnswer:
+async def store_answer(
+    connection: Connection, call: CallModel, completion: Completion, *, may_end_turn: bool = True
+) -> StoredAnswer:
     """Reasoning, answer, ledger entry and, with a final answer, the turn's end in one transaction.
 
     An answer that is stored already stays and counts.
@@ -77,7 +79,7 @@ async def store_answer(connection: Connection, call: CallModel, completion: Comp
         finish_reason=completion.finish_reason,
         usage=completion.usage,
         is_ours=True,
-        turn_ended_at=await end_turn(connection, call, completion) if is_first else None,
+        turn_ended_at=await end_turn(connection, call, completion) if is_first and may_end_turn else None,
     )
     if is_first:
         return ours
@@ -89,7 +91,7 @@ async def store_answer(connection: Connection, call: CallModel, completion: Comp
 
 
 async def end_turn(connection: Connection, call: CallModel, completion: Completion) -> datetime | None:
-    """End the turn with its final answer, unless a message waits for it; when it ended.
+    """End the turn with its final answer, unless a message waits for it or a person has stopped it; when it ended.
 
     `append` has locked the session, and a message is accepted under the same lock. So a message either waits here, and
     the turn goes on, or it is accepted after this transaction and belongs to the next turn. An answer that needs a
@@ -99,7 +101,7 @@ async def end_turn(connection: Connection, call: CallModel, completion: Completi
     if call.progress is None or not final or completion.finish_reason in prompts.FINISHED_SHORT:
         return None
     turn = call.turn
-    if await messages.any_waits_for(connection, turn.session_id, turn.turn_id):
+    if not await messages.can_end(connection, turn.session_id, turn.turn_id):
         return None
     progress = ended_progress(call.progress, completion.usage)
     row = NewTurn(

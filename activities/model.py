@@ -284,7 +284,7 @@ class ModelActivities:
 
         async def store() -> StoredAnswer:
             async with self._database.write() as connection:
-                return await store_answer(connection, call, completion)
+                return await store_answer(connection, call, completion, may_end_turn=not stop_requested())
 
         return await stored_despite_stop(
             store, self._settings.storage_window, keep=lambda answer: answer.turn_ended_at is not None

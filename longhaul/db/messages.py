@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4, uuid5
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import bindparam, func, insert, select, update
 
 from longhaul.db.connection import Connection
 from longhaul.db.models import UNFINISHED, MessageRow, SessionRow, TurnRow, columns_of, utc_now
@@ -174,6 +174,11 @@ WAITING_FOR_TURN = (
         (MessageRow.turn_id == bindparam("turn")) | MessageRow.turn_id.is_(None),
     )
     .limit(1)
+)
+CAN_END = select(SessionRow.id).where(
+    SessionRow.id == bindparam("session"),
+    func.coalesce(SessionRow.stopped_turn_id, "") != bindparam("turn"),
+    ~WAITING_FOR_TURN.exists(),
 )
 NEXT_WAITING_TURN = (
     select(MessageRow.turn_id)
@@ -382,6 +387,14 @@ async def _place(connection: Connection, ids: Sequence[str], first: int, turn_id
 async def any_waits_for(connection: Connection, session_id: str, turn_id: str) -> bool:
     """Whether a message waits for this turn; true until the caller commits, because it holds the session's lock."""
     return await connection.scalar(WAITING_FOR_TURN, {"session": session_id, "turn": turn_id}) is not None
+
+
+async def can_end(connection: Connection, session_id: str, turn_id: str) -> bool:
+    """Whether a final answer ends this turn: no message waits for it, and no person has stopped it.
+
+    As `any_waits_for`, the answer holds until the caller commits.
+    """
+    return await connection.scalar(CAN_END, {"session": session_id, "turn": turn_id}) is not None
 
 
 async def next_waiting_turn(connection: Connection, session_id: str) -> str:

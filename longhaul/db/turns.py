@@ -74,11 +74,14 @@ POSITION = select(
     .scalar_subquery(),
 ).where(TurnRow.session_id == bindparam("session"), TurnRow.turn_id == bindparam("turn"))
 IS_BUSY = select(
-    exists().where(
-        TurnRow.session_id == bindparam("session"),
-        TurnRow.status.in_(UNFINISHED),
-        SessionRow.id == TurnRow.session_id,
-        func.coalesce(SessionRow.stopped_turn_id, "") != TurnRow.turn_id,
+    or_(
+        exists().where(
+            TurnRow.session_id == bindparam("session"),
+            TurnRow.status.in_(UNFINISHED),
+            SessionRow.id == TurnRow.session_id,
+            func.coalesce(SessionRow.stopped_turn_id, "") != TurnRow.turn_id,
+        ),
+        exists().where(MessageRow.session_id == bindparam("session"), MessageRow.sequence.is_(None)),
     )
 )
 MARK_STOPPED = update(SessionRow).where(SessionRow.id == bindparam("session")).values(stopped_turn_id=bindparam("turn"))
@@ -155,7 +158,7 @@ async def position(connection: Connection, session_id: str, turn_id: str) -> Tur
 
 
 async def is_busy(connection: Connection, session_id: str) -> bool:
-    """Whether a message would join a turn: one that has begun and has neither ended nor been stopped."""
+    """Whether a message would join a turn: one that runs and was not stopped, or one that messages wait for."""
     return bool(await connection.scalar(IS_BUSY, {"session": session_id}))
 
 

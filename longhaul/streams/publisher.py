@@ -225,7 +225,8 @@ class StreamPublisher:
             return []
 
     async def content(self) -> Content:
-        """The whole stream; empty if it is broken."""
+        """The whole stream, with all that this activity has published; empty if it is broken."""
+        await self.drain()
         if self.broken:
             return Content([], "")
         try:

@@ -71,6 +71,17 @@ async def until_answered(product: Product, turn_id: str) -> None:
     await until(answered, what="the model has given its whole answer")
 
 
+async def start_working(product: Product, session: str, text: str) -> str:
+    """Start a turn and wait until its tool runs; the turn's id."""
+    turn = await product.api.start(session, text)
+
+    async def tools() -> bool:
+        return bool((await product.api.progress(session, turn))["tools_running"])
+
+    await until(tools, what="the tool runs")
+    return turn
+
+
 async def run_of(product: Product, session: str) -> WorkflowHandle[Any, Any]:
     """The handle of a session's newest run."""
     return (await product.temporal()).get_workflow_handle(workflow_id(session))

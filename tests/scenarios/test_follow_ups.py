@@ -6,6 +6,7 @@ from uuid import uuid4
 from testkit.checks import Stored, check_rows
 from testkit.grammar import check_stream
 from testkit.product import Product
+from tests.scenarios.support import start_working
 
 
 def roles(found: Stored, session: str) -> list[str]:
@@ -73,7 +74,7 @@ async def test_during_the_last_model_call(product: Product) -> None:
 
 async def test_at_most_ten_wait(product: Product) -> None:
     session = await product.api.create_session()
-    turn = await product.api.start(session, "wait 2 s")
+    turn = await start_working(product, session, "wait 5 s")  # what is accepted earlier is taken at its opening
     answers = [await product.api.post(session, f"more {n}") for n in range(12)]
     assert [answer.status for answer in answers] == [202] * 10 + [429] * 2
     await product.api.wait_for_turn(session, turn)

@@ -44,7 +44,7 @@ async def test_workflow_code_that_raises(
         await worker_here(stack, product)
         with monkeypatch.context() as patched:
             patched.setattr(TurnLoop, place, broken)
-            live = await product.api.open(session, "hello")
+            live = await product.api.open(session, "hello [fault=length]")  # a turn that needs `close_turn`
             await live.until_seen("start")
             turn = live.log.turn_id
             await product.api.wait_for_turn(session, turn)

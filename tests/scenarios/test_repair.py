@@ -17,6 +17,7 @@ from testkit.pool import MakeProduct
 from testkit.product import Backend, Product
 from testkit.wait import until
 from tests.scenarios.held_tools import Gate
+from tests.scenarios.support import start_working
 
 
 async def repair(product: Product, session: str, *options: str) -> str:
@@ -26,22 +27,11 @@ async def repair(product: Product, session: str, *options: str) -> str:
     return said
 
 
-async def working(product: Product, session: str, text: str) -> str:
-    """A turn that is in its tools; its id."""
-    turn = await product.api.start(session, text)
-
-    async def tools() -> bool:
-        return bool((await product.api.progress(session, turn))["tools_running"])
-
-    await until(tools, what="the tool runs")
-    return turn
-
-
 async def test_a_terminated_turn(make_product: MakeProduct, backend: Backend) -> None:
     """Its row, its open tool call and the message that waited for it; twice, and with a look before."""
     product = await make_product(backend=backend)
     session, waiting = await product.api.create_session(), str(uuid4())
-    turn = await working(product, session, "wait 60 s")
+    turn = await start_working(product, session, "wait 60 s")
     await product.api.start(session, "6*7", waiting)
     await (await product.temporal()).get_workflow_handle(workflow_id(session)).terminate("by hand")
     looked = await repair(product, session, "--dry-run")
@@ -70,7 +60,7 @@ async def test_a_session_that_is_well(make_product: MakeProduct, tmp_path: Path)
     gate = Gate(tmp_path)
     product = await make_product(settings=gate.settings)
     session = await product.api.create_session()
-    turn = await working(product, session, "2*3")
+    turn = await start_working(product, session, "2*3")
     await product.api.start(session, "and this")
     said = await repair(product, session)
     assert f"runs turn {turn}" in said

@@ -15,7 +15,7 @@ from testkit.pool import MakeProduct
 from testkit.product import Product
 from testkit.wait import until
 from tests.scenarios.held_tools import Gate
-from tests.scenarios.support import until_asked, until_cancel_requested
+from tests.scenarios.support import start_working, until_asked, until_cancel_requested
 
 #: Workers learn of a cancel with a heartbeat, so these never do.
 DEAF = {"LONGHAUL_HEARTBEAT_INTERVAL": "60", "LONGHAUL_HEARTBEAT_TIMEOUT": "180"}
@@ -96,13 +96,7 @@ async def test_twice_at_once(product: Product) -> None:
 async def test_while_follow_ups_wait(product: Product) -> None:
     """They stay in the conversation, for the next turn to see."""
     session, waiting = await product.api.create_session(), str(uuid4())
-    turn = await product.api.start(session, "wait 30 s")
-
-    async def tools() -> list[object]:
-        running: list[object] = (await product.api.progress(session, turn))["tools_running"]
-        return running
-
-    await until(tools, what="the tool runs")
+    await start_working(product, session, "wait 30 s")
     await product.api.start(session, "what of this", waiting)
     assert (await product.api.cancel(session)).status == 200
     assert await product.api.pending(session) == []

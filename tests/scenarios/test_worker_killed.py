@@ -27,7 +27,8 @@ from tests.scenarios.support import locked, until_answer_is_kept, until_asked, u
 async def paid_once(product: Product, found: Stored, session: str) -> None:
     """Check that the model gave every answer once, and that it was booked once."""
     for turn in found.turns[session]:
-        rounds = [row.round for row in found.of(session, "assistant") if row.turn_id == turn.turn_id]
+        answers = [row for row in found.of(session, "assistant") if row.kind != "notice"]
+        rounds = [row.round for row in answers if row.turn_id == turn.turn_id]
         assert await product.servers.model.answered(turn.turn_id) == dict.fromkeys(rounds, 1)
         booked = [row.round for row in found.ledger if row.turn_id == turn.turn_id and row.kind == "turn"]
         assert sorted(booked) == sorted(rounds)
@@ -230,7 +231,7 @@ async def test_in_every_activity_at_once(make_product: MakeProduct, tmp_path: Pa
             tool: await api.open(tool, calling("pay", amount=1)),
             waiting: await api.open(waiting, "wait 6 s"),
             joined: await api.open(joined, "speak 60 [delay=100]"),
-            closing: await api.open(closing, "speak 60 [delay=100]"),
+            closing: await api.open(closing, "speak 60 [delay=100 fault=length]"),  # `close_turn` adds a notice
         }
         for session in (answering, joined, closing):
             await streams[session].until_seen("text-delta")
