@@ -1,4 +1,4 @@
-"""The grammar of a stream: section 2 of the contracts, checked on what a client saw from its start to its end."""
+"""The grammar of a stream, checked on what a client received from its start to its end."""
 
 import itertools
 from collections.abc import Iterable

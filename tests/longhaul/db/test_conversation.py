@@ -15,7 +15,7 @@ PERSON = ("user", "assistant")
 
 
 def expected(rows: list[NewMessage], limit: int, before: int | None) -> tuple[list[int], bool]:
-    """Section 3: the newest `limit`, back to the owner of the oldest tool row, and on by up to 200 to a person."""
+    """The newest `limit`, back to the owner of the oldest tool row, and on by up to 200 to a person."""
     end = len(rows) if before is None else before
     start = max(0, end - limit)
     if start < end and rows[start].role == "tool":
