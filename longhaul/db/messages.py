@@ -180,6 +180,16 @@ CAN_END = select(SessionRow.id).where(
     func.coalesce(SessionRow.stopped_turn_id, "") != bindparam("turn"),
     ~WAITING_FOR_TURN.exists(),
 )
+OLDEST_WAITING = (
+    select(MessageRow.created_at)
+    .where(
+        MessageRow.session_id == bindparam("session"),
+        MessageRow.sequence.is_(None),
+        MessageRow.turn_id == bindparam("turn"),
+    )
+    .order_by(MessageRow.created_at)
+    .limit(1)
+)
 NEXT_WAITING_TURN = (
     select(MessageRow.turn_id)
     .where(MessageRow.session_id == bindparam("session"), MessageRow.sequence.is_(None))
@@ -395,6 +405,13 @@ async def can_end(connection: Connection, session_id: str, turn_id: str) -> bool
     As `any_waits_for`, the answer holds until the caller commits.
     """
     return await connection.scalar(CAN_END, {"session": session_id, "turn": turn_id}) is not None
+
+
+async def waiting_since(connection: Connection, session_id: str, turn_id: str) -> datetime | None:
+    """When the oldest message was accepted that waits for this turn; None: none waits."""
+    values = {"session": session_id, "turn": turn_id}
+    accepted_at: datetime | None = await connection.scalar(OLDEST_WAITING, values)
+    return accepted_at
 
 
 async def next_waiting_turn(connection: Connection, session_id: str) -> str:

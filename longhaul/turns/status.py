@@ -93,13 +93,15 @@ class TurnLookup:
         )
 
     async def is_running(self, session_id: str, turn_id: str) -> bool:
-        """Whether Temporal runs this very turn.
+        """Whether Temporal runs this very turn, or will: messages wait for it.
 
         Raises:
-            UnavailableError: Temporal does not answer.
+            UnavailableError: Temporal does not answer, or the database while Temporal runs another turn or none.
         """
         running = await self.running(session_id)
-        return running is not None and running.turn_id == turn_id
+        if running is not None and running.turn_id == turn_id:
+            return True
+        return await self._accepted_since(session_id, turn_id) is not None
 
     async def active(self, session_id: str) -> ActiveTurn | None:
         """The turn that runs now: from Temporal, and while that is away from rows.
@@ -117,7 +119,7 @@ class TurnLookup:
             return None if newest.status.final else ActiveTurn(newest.turn_id, newest.status, newest.started_at)
 
     async def exists(self, session_id: str, turn_id: str) -> bool:
-        """Whether a session has this turn. One that no worker has opened yet has no row; Temporal knows it.
+        """Whether a session has this turn. One that no worker has opened yet has no row; messages wait for it.
 
         Raises:
             UnavailableError: the answer needs a part that is away.
@@ -230,7 +232,12 @@ class TurnLookup:
         if running is not None and running.turn_id == turn_id:
             # It runs, and no worker answers.
             return await self._progress_of_silent(session_id, running, row)
-        row = await self._row(session_id, turn_id)  # It may have ended in the meantime.
+        # The turn may have ended in the meantime. Or it has not begun, because the turn before it still closes. Its
+        # messages are looked at first: they stop waiting when its row appears.
+        accepted_at = await self._accepted_since(session_id, turn_id)
+        row = await self._row(session_id, turn_id)
+        if row is None and accepted_at is not None:
+            return Progress(turn_id=turn_id, session_id=session_id, status=TurnStatus.RUNNING, started_at=accepted_at)
         if row is None or row.status.final:
             return progress_from_row(row) if row is not None else None
         lost = {"status": TurnStatus.FAILED, "error": turns.WORKFLOW_LOST}
@@ -293,6 +300,11 @@ class TurnLookup:
         stored = await self.stored(session_id, running.turn_id)
         progress = progress_from_row(row)
         return progress.model_copy(update={"round": stored.round}) if stored is not None else progress
+
+    async def _accepted_since(self, session_id: str, turn_id: str) -> datetime | None:
+        """When the oldest message was accepted that waits for this turn; None: none waits."""
+        async with self._database.read() as connection:
+            return await messages.waiting_since(connection, session_id, turn_id)
 
     async def _row(self, session_id: str, turn_id: str) -> TurnRecord | None:
         async with self._database.read() as connection:

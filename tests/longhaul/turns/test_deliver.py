@@ -1,8 +1,5 @@
 """What a sender is answered when parts fail after its message is on its way."""
 
-import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -12,14 +9,13 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from longhaul.db import messages, sessions, turns
 from longhaul.db.database import Database
-from longhaul.db.migrate import upgrade
 from longhaul.db.models import utc_now
 from longhaul.errors import MessageIdUsedError, UnavailableError
 from longhaul.settings import load_settings
 from longhaul.turns.deliver import Delivery, IncomingMessage, MessageDelivery
 from longhaul.turns.status import TurnLookup
+from tests.longhaul.turns.conftest import SESSION, USER
 
-SESSION, USER = "session", "user"
 AWAY = RPCError("away", RPCStatusCode.UNAVAILABLE, b"")
 
 
@@ -40,17 +36,6 @@ class TemporalAwayAfterSignal:
             raise AWAY
 
         return SimpleNamespace(describe=describe)
-
-
-@pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    url = f"sqlite:///{tmp_path / 'rows.db'}"
-    await asyncio.to_thread(upgrade, url)
-    database = Database(url)
-    async with database.write() as connection:
-        await sessions.create(connection, sessions.NewSession(SESSION, USER))
-    yield database
-    await database.close()
 
 
 async def deliver(database: Database, temporal: TemporalAwayAfterSignal, message: IncomingMessage) -> Delivery:
