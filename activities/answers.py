@@ -1,12 +1,14 @@
-"""A round's answer as rows, and back; with the final answer, the turn's end."""
+"""The rows of a round: what its model call is built from, its answer, and with the final answer the turn's end."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from longhaul.contracts import CallModel, Progress, TurnStatus, Usage
-from longhaul.db import conversation, ledger, messages, turns
+from longhaul.contracts import CallModel, CloseTurn, OpenTurn, Progress, TurnStatus, Usage
+from longhaul.db import conversation, ledger, messages, sessions, turns
 from longhaul.db.connection import Connection
+from longhaul.db.conversation import PromptMessage
 from longhaul.db.ledger import LedgerEntry
 from longhaul.db.messages import NewMessage, StoredMessage, row_id
 from longhaul.db.models import utc_now
@@ -23,8 +25,9 @@ STOPPED, CUT_OFF = "cancelled", "cut_off"
 class StoredAnswer:
     """A round's answer as its row holds it; `tool_calls` in the OpenAI shape.
 
-    `is_ours`: it is the answer that this attempt received. Otherwise an attempt that had been given up has stored its
-    own answer first, and that one counts. `turn_ended_at`: the turn ended in the transaction that stored the answer.
+    `is_ours`: it is the answer that this attempt received. Otherwise a timed-out attempt stored its own answer first,
+    and that one counts. `turn_ended_at`: the turn ended in the transaction that stored the answer. `is_partial`: the
+    attempt that stored it had no retry left, and kept the text that was cut off.
     """
 
     message_id: str
@@ -34,6 +37,7 @@ class StoredAnswer:
     usage: Usage
     is_ours: bool = False
     turn_ended_at: datetime | None = None
+    is_partial: bool = False
 
     @classmethod
     def from_row(cls, row: StoredMessage, turn_ended_at: datetime | None) -> "StoredAnswer":
@@ -44,7 +48,43 @@ class StoredAnswer:
             finish_reason=row.finish_reason or "",
             usage=Usage.model_validate(row.usage or {}),
             turn_ended_at=turn_ended_at,
+            is_partial=row.kind == PARTIAL,
         )
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a request is built from.
+
+    `stored`: this round's answer, if an earlier attempt has stored it. `call_ids`: the tool calls that the model has
+    made in this turn. `budget_used_up` says which budget is used up, if one is.
+    """
+
+    system_context: str | None
+    rows: Sequence[PromptMessage]
+    stored: StoredAnswer | None
+    call_ids: list[str]
+    budget_used_up: str | None
+
+
+async def load_prompt(connection: Connection, call: CallModel) -> Prompt:
+    session_id, turn_id = call.turn.session_id, call.turn.turn_id
+    rows = await conversation.for_model(connection, session_id)
+    return Prompt(
+        system_context=(await sessions.get(connection, session_id)).system_context,
+        rows=rows,
+        stored=await stored_answer(connection, call),
+        call_ids=[made["id"] for row in rows if row.turn_id == turn_id for made in row.tool_calls or ()],
+        budget_used_up=await ledger.budget_used_up(connection, session_id, call.scope),
+    )
+
+
+async def stored_answer(connection: Connection, call: CallModel) -> StoredAnswer | None:
+    """The answer of this round that is stored already, or None."""
+    row = await messages.get(connection, row_id(call.turn.turn_id, call.round, "assistant"))
+    if row is None:
+        return None
+    return StoredAnswer.from_row(row, await turns.completed_at(connection, call.turn.session_id, call.turn.turn_id))
 
 
 async def store_answer(
@@ -71,23 +111,18 @@ async def store_answer(
             usage=completion.usage,
         ),
     )
-    is_first = answer.id in appended
-    ours = StoredAnswer(
+    if answer.id not in appended and (stored := await stored_answer(connection, call)) is not None:
+        received = (messages.replace_unstorable(completion.text), answer.tool_calls or [])
+        return replace(stored, is_ours=(stored.text, stored.tool_calls) == received)
+    return StoredAnswer(
         message_id=answer.id,
         text=completion.text,
         tool_calls=answer.tool_calls or [],
         finish_reason=completion.finish_reason,
         usage=completion.usage,
         is_ours=True,
-        turn_ended_at=await end_turn(connection, call, completion) if is_first and may_end_turn else None,
+        turn_ended_at=await end_turn(connection, call, completion) if may_end_turn else None,
     )
-    if is_first:
-        return ours
-    stored = await conversation.rows_of_round(connection, turn.turn_id, call.round)
-    ended_at = await turns.completed_at(connection, turn.session_id, turn.turn_id)
-    theirs = StoredAnswer.from_row(next(row for row in stored if row.id == answer.id), ended_at)
-    same = (theirs.text, theirs.tool_calls) == (messages.replace_unstorable(ours.text), ours.tool_calls)
-    return replace(theirs, is_ours=same)
 
 
 async def end_turn(connection: Connection, call: CallModel, completion: Completion) -> datetime | None:
@@ -104,16 +139,13 @@ async def end_turn(connection: Connection, call: CallModel, completion: Completi
     if not await messages.can_end(connection, turn.session_id, turn.turn_id):
         return None
     progress = ended_progress(call.progress, completion.usage)
-    row = NewTurn(
-        turn.turn_id,
-        turn.session_id,
-        turn.user_id,
-        model=call.model,
-        mode=call.mode,
-        tier=call.tier,
-        started_at=progress.started_at,
-    )
-    return progress.ended_at if await turns.end(connection, row, progress) else None
+    return progress.ended_at if await turns.end(connection, new_turn(call, progress.started_at), progress) else None
+
+
+def new_turn(call: OpenTurn | CallModel | CloseTurn, started_at: datetime) -> NewTurn:
+    """The row of the turn in which an activity works."""
+    turn = call.turn
+    return NewTurn(turn.turn_id, turn.session_id, turn.user_id, call.model, call.mode, call.tier, started_at)
 
 
 def ended_progress(progress: Progress, usage: Usage) -> Progress:

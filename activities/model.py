@@ -3,10 +3,9 @@
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from openai import OpenAIError
@@ -14,7 +13,7 @@ from pydantic import BaseModel
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from activities.answers import CUT_OFF, PARTIAL, STOPPED, StoredAnswer, partial_rows, store_answer
+from activities.answers import CUT_OFF, STOPPED, Prompt, StoredAnswer, load_prompt, partial_rows, store_answer
 from activities.attempt import (
     TurnStreams,
     checkpoint,
@@ -25,15 +24,13 @@ from activities.attempt import (
     stored_despite_stop,
 )
 from longhaul.contracts import CallModel, ModelAnswer, ToolCall, TurnStatus
-from longhaul.db import conversation, ledger, messages, sessions, turns
-from longhaul.db.conversation import PromptMessage
+from longhaul.db import conversation, messages
 from longhaul.db.database import Database
-from longhaul.db.messages import StoredMessage, row_id
 from longhaul.errors import BUDGET_REACHED, MODEL_FAILED, MODEL_RETRY, StreamBrokenError, new_reference
 from longhaul.llm.client import ModelClient
-from longhaul.llm.completion import Assembler, Completion, Piece, priced
+from longhaul.llm.completion import Assembler, Completion, priced
 from longhaul.llm.failures import ModelFailure, classify, retry_delay
-from longhaul.llm.request import fit, openai_messages, request_body, system_message
+from longhaul.llm.request import request_for
 from longhaul.settings import Settings
 from longhaul.streams.ending import Ending, end_stream
 from longhaul.streams.events import data_part
@@ -69,23 +66,6 @@ class CallState(BaseModel):
 
 
 @dataclass(frozen=True)
-class Prompt:
-    """What a request is built from.
-
-    `stored`: this round's answer, if an earlier attempt has stored it. `call_ids`: the tool calls that the model has
-    made in this turn. `budget_used_up` says which budget is used up, if one is. `turn_ended_at`: an earlier attempt at
-    this call has ended the turn with its answer.
-    """
-
-    system_context: str | None
-    rows: Sequence[PromptMessage]
-    stored: StoredMessage | None
-    call_ids: list[str]
-    budget_used_up: str | None
-    turn_ended_at: datetime | None
-
-
-@dataclass(frozen=True)
 class Attempt:
     """One attempt at a model call: the earlier attempts' checkpoint, and where this one shows its answer."""
 
@@ -118,61 +98,51 @@ class ModelActivities:
         async with self._streams.publisher(call.turn) as publisher:
             step = StepWriter(publisher.put, call.round, activity.info().attempt)
             attempt = Attempt(call, last_checkpoint(CallState) or CallState(), publisher, step)
-            prompt = await self._load(call)
-            answer = await self._recover(attempt, prompt)
+            with storage_faults():
+                async with self._database.read() as connection:
+                    prompt = await load_prompt(connection, call)
+            answer = await self._earlier_answer(attempt, prompt)
+            await self._clear_stream(attempt, answer)
             if answer is None:
-                request = self._request(call, prompt)
-                completion = await self._stream(attempt, request, Assembler(prompt.call_ids))
+                completion = await self._stream(attempt, self._request(call, prompt), Assembler(prompt.call_ids))
                 checkpoint(CallState(completion=completion))
                 answer = await self._store(call, completion)
-                end_step(step, answer)
+                if answer.is_ours:
+                    step.complete(answer.tool_calls)
+                else:
+                    step.take_back()
+                    step.show_stored(answer.text, answer.tool_calls)
                 publisher.put(data_part("usage", answer.usage.model_dump()))
             if answer.turn_ended_at is not None:
                 await self._end_stream(call, publisher)
         return self._report(answer, published=not publisher.broken)
 
-    async def _load(self, call: CallModel) -> Prompt:
-        with storage_faults():
-            async with self._database.read() as connection:
-                session = await sessions.get(connection, call.turn.session_id)
-                rows = await conversation.for_model(connection, call.turn.session_id)
-                stored = await messages.get(connection, row_id(call.turn.turn_id, call.round, "assistant"))
-                used_up = await ledger.budget_used_up(connection, call.turn.session_id, call.scope)
-                ended_at = None
-                if stored is not None:
-                    ended_at = await turns.completed_at(connection, call.turn.session_id, call.turn.turn_id)
-        in_turn = [row for row in rows if row.turn_id == call.turn.turn_id]
-        call_ids = [made["id"] for row in in_turn for made in row.tool_calls or ()]
-        return Prompt(session.system_context, rows, stored, call_ids, used_up, ended_at)
-
-    async def _recover(self, attempt: Attempt, prompt: Prompt) -> StoredAnswer | None:
+    async def _earlier_answer(self, attempt: Attempt, prompt: Prompt) -> StoredAnswer | None:
         """The answer that an earlier attempt has paid for, from its checkpoint or its row; None if there is none.
 
-        In both cases the stream is cleared of an attempt's unfinished step.
-
         Raises:
-            ApplicationError: `ModelFailed`; an earlier attempt had given up and stored the text that was cut off.
+            ApplicationError: `ModelFailed`; an earlier attempt had no retry left and stored the text that was cut off.
         """
-        call, publisher = attempt.call, attempt.publisher
         if attempt.state.completion is not None:
-            answer = await self._store(call, attempt.state.completion)
-        elif prompt.stored is None:
-            if activity.info().attempt > 1:
-                for part in closing_parts(await publisher.open_step(), call.round):
-                    publisher.put(part)
-            elif call.step_open:
-                publisher.put({"type": "finish-step"})
-            return None
-        elif prompt.stored.kind == PARTIAL:
+            return await self._store(attempt.call, attempt.state.completion)
+        if prompt.stored is not None and prompt.stored.is_partial:
             raise ApplicationError("The model's answer was cut off.", type=MODEL_FAILED, non_retryable=True)
-        else:
-            answer = StoredAnswer.from_row(prompt.stored, prompt.turn_ended_at)
+        return prompt.stored
+
+    async def _clear_stream(self, attempt: Attempt, answer: StoredAnswer | None) -> None:
+        """Close the step that an earlier round or attempt left open, and show the `answer` if it is not shown."""
+        call, publisher = attempt.call, attempt.publisher
+        if answer is None and activity.info().attempt == 1:
+            if call.step_open:
+                publisher.put({"type": "finish-step"})
+            return
         parts = await publisher.open_step()
-        if not shows_answer(parts, call.round, [made["id"] for made in answer.tool_calls]):
-            for part in closing_parts(parts, call.round):
-                publisher.put(part)
-            show_again(attempt.step, answer)
-        return answer
+        if answer is not None and shows_answer(parts, call.round, [made["id"] for made in answer.tool_calls]):
+            return
+        for part in closing_parts(parts, call.round):
+            publisher.put(part)
+        if answer is not None:
+            attempt.step.show_stored(answer.text, answer.tool_calls)
 
     def _request(self, call: CallModel, prompt: Prompt) -> dict[str, Any]:
         """The body of the request.
@@ -182,16 +152,12 @@ class ModelActivities:
         """
         if prompt.budget_used_up:
             raise ApplicationError(prompt.budget_used_up, type=BUDGET_REACHED, non_retryable=True)
-        settings = self._settings
-        chat = [
-            system_message(settings.system_prompt, prompt.system_context),
-            *openai_messages(prompt.rows, tool_result_max=settings.tool_result_max_chars),
-        ]
-        return request_body(
-            settings,
+        return request_for(
+            self._settings,
             model=call.model,
             mode=call.mode,
-            messages=fit(chat, int(settings.context_window * settings.context_share)),
+            session_context=prompt.system_context,
+            rows=prompt.rows,
             tools=self._tools.schemas(call.scope),
         )
 
@@ -205,16 +171,16 @@ class ModelActivities:
         try:
             async with aclosing(chunks):
                 async for chunk in chunks:
-                    show(step, assembler.feed(chunk))
+                    step.show(assembler.feed(chunk))
             if not assembler.ended:
                 raise StreamBrokenError("The model's stream ended before its end.")
             step_settled = True
         except asyncio.CancelledError:
-            show(step, assembler.rest())
+            step.show(assembler.rest())
             step_settled = await self._cancelled(attempt, assembler.completion(_milliseconds_since(started)))
             raise
         except (OpenAIError, StreamBrokenError) as error:
-            show(step, assembler.rest())
+            step.show(assembler.rest())
             received = assembler.completion(_milliseconds_since(started))
             step_settled = True
             raise await self._failed(attempt, classify(error), received) from None
@@ -274,7 +240,7 @@ class ModelActivities:
             if earlier is None:
                 step.take_back()
                 return
-            show(step, [("reasoning", earlier.reasoning, ""), ("text", earlier.text, "")])
+            step.show([("reasoning", earlier.reasoning, ""), ("text", earlier.text, "")])
             received = earlier
         step.close_block()  # `close_turn` ends the step, with results for the tool calls that were announced in it
         await self._store_partial(attempt.call, received, CUT_OFF)
@@ -329,46 +295,6 @@ class ModelActivities:
             published=published,
             turn_ended_at=answer.turn_ended_at,
         )
-
-
-def show(step: StepWriter, pieces: list[Piece]) -> None:
-    """Publish the pieces of a chunk."""
-    for kind, piece, more in pieces:
-        match kind:
-            case "text" | "reasoning" if not piece:
-                continue
-            case "text":
-                step.text(piece)
-            case "reasoning":
-                step.reasoning(piece)
-            case "tool":
-                step.tool_start(piece, more)
-            case "arguments":
-                step.tool_delta(piece, more)
-
-
-def end_step(step: StepWriter, answer: StoredAnswer) -> None:
-    """End the step of an answer that has been streamed; if another answer counts, show that one instead."""
-    if not answer.is_ours:
-        step.take_back()
-        show_again(step, answer)
-        return
-    announce_calls(step, answer)
-    step.end(keep_open=bool(answer.tool_calls))
-
-
-def show_again(step: StepWriter, answer: StoredAnswer) -> None:
-    """Publish a stored answer as a step of its own."""
-    step.begin()
-    if answer.text:
-        step.text(answer.text)
-    announce_calls(step, answer)
-    step.end(keep_open=bool(answer.tool_calls))
-
-
-def announce_calls(step: StepWriter, answer: StoredAnswer) -> None:
-    for made in answer.tool_calls:
-        step.tool_available(made["id"], made["function"]["name"], made["function"]["arguments"])
 
 
 def _milliseconds_since(started: float) -> int:

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 from temporalio import activity
 
+from activities.answers import new_turn
 from activities.attempt import TurnStreams, storage_faults
 from activities.title import Titles
 from longhaul.contracts import (
@@ -23,7 +24,7 @@ from longhaul.db.connection import Connection
 from longhaul.db.database import Database
 from longhaul.db.messages import NewMessage, row_id, tool_row
 from longhaul.db.sessions import Session
-from longhaul.db.turns import NewTurn, TurnPeriod
+from longhaul.db.turns import TurnPeriod
 from longhaul.llm import prompts
 from longhaul.settings import Settings
 from longhaul.streams.ending import Ending, end_stream
@@ -58,16 +59,7 @@ class TurnActivities:
                 if taken:
                     await turns.start(
                         connection,
-                        NewTurn(
-                            turn.turn_id,
-                            turn.session_id,
-                            turn.user_id,
-                            model=opening.model,
-                            mode=opening.mode,
-                            tier=opening.tier,
-                            started_at=opening.started_at,
-                            trigger_message_id=taken[0],
-                        ),
+                        new_turn(opening, opening.started_at)._replace(trigger_message_id=taken[0]),
                     )
                 budgets = await budgets_of(connection, session, opening.scope, opening.started_at)
                 to_name = await self._titles.claim(connection, session, taken[0]) if taken else ""
@@ -156,16 +148,7 @@ class TurnActivities:
             )
         else:
             await messages.move_waiting(connection, turn.session_id, turn.turn_id, closing.next_turn_id)
-        row = NewTurn(
-            turn.turn_id,
-            turn.session_id,
-            turn.user_id,
-            model=closing.model,
-            mode=closing.mode,
-            tier=closing.tier,
-            started_at=progress.started_at,
-        )
-        await turns.end(connection, row, progress)
+        await turns.end(connection, new_turn(closing, progress.started_at), progress)
 
 
 def _closing_text(closing: CloseTurn) -> str:

@@ -329,11 +329,6 @@ async def _reserve(connection: Connection, session_id: str, count: int) -> int:
     return following - count
 
 
-async def _return_unused(connection: Connection, session_id: str, following: int) -> None:
-    """Set the next sequence back, under the lock that reserved too many."""
-    await connection.execute(ADVANCE, {"session": session_id, "following": following})
-
-
 async def append(connection: Connection, session_id: str, rows: Sequence[NewMessage]) -> list[str]:
     """Append those of `rows` that are not stored yet, in order; the ids appended."""
     unique = {row.id: row for row in rows}
@@ -341,7 +336,8 @@ async def append(connection: Connection, session_id: str, rows: Sequence[NewMess
     stored = set(await connection.scalars(STORED_IDS, {"ids": list(unique)}))
     fresh = [row for row in unique.values() if row.id not in stored]
     if stored:
-        await _return_unused(connection, session_id, first + len(fresh))
+        # More sequences are reserved than needed. The session is still locked, so return them.
+        await connection.execute(ADVANCE, {"session": session_id, "following": first + len(fresh)})
     if not fresh:
         return []
     now = utc_now()
@@ -422,10 +418,6 @@ async def next_waiting_turn(connection: Connection, session_id: str) -> str:
 async def move_waiting(connection: Connection, session_id: str, turn_id: str, next_turn_id: str) -> None:
     """Let the messages that wait for a turn wait for another one instead."""
     await connection.execute(MOVE_TO_TURN, {"session": session_id, "turn": turn_id, "next_turn": next_turn_id})
-
-
-async def _advance(connection: Connection, session_id: str, following: int) -> None:
-    await connection.execute(ADVANCE, {"session": session_id, "following": following})
 
 
 async def list_waiting(connection: Connection, session_id: str) -> list[WaitingMessage]:

@@ -29,6 +29,24 @@ def knows_cost(settings: Settings) -> bool:
     return any(host in settings.openai_base_url for host in COST_ENDPOINTS)
 
 
+def request_for(
+    settings: Settings,
+    *,
+    model: str,
+    mode: str,
+    session_context: str | None,
+    rows: Sequence[Any],
+    tools: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """The body of the request that answers a conversation's `rows`, shortened to the model's window."""
+    messages = [
+        system_message(settings.system_prompt, session_context),
+        *openai_messages(rows, tool_result_max=settings.tool_result_max_chars),
+    ]
+    shortened = fit(messages, int(settings.context_window * settings.context_share))
+    return request_body(settings, model=model, mode=mode, messages=shortened, tools=tools)
+
+
 def request_body(
     settings: Settings, *, model: str, mode: str, messages: list[dict[str, Any]], tools: list[dict[str, Any]]
 ) -> dict[str, Any]:

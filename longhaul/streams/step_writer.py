@@ -1,6 +1,7 @@
 """Turns a model's deltas into well-formed parts: what is opened is closed, and reasoning and text never interleave."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
 
 from longhaul.streams.events import Part, data_part, decoded, tool_output_part
 from longhaul.streams.viewer import BLOCK_STARTS, ViewerState
@@ -68,6 +69,30 @@ class StepWriter:
         self._started = True
         self._put({"type": "start-step"})
         self._put(data_part("progress", {"round": self._round, "status": "running"}, transient=True))
+
+    def show(self, pieces: Iterable[tuple[str, str, str]]) -> None:
+        """Write the pieces of a chunk, as `Assembler` returns them."""
+        for kind, piece, more in pieces:
+            match kind:
+                case "text" | "reasoning" if piece:
+                    self._delta(kind, piece)
+                case "tool":
+                    self.tool_start(piece, more)
+                case "arguments":
+                    self.tool_delta(piece, more)
+
+    def show_stored(self, text: str, calls: Collection[dict[str, Any]]) -> None:
+        """Write a stored answer as a step of its own."""
+        self.begin()
+        if text:
+            self.text(text)
+        self.complete(calls)
+
+    def complete(self, calls: Collection[dict[str, Any]]) -> None:
+        """Announce the answer's tool calls (in the OpenAI shape). The step stays open for their outputs, if any."""
+        for call in calls:
+            self.tool_available(call["id"], call["function"]["name"], call["function"]["arguments"])
+        self.end(keep_open=bool(calls))
 
     def text(self, delta: str) -> None:
         self._delta("text", delta)
