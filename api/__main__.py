@@ -17,7 +17,7 @@ KEEP_ALIVE_S = 75
 
 
 class Server(uvicorn.Server):
-    """Ends open streams when the process is told to stop, so that their clients resume elsewhere at once."""
+    """Ends open streams at shutdown, so that their clients resume elsewhere at once."""
 
     def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
         super().__init__(config)

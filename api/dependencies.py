@@ -24,7 +24,7 @@ from longhaul.turns.stop import TurnStopper
 
 @dataclass
 class Dependencies:
-    """The parts of an API process. `closing`: the process was told to end, so open streams end and resume elsewhere."""
+    """The parts of an API process. `closing`: the process shuts down, so open streams end and resume elsewhere."""
 
     settings: Settings
     database: Database

@@ -110,7 +110,7 @@ class TurnEvents:
         """Distinguish a turn that is thinking from a stream that has no writer any more.
 
         Raises:
-            StreamLostError: Redis does not have what comes next, or what has come.
+            StreamLostError: the stream is gone from Redis, or it lacks parts whose rows are stored.
         """
         if self._state.started and not await self._reader.exists():
             raise StreamLostError("it has gone from Redis")

@@ -31,7 +31,7 @@ PROGRESS_QUERY = "progress"
 TURN_ID_MEMO = "turn_id"
 NEXT_TURN_ID_MEMO = "next_turn_id"
 
-# Search attributes: how turns are found in the Web UI.
+# Search attributes: by these the Web UI searches for turns.
 USER_ATTRIBUTE = SearchAttributeKey.for_keyword("LonghaulUser")
 SESSION_ATTRIBUTE = SearchAttributeKey.for_keyword("LonghaulSession")
 STATUS_ATTRIBUTE = SearchAttributeKey.for_keyword("LonghaulStatus")
@@ -75,7 +75,7 @@ def search_attributes_of(request: TurnInput) -> TypedSearchAttributes:
 
 
 def _config(settings: Settings) -> ClientConnectConfig:
-    """What Temporal's own tools are told, our settings first."""
+    """How to connect: by Longhaul's settings, else by the environment and files that Temporal's own tools read."""
     config = ClientConfig.load_client_connect_config()
     if settings.temporal_address or "target_host" not in config:
         config["target_host"] = settings.temporal_address or DEFAULT_ADDRESS
@@ -139,7 +139,7 @@ async def reachable(seconds: float) -> AsyncIterator[None]:
 async def register_search_attributes(client: Client) -> None:
     """Make sure that all search attributes exist in the client's namespace; calling it again changes nothing.
 
-    The embedded stack's server gets them by flags at its start; this is for a Temporal that somebody else runs.
+    The embedded stack's server gets them by flags at its start; this is for an external Temporal.
 
     Raises:
         SetupError: one exists with another type, or this client may not add them.
@@ -172,6 +172,6 @@ async def register_search_attributes(client: Client) -> None:
         flags = " ".join(f"--name {name} --type Keyword" for name in SEARCH_ATTRIBUTES)
         raise SetupError(
             f"cannot register search attributes in Temporal namespace {client.namespace!r} ({error.status.name}: "
-            f"{error.message}). Let somebody who may create them do it: "
+            f"{error.message}). An administrator of that namespace can create them: "
             f"temporal operator search-attribute create --namespace {client.namespace} {flags}"
         ) from error

@@ -99,7 +99,7 @@ class TurnLoop:
             turn.status = TurnStatus.CANCELLED if stopped else TurnStatus.FAILED
             turn.error = None if stopped else cause_of(error)
         except Exception as error:  # noqa: BLE001  # stored and shown, never swallowed
-            # A defect of ours must end the turn visibly, with a row, and not as a workflow task retried for ever.
+            # A defect in this code must end the turn visibly, with a row, and not as a workflow task retried for ever.
             workflow.logger.exception("turn failed by a defect")
             turn.status = TurnStatus.FAILED
             turn.error = f"The turn failed by a defect in Longhaul: {type(error).__name__}: {error}"
@@ -269,7 +269,7 @@ class TurnLoop:
         turn.tools_running.clear()
         self._next_turn_id = str(workflow.uuid4())
         if not turn.request.rows_decide:
-            # Versions before `rows_decide` told senders the next turn by this memo; their histories replay with it.
+            # In versions before `rows_decide`, senders read the next turn's id from this memo; their histories need it.
             workflow.upsert_memo({temporal.NEXT_TURN_ID_MEMO: self._next_turn_id})
         self._unfiled = turn.waiting_messages
         if stopped:

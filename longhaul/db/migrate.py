@@ -8,10 +8,10 @@ from sqlalchemy.engine import make_url
 
 
 def config(url: str) -> Config:
-    found = Config()
-    found.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    found.attributes["url"] = url
-    return found
+    alembic_config = Config()
+    alembic_config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    alembic_config.attributes["url"] = url
+    return alembic_config
 
 
 def upgrade(url: str) -> None:

@@ -78,12 +78,11 @@ class ToolCalls(ReadableJSON):
         return good or None
 
 
-def _is_call(found: Any) -> bool:
-    function = found.get("function") if isinstance(found, dict) else None
-    texts = (
-        (found.get("id"), function.get("name"), function.get("arguments")) if isinstance(function, dict) else (None,)
-    )
-    return all(isinstance(text, str) for text in texts)
+def _is_call(value: Any) -> bool:
+    function = value.get("function") if isinstance(value, dict) else None
+    if not isinstance(function, dict):
+        return False
+    return all(isinstance(text, str) for text in (value.get("id"), function.get("name"), function.get("arguments")))
 
 
 def utc_now() -> datetime:
@@ -181,7 +180,7 @@ class TurnRow(Base):
     __table_args__ = (Index("ix_turns_session", "session_id", "started_at"),)
 
 
-#: Sorted by bytes whatever the database's locale is, so that what lies below a session is a range of the index.
+#: Sorted by bytes in every locale, so that the paths below a session are one range of the index.
 PATH = String(1000).with_variant(String(1000, collation="C"), "postgresql")
 
 

@@ -1,6 +1,6 @@
 """Deliver a message: one signal-with-start, which Temporal decides atomically.
 
-No turn runs: one starts with this message. One runs: the message joins it. There is no queue of ours. The row that
+No turn runs: one starts with this message. One runs: the message joins it. Longhaul has no other queue. The row that
 `accept` stores holds the message's text until a turn takes it, and names that turn.
 """
 

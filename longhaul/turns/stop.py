@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StoppedTurn:
-    """A turn that was told to stop, and its status afterwards: not final when it did not end in time."""
+    """A turn that was asked to stop, and its status afterwards: not final when it did not end in time."""
 
     turn_id: str
     status: TurnStatus
