@@ -81,7 +81,12 @@ IS_BUSY = select(
             SessionRow.id == TurnRow.session_id,
             func.coalesce(SessionRow.stopped_turn_id, "") != TurnRow.turn_id,
         ),
-        exists().where(MessageRow.session_id == bindparam("session"), MessageRow.sequence.is_(None)),
+        exists().where(
+            MessageRow.session_id == bindparam("session"),
+            MessageRow.sequence.is_(None),
+            SessionRow.id == MessageRow.session_id,
+            MessageRow.turn_id != func.coalesce(SessionRow.stopped_turn_id, ""),
+        ),
     )
 )
 MARK_STOPPED = update(SessionRow).where(SessionRow.id == bindparam("session")).values(stopped_turn_id=bindparam("turn"))
