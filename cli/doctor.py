@@ -13,10 +13,9 @@ from rich.text import Text
 from cli import CommandError
 from cli.setup_temporal import GO_MODULE
 from cli.stack import ports
+from cli.stack.binaries import Binary, find_redis, find_temporal
 from cli.stack.environment import embedded_components
-from cli.stack.redis_server import find_redis
-from cli.stack.state import running_supervisor
-from cli.stack.temporal_server import find_temporal
+from cli.stack.state import Component, running_supervisor
 from longhaul.settings import Settings, SettingsError, load_settings, without_secrets
 
 _MODEL_SECONDS = 5.0
@@ -49,26 +48,15 @@ def check_home(settings: Settings) -> Finding:
     )
 
 
-def check_temporal(settings: Settings) -> Finding:
-    """A binary of the Temporal dev server, or a Temporal that runs elsewhere."""
-    if "temporal" not in embedded_components(settings):
-        return Finding("temporal", ok=True, detail=f"{settings.temporal_address or 'by profile'} (not ours)")
+def check_server(name: Component, settings: Settings, find: Callable[[], Binary], elsewhere: str) -> Finding:
+    """The program of a server that the stack starts, unless a setting places the server elsewhere."""
+    if name not in embedded_components(settings):
+        return Finding(name, ok=True, detail=f"{elsewhere} (not ours)")
     try:
-        binary = find_temporal()
+        binary = find()
     except CommandError as error:
-        return Finding("temporal", ok=False, detail=str(error))
-    return Finding("temporal", ok=True, detail=f"{binary.path} {binary.version} ({binary.source})")
-
-
-def check_redis(settings: Settings) -> Finding:
-    """A Redis server, or a Redis that runs elsewhere."""
-    if settings.redis_url:
-        return Finding("redis", ok=True, detail="REDIS_URL is set (not ours)")
-    try:
-        binary = find_redis()
-    except CommandError as error:
-        return Finding("redis", ok=False, detail=str(error))
-    return Finding("redis", ok=True, detail=f"{binary.path} {binary.version} ({binary.source})")
+        return Finding(name, ok=False, detail=str(error))
+    return Finding(name, ok=True, detail=f"{binary.path} {binary.version} ({binary.source})")
 
 
 def check_ports(settings: Settings) -> Finding:
@@ -114,8 +102,15 @@ def findings() -> list[Finding]:
         settings = load_settings()
     except SettingsError as error:
         return [*found, Finding("settings", ok=False, detail=str(error))]
-    checks: list[Callable[[Settings], Finding]] = [check_home, check_temporal, check_redis, check_ports, check_model]
-    return [*found, Finding("settings", ok=True, detail="readable"), *(check(settings) for check in checks)]
+    return [
+        *found,
+        Finding("settings", ok=True, detail="readable"),
+        check_home(settings),
+        check_server("temporal", settings, find_temporal, settings.temporal_address or "by profile"),
+        check_server("redis", settings, find_redis, "REDIS_URL is set"),
+        check_ports(settings),
+        check_model(settings),
+    ]
 
 
 def doctor() -> None:

@@ -1,7 +1,9 @@
 """`longhaul setup-temporal`, a step of `make setup`: download the Temporal dev server, or build it."""
 
 import asyncio
+import dataclasses
 import fcntl
+import functools
 import os
 import shutil
 import subprocess
@@ -14,8 +16,8 @@ from pathlib import Path
 import typer
 
 from cli import CommandError
+from cli.stack.binaries import TEMPORAL_CLI_VERSION, Binary, cached_temporal, checked_temporal, find_temporal
 from cli.stack.environment import ROOT, embedded_components
-from cli.stack.temporal_server import CLI_VERSION, TemporalBinary, cached_temporal, checked, find_temporal
 from longhaul.settings import load_settings
 
 GO_MODULE = ROOT / "scripts" / "temporal"
@@ -34,7 +36,7 @@ def _say(text: str) -> None:
     typer.echo(text, err=True)
 
 
-def obtain_temporal(module: Path = GO_MODULE) -> TemporalBinary:
+def obtain_temporal(module: Path = GO_MODULE) -> Binary:
     """Find, download or build the binary, and say which of these it was.
 
     Raises:
@@ -42,16 +44,20 @@ def obtain_temporal(module: Path = GO_MODULE) -> TemporalBinary:
     """
     failures: list[str] = []
     with _only_copy():
-        found = _find(failures) or _download(failures) or _build(module, failures)
-    if found is None:
-        reasons = "\n".join(f"  - {failure}" for failure in failures)
-        raise CommandError(
-            f"the Temporal dev server cannot be obtained:\n{reasons}\n"
-            "Remedy: put the `temporal` CLI on PATH, or install Go 1.21+, or allow its download, "
-            "or set TEMPORAL_ADDRESS to a Temporal that runs elsewhere."
-        )
-    _say(f"Temporal binary: {found.source} ({found.path})")
-    return found
+        for obtain in (find_temporal, _download, functools.partial(_build, module)):
+            try:
+                binary = obtain()
+            except CommandError as error:
+                failures.append(str(error).partition("\nRemedy:")[0])
+            else:
+                _say(f"Temporal binary: {binary.source} ({binary.path})")
+                return binary
+    reasons = "\n".join(f"  - {failure}" for failure in failures)
+    raise CommandError(
+        f"the Temporal dev server cannot be obtained:\n{reasons}\n"
+        "Remedy: put the `temporal` CLI on PATH, or install Go 1.21+, or allow its download, "
+        "or set TEMPORAL_ADDRESS to a Temporal that runs elsewhere."
+    )
 
 
 @contextmanager
@@ -68,34 +74,23 @@ def _only_copy() -> Iterator[None]:
         yield
 
 
-def _find(failures: list[str]) -> TemporalBinary | None:
-    try:
-        return find_temporal()
-    except CommandError as error:
-        failures.append(str(error).partition("\n")[0])
-        return None
-
-
-def _keep(binary: Path, source: str, failures: list[str]) -> TemporalBinary | None:
+def _keep(binary: Path, source: str) -> Binary:
     """Put a new binary into the cache if it works."""
-    found = checked(binary, source, failures)
-    if found is None:
-        return None
+    checked = checked_temporal(binary, source)
     binary.replace(cached_temporal())
-    return TemporalBinary(cached_temporal(), source, found.version)
+    return dataclasses.replace(checked, path=cached_temporal())
 
 
-def _download(failures: list[str]) -> TemporalBinary | None:
-    _say(f"downloading Temporal CLI {CLI_VERSION} by the Temporal SDK")
+def _download() -> Binary:
+    _say(f"downloading Temporal CLI {TEMPORAL_CLI_VERSION} by the Temporal SDK")
     with tempfile.TemporaryDirectory(dir=cached_temporal().parent, prefix=".new-") as scratch:
         try:
             asyncio.run(_download_by_sdk(scratch))
         except (RuntimeError, TimeoutError) as error:
-            failures.append(f"download by the SDK: {type(error).__name__} {str(error)[:300]}")
             _say("the SDK's download is not possible here")
-            return None
+            raise CommandError(f"download by the SDK: {type(error).__name__} {str(error)[:300]}") from error
         largest = max(Path(scratch).iterdir(), key=lambda path: path.stat().st_size)
-        return _keep(largest, "downloaded by the Temporal SDK", failures)
+        return _keep(largest, "downloaded by the Temporal SDK")
 
 
 async def _download_by_sdk(folder: str) -> None:
@@ -104,17 +99,18 @@ async def _download_by_sdk(folder: str) -> None:
 
     async with asyncio.timeout(_DOWNLOAD_S):
         environment = await WorkflowEnvironment.start_local(
-            download_dest_dir=folder, dev_server_download_version=f"v{CLI_VERSION}", dev_server_log_level="error"
+            download_dest_dir=folder,
+            dev_server_download_version=f"v{TEMPORAL_CLI_VERSION}",
+            dev_server_log_level="error",
         )
         await environment.shutdown()
 
 
-def _build(module: Path, failures: list[str]) -> TemporalBinary | None:
+def _build(module: Path) -> Binary:
     go = shutil.which("go")
     if go is None or not (module / "go.mod").exists():
-        failures.append("build with Go: " + ("there is no `go` on PATH" if go is None else f"{module} is missing"))
-        return None
-    _say(f"building Temporal CLI {CLI_VERSION} with Go: some minutes, once on this machine")
+        raise CommandError("build with Go: " + ("there is no `go` on PATH" if go is None else f"{module} is missing"))
+    _say(f"building Temporal CLI {TEMPORAL_CLI_VERSION} with Go: some minutes, once on this machine")
     with tempfile.TemporaryDirectory(dir=cached_temporal().parent, prefix=".new-") as scratch:
         binary, log = Path(scratch) / "temporal", Path(scratch) / "log"
         options = ["-trimpath", "-ldflags", "-s -w", "-o", str(binary)]
@@ -131,9 +127,8 @@ def _build(module: Path, failures: list[str]) -> TemporalBinary | None:
             finally:
                 build.kill()
         if code != 0:
-            failures.append("build with Go: " + " / ".join(log.read_text().strip().splitlines()[-5:])[:800])
-            return None
-        return _keep(binary, "built with Go", failures)
+            raise CommandError("build with Go: " + " / ".join(log.read_text().strip().splitlines()[-5:])[:800])
+        return _keep(binary, "built with Go")
 
 
 def _wait_and_say(build: "subprocess.Popen[bytes]") -> int | None:

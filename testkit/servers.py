@@ -19,9 +19,9 @@ from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError
 
+from cli.stack.binaries import find_temporal
 from cli.stack.ports import PortClaims
 from cli.stack.programs import http_ok, local_client, redis_pong, temporal_command
-from cli.stack.temporal_server import find_temporal
 from testkit.process import Process
 from testkit.wait import LIMIT_S, until
 

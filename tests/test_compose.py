@@ -16,8 +16,8 @@ from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError
 
 from api.app import create_app
+from cli.stack.binaries import find_redis
 from cli.stack.programs import TEMPORAL_DYNAMIC_CONFIG
-from cli.stack.redis_server import find_redis
 from longhaul.settings import Settings, load_settings, variable_of
 from scripts.settings_doc import COMMAND_LINE
 from testkit.postgres import PostgresServer

@@ -11,12 +11,11 @@ from importlib.metadata import version
 
 import longhaul
 from cli.stack import programs
+from cli.stack.binaries import find_redis, find_temporal
 from cli.stack.environment import choose_ports, embedded_components, endpoints_of, stack_environment
 from cli.stack.ports import PortClaims
-from cli.stack.redis_server import find_redis
 from cli.stack.state import StackState, read_state, write_state
 from cli.stack.supervisor import Supervisor
-from cli.stack.temporal_server import find_temporal
 from longhaul.settings import Settings
 
 log = logging.getLogger(__name__)

