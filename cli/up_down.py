@@ -16,10 +16,10 @@ from cli import CommandError
 from cli.stack.environment import ROOT
 from cli.stack.process import rotate, tail
 from cli.stack.programs import python_module
-from cli.stack.state import home_lock, read_state, running_supervisor
+from cli.stack.state import StackState, home_lock, read_state, running_supervisor
 from cli.stack.up import Stack
 from cli.status import summary
-from longhaul.settings import Settings, load_settings
+from longhaul.settings import load_settings
 
 log = logging.getLogger("cli.stack")
 
@@ -47,8 +47,13 @@ def up(
         file.parent.mkdir(exist_ok=True)
         rotate(file)
         _log_to(file)
+
+        def on_ready(state: StackState) -> None:
+            typer.echo(summary(state, settings))
+            typer.echo("Ctrl-C stops it.")
+
         try:
-            asyncio.run(_run(settings))
+            asyncio.run(Stack(settings).run(on_ready))
         except CommandError as error:
             log.debug("%s", error)  # for the file alone: `main` shows it on the terminal
             raise
@@ -62,17 +67,6 @@ def _log_to(path: Path) -> None:
     file.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%Y-%m-%dT%H:%M:%S%z"))
     log.handlers = [terminal, file]
     log.setLevel(logging.DEBUG)
-
-
-async def _run(settings: Settings) -> None:
-    stack, ready = Stack(settings), asyncio.Event()
-    running, waiting = asyncio.create_task(stack.run(ready)), asyncio.create_task(ready.wait())
-    await asyncio.wait([running, waiting], return_when=asyncio.FIRST_COMPLETED)
-    if ready.is_set():
-        typer.echo(summary(stack.state, settings))
-        typer.echo("Ctrl-C stops it.")
-    waiting.cancel()
-    await running
 
 
 def _already_running(home: Path) -> None:

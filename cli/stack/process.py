@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 from cli import CommandError
@@ -33,13 +34,8 @@ class Program:
 
 def rotate(path: Path, limit: int = LOG_BYTES, keep: int = LOG_FILES) -> None:
     """Rename a log that has grown too large to `.1`, and drop the oldest."""
-    if not path.exists() or path.stat().st_size < limit:
-        return
-    for number in range(keep - 1, 0, -1):
-        older = path.with_name(f"{path.name}.{number}")
-        if older.exists():
-            older.replace(path.with_name(f"{path.name}.{number + 1}"))
-    path.replace(path.with_name(f"{path.name}.1"))
+    if path.exists() and path.stat().st_size >= limit:
+        RotatingFileHandler(path, backupCount=keep, delay=True).doRollover()  # with `delay` it opens no new file
 
 
 def tail(path: Path, lines: int) -> str:
@@ -131,28 +127,27 @@ class Child:
         end = "\n".join(f"    {line}" for line in tail(self.log, 12).splitlines())
         return CommandError(f"{self.program.name} {how}. The end of {self.log}:\n{end}")
 
-    async def stop(self, hurry: asyncio.Event) -> bool:
-        """Send SIGTERM, then kill what is left after the grace or once `hurry` is set. False: it had to be killed."""
-        ended_itself = True
+    async def stop(self) -> bool:
+        """Send SIGTERM, and kill what is left after the grace. False: it had to be killed."""
+        code: int | None = None
         if self.running:
-            self._signal(signal.SIGTERM)
-            ending, hurried = asyncio.create_task(self.wait()), asyncio.create_task(hurry.wait())
-            await asyncio.wait([ending, hurried], timeout=self.program.grace, return_when=asyncio.FIRST_COMPLETED)
-            ended_itself = ending.done()
-            ending.cancel()
-            hurried.cancel()
+            self.signal(signal.SIGTERM)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.program.grace):
+                    code = await self.wait()
         await self.kill()
-        return ended_itself
+        return code not in (None, -signal.SIGKILL)
 
     async def kill(self) -> None:
         """Kill the process and what is left of its group."""
         if self._process is not None:
-            self._signal(signal.SIGKILL)
+            self.signal(signal.SIGKILL)
             await self.wait()
             self._watcher.forget(self._process.pid)
             self._process = None
 
-    def _signal(self, number: signal.Signals) -> None:
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the whole group; nothing happens if it is gone."""
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, number)

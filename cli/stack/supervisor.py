@@ -1,7 +1,9 @@
 """Starts the children in order, restarts those that die, and stops them all: at the end nothing is left running."""
 
 import asyncio
+import contextlib
 import logging
+import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -38,7 +40,6 @@ class Supervisor:
         self._health_every = health_every
         self._watcher = ParentDeathWatcher()
         self._children: list[Child] = []
-        self._hurry = asyncio.Event()
 
     @property
     def processes(self) -> list[ProcessState]:
@@ -76,18 +77,11 @@ class Supervisor:
             log.info("%s: healthy after %.1f s (pid %d)", program.name, seconds, child.state().pid)
         self._on_change()
 
-    async def watch(self, until: asyncio.Event) -> None:
-        """Restart children that die, until the event is set."""
-        watchers = [asyncio.create_task(self._watch(child)) for child in self._children]
-        stopping = asyncio.create_task(until.wait())
-        try:
-            done, _ = await asyncio.wait([stopping, *watchers], return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()  # `_watch` only ends by a defect of ours, which must be seen
-        finally:
-            for task in (stopping, *watchers):
-                task.cancel()
-            await asyncio.gather(stopping, *watchers, return_exceptions=True)
+    async def watch(self) -> None:
+        """Restart children that die, until this is cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for child in self._children:
+                group.create_task(self._watch(child))
 
     async def _watch(self, child: Child) -> None:
         name, deaths = child.program.name, 0
@@ -113,29 +107,26 @@ class Supervisor:
 
     async def _until_dead(self, child: Child) -> int:
         """Note each change of a child's health until it ends; its exit code."""
-        ended = asyncio.create_task(child.wait())
-        try:
-            while True:
-                await asyncio.wait([ended], timeout=self._health_every if child.healthy else 0.2)
-                problem = await child.program.health() if child.program.health is not None else None
-                if ended.done():
-                    return ended.result()
-                if (problem is None) != child.healthy:
-                    child.healthy = problem is None
-                    log.info("%s: %s", child.program.name, "healthy" if child.healthy else f"unhealthy: {problem}")
-                    self._on_change()
-        finally:
-            ended.cancel()
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._health_every if child.healthy else 0.2):
+                    return await child.wait()
+            problem = await child.program.health() if child.program.health is not None else None
+            if child.running and (problem is None) != child.healthy:
+                child.healthy = problem is None
+                log.info("%s: %s", child.program.name, "healthy" if child.healthy else f"unhealthy: {problem}")
+                self._on_change()
 
     def hurry(self) -> None:
         """Kill children that take their time to end."""
-        self._hurry.set()
+        for child in self._children:
+            child.signal(signal.SIGKILL)
 
     async def stop(self) -> None:
         """Stop everything, the last started first."""
         for child in reversed(self._children):
             began, was_running = time.monotonic(), child.running
-            how = "stopped" if await child.stop(self._hurry) else "killed"
+            how = "stopped" if await child.stop() else "killed"
             if was_running:
                 log.info("%s: %s after %.1f s", child.program.name, how, time.monotonic() - began)
         self._children.clear()

@@ -6,7 +6,7 @@ import logging
 import os
 import platform
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable
 from importlib.metadata import version
 
 import longhaul
@@ -29,60 +29,48 @@ class Stack:
         self._home = settings.home.absolute()
         self._claims = PortClaims()
         self._supervisor = Supervisor(self._home / "logs", self._save)
-        self.state = StackState(supervisor_pid=os.getpid())
+        self._state = StackState(supervisor_pid=os.getpid())
 
     def _save(self) -> None:
-        self.state.processes = self._supervisor.processes
-        write_state(self._home, self.state)
+        self._state.processes = self._supervisor.processes
+        write_state(self._home, self._state)
 
-    async def run(self, ready: asyncio.Event) -> None:
-        """Start everything, set the event, keep everything alive until SIGINT or SIGTERM, stop everything.
+    async def run(self, on_ready: Callable[[StackState], None]) -> None:
+        """Start everything, call `on_ready`, keep everything alive until SIGINT or SIGTERM, stop everything.
+
+        The first signal begins the stop, the second kills what has not ended yet.
 
         Raises:
             CommandError: a program is missing or does not start; those started before it have been stopped.
         """
-        with self._stop_signals() as stop:
-            starting, stopping = asyncio.create_task(self._start()), asyncio.create_task(stop.wait())
-            try:
-                await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
-                if starting.done():
-                    starting.result()
-                    self.state.status = "ready"
-                    self._save()
-                    ready.set()
-                    await self._supervisor.watch(stop)
-            finally:
-                starting.cancel()
-                stopping.cancel()
-                await asyncio.gather(starting, stopping, return_exceptions=True)
-                self.state.status = "stopping"
-                self._save()
-                await self._supervisor.stop()
-                self._claims.release()
-                self.state.status, self.state.supervisor_pid = "stopped", 0
-                self._save()
-
-    @contextlib.contextmanager
-    def _stop_signals(self) -> Iterator[asyncio.Event]:
-        """The first signal sets the event, the second makes the supervisor kill what has not ended yet."""
-        stop, loop = asyncio.Event(), asyncio.get_running_loop()
+        work = asyncio.create_task(self._work(on_ready))
 
         def on_signal() -> None:
-            if stop.is_set():
+            if work.cancelling() or not work.cancel():
                 self._supervisor.hurry()
-            stop.set()
 
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        for number in numbers:
-            loop.add_signal_handler(number, on_signal)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(number, on_signal)  # until the loop ends
         try:
-            yield stop
+            with contextlib.suppress(asyncio.CancelledError):
+                await work
         finally:
-            for number in numbers:
-                loop.remove_signal_handler(number)
+            self._state.status = "stopping"
+            self._save()
+            await self._supervisor.stop()
+            self._claims.release()
+            self._state.status, self._state.supervisor_pid = "stopped", 0
+            self._save()
+
+    async def _work(self, on_ready: Callable[[StackState], None]) -> None:
+        await self._start()
+        self._state.status = "ready"
+        self._save()
+        on_ready(self._state)
+        await self._supervisor.watch()
 
     async def _start(self) -> None:
-        settings, state = self._settings, self.state
+        settings, state = self._settings, self._state
         last = read_state(self._home)
         state.embedded = embedded = embedded_components(settings)
         ports = choose_ports(settings, embedded, last, self._claims)

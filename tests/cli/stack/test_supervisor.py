@@ -62,11 +62,9 @@ def test_describe_exit() -> None:
 
 async def test_a_dying_child_is_restarted_and_reported(supervisor: Supervisor, caplog: Log) -> None:
     await supervisor.start_stage([program("worker", "import sys, time; time.sleep(0.3); sys.exit(7)")])
-    stop = asyncio.Event()
-    watching = asyncio.create_task(supervisor.watch(stop))
+    watching = asyncio.create_task(supervisor.watch())
     await until(lambda: supervisor.processes[0].restarts >= 2, what="the child restarts twice")
-    stop.set()
-    await watching
+    watching.cancel()
     assert "worker died (exit code 7)" in caplog.text
     assert "restart 2 in 0.1 s" in caplog.text
 
@@ -74,30 +72,26 @@ async def test_a_dying_child_is_restarted_and_reported(supervisor: Supervisor, c
 async def test_a_killed_child_comes_back_healthy(supervisor: Supervisor) -> None:
     await supervisor.start_stage([program("redis", SLEEP)])
     first = supervisor.processes[0].pid
-    stop = asyncio.Event()
-    watching = asyncio.create_task(supervisor.watch(stop))
+    watching = asyncio.create_task(supervisor.watch())
     os.kill(first, signal.SIGKILL)
     await until(
         lambda: supervisor.processes[0].restarts == 1 and supervisor.processes[0].healthy,
         what="the child is healthy again",
     )
     assert supervisor.processes[0].pid != first
-    stop.set()
-    await watching
+    watching.cancel()
 
 
 async def test_health_is_followed(supervisor: Supervisor, tmp_path: Path, caplog: Log) -> None:
     ready = tmp_path / "ready"
     ready.touch()
     await supervisor.start_stage([program("worker", SLEEP, touched_lately(ready))])
-    stop = asyncio.Event()
-    watching = asyncio.create_task(supervisor.watch(stop))
+    watching = asyncio.create_task(supervisor.watch())
     ready.unlink()
     await until(lambda: not supervisor.processes[0].healthy, what="the child is unhealthy")
     ready.touch()
     await until(lambda: supervisor.processes[0].healthy, what="the child is healthy again")
-    stop.set()
-    await watching
+    watching.cancel()
     assert "worker: unhealthy: ready does not exist yet" in caplog.text
 
 
@@ -106,12 +100,10 @@ async def test_a_hung_worker_is_seen(supervisor: Supervisor, tmp_path: Path, cap
     ready = tmp_path / "ready"
     ready.touch()
     await supervisor.start_stage([program("worker", SLEEP, touched_lately(ready))])
-    stop = asyncio.Event()
-    watching = asyncio.create_task(supervisor.watch(stop))
+    watching = asyncio.create_task(supervisor.watch())
     os.utime(ready, (time.time() - 60, time.time() - 60))
     await until(lambda: not supervisor.processes[0].healthy, what="the child is unhealthy")
-    stop.set()
-    await watching
+    watching.cancel()
     assert "worker: unhealthy: ready was last touched 60 s ago" in caplog.text
 
 
