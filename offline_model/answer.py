@@ -1,7 +1,7 @@
 """From a request to the answer, with no state and no chance in it."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
@@ -218,3 +218,18 @@ def _sub_session_answers(subs: list[_SubSession]) -> str:
     if not said:
         return "No sub-session was started."
     return said[0] if len(said) == 1 else "\n".join(f"{number}. {text}" for number, text in enumerate(said, 1))
+
+
+def broken(answer: Answer, kind: str) -> Answer:
+    """The answer with a fault in its content; all other kinds of faults are in how it is sent."""
+    match kind:
+        case "badargs":
+            return replace(answer, calls=[ToolCall(c.name, c.arguments[:-1] or "{") for c in answer.calls])
+        case "unknowntool":
+            return replace(answer, calls=[ToolCall("no_such_tool", c.arguments) for c in answer.calls])
+        case "empty":
+            return replace(answer, reasoning=[], pieces=[], calls=[])
+        case "length" | "content_filter":
+            kept = answer.pieces[: max(1, len(answer.pieces) // 2)] or ["This ", "answer ", "breaks ", "off"]
+            return replace(answer, pieces=kept, calls=[], finish=kind)
+    return answer

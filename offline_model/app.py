@@ -8,17 +8,15 @@ import orjson
 from pydantic import ValidationError
 from starlette.types import Receive, Scope, Send
 
-from offline_model.answer import decide
+from offline_model.answer import broken, decide
 from offline_model.conversation import read_conversation
-from offline_model.faults import FaultBook, InstalledFault, broken
 from offline_model.request import ChatRequest
 from offline_model.response import Response, error_body, respond
 from offline_model.script import Pace
-from offline_model.stats import CallRecord, Stats
+from offline_model.state import CallRecord, FaultBook, InstalledFault, Stats
 
 #: Pleasant to watch; tests and benchmarks set their own.
 DEFAULT_PACE = Pace(ttft=200, delay=15)
-MODELS = ("offline-standard", "offline-advanced", "offline-small")
 CALL_HEADER = b"x-longhaul-call"
 
 
@@ -56,11 +54,13 @@ class OfflineApp:
             conversation = read_conversation(request.messages)
             answer = decide(request, conversation)
             answer = replace(answer, pace=answer.pace.over(self._pace))
-            fault = self._faults.take(conversation.newest_text, key or request.digest, answer)
+            fault = self._faults.take(
+                conversation.newest_text, key or request.digest, answer.faults, has_calls=bool(answer.calls)
+            )
             if fault:
                 record.fault = fault.fault
                 answer = broken(answer, fault.kind)
-            response = Response(request, answer, fault, begun, record, receive, send)
+            response = Response(request, answer, fault, begun, record, send)
             await _until_done_or_gone(asyncio.create_task(response.play()), receive)
         finally:
             self._stats.end(record)
@@ -69,14 +69,8 @@ class OfflineApp:
         match method, path:
             case "GET", "/healthz":
                 return 200, b'{"status":"ok"}'
-            case "GET", "/v1/models":
-                models = [{"id": m, "object": "model", "created": 0, "owned_by": "longhaul"} for m in MODELS]
-                return 200, orjson.dumps({"object": "list", "data": models})
             case "GET", "/stats":
-                return 200, orjson.dumps(self._stats.as_json())
-            case "POST", "/stats/reset":
-                self._stats.reset()
-                return 200, b"{}"
+                return 200, orjson.dumps(self._stats, default=list)
             case "POST", "/faults":
                 try:
                     self._faults.installed.append(InstalledFault.model_validate_json(body))
@@ -84,7 +78,7 @@ class OfflineApp:
                     return 400, _refusal(error)
                 return 200, b"{}"
             case "DELETE", "/faults":
-                self._faults.clear()
+                self._faults = FaultBook()
                 return 200, b"{}"
         return 404, error_body(f"Unknown request URL: {method} {path}.", "invalid_request_error", code="unknown_url")
 

@@ -52,11 +52,11 @@ class ChatRequest(_Strict):
     messages: list[Message] = Field(min_length=1)
     tools: list[_Tool] | None = None
     tool_choice: Any = None
-    stream: bool | None = None
+    stream: Literal[True]
     stream_options: dict[str, Any] | None = None
     usage: dict[str, Any] | None = None
-    reasoning_effort: str | None = None
-    reasoning: dict[str, Any] | bool | None = None
+    reasoning_effort: str = ""
+    reasoning: dict[str, Any] | None = None
     digest: str = ""
     prompt_tokens: int = 0
 
@@ -107,9 +107,4 @@ class ChatRequest(_Strict):
     @property
     def wants_reasoning(self) -> bool:
         """Whether reasoning is asked for, in OpenAI's or in OpenRouter's way."""
-        if self.reasoning_effort is not None:
-            return self.reasoning_effort != "none"
-        if not isinstance(self.reasoning, dict):
-            return bool(self.reasoning)
-        off = self.reasoning.get("enabled") is False or self.reasoning.get("effort") == "none"
-        return not off and self.reasoning.get("max_tokens") != 0
+        return bool(self.reasoning_effort or self.reasoning)

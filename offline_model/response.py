@@ -7,18 +7,17 @@ from email.utils import formatdate
 from typing import Any
 
 import orjson
-from starlette.types import Receive, Send
+from starlette.types import Send
 
 from offline_model.answer import Answer
 from offline_model.conversation import ToolCall
 from offline_model.request import ChatRequest
 from offline_model.script import Fault
-from offline_model.stats import CallRecord
+from offline_model.state import CallRecord
 
 _BATCH_BYTES = 64 * 1024
 _JSON = ("content-type", "application/json")
 _SSE = [("content-type", "text/event-stream; charset=utf-8"), ("cache-control", "no-cache")]
-_ERROR_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 
 @dataclass(slots=True)
@@ -30,37 +29,23 @@ class Response:
     fault: Fault | None
     begun: float
     record: CallRecord
-    receive: Receive
     send: Send
 
     async def play(self) -> None:
         """Send the answer, or break where the fault says so."""
-        if self.fault and self._kind == "status":
+        if self.fault and self.fault.kind == "status":
             await self._error_status(self.fault)
-        elif self._kind == "refuse":
+        elif self.fault and self.fault.kind == "refuse":
             await self._break("refused")
-        elif self.request.stream:
-            await self._stream()
         else:
-            await self._whole()
-
-    @property
-    def _kind(self) -> str:
-        return self.fault.kind if self.fault else ""
-
-    @property
-    def _delay(self) -> float:
-        """Seconds between tokens."""
-        return (self.answer.pace.delay or 0.0) / 1000
-
-    @property
-    def _sent(self) -> str:
-        """The outcome of an answer that was sent to its end: a client cannot read one with a broken chunk."""
-        return "badchunk" if self._kind == "badchunk" else "completed"
+            await self._stream(self.fault.kind if self.fault else "", self.fault.number if self.fault else 0)
 
     async def _break(self, outcome: str) -> None:
+        """Close the connection under the response. ASGI cannot do this, so it asks uvicorn's own object."""
         self.record.outcome = outcome
-        await _break_connection(self.send, self.receive)
+        connection: Any = self.send
+        connection.__self__.transport.close()
+        await asyncio.Event().wait()  # the app cancels this when it sees that the connection is closed
 
     async def _error_status(self, fault: Fault) -> None:
         self.record.outcome = f"status {fault.number}"
@@ -68,49 +53,31 @@ class Response:
             (name, formatdate(time.time() + float(value[5:]), usegmt=True) if value.startswith("date+") else value)
             for name, value in fault.headers
         ]
-        kind = _ERROR_TYPES.get(fault.number, "server_error" if fault.number >= 500 else "invalid_request_error")
+        kind = "server_error" if fault.number >= 500 else "invalid_request_error"
         body = error_body(f"The offline model was asked for status {fault.number}.", kind, code="fault")
         await respond(self.send, fault.number, body, headers)
 
-    async def _until_first_token(self, more: float = 0.0) -> None:
-        due = self.begun + (self.answer.pace.ttft or 0.0) / 1000 + more
-        await asyncio.sleep(max(0.0, due - time.perf_counter()))
-        self.record.first_chunk_at = time.time()
-
-    async def _whole(self) -> None:
-        """An answer in one piece, after the time that streaming it would have taken."""
-        silence = self.fault.seconds if self.fault else 0.0
-        pieces = len(self.answer.pieces) + len(self.answer.reasoning)
-        await self._until_first_token(pieces * self._delay + silence)
-        if self._kind == "cut":
-            await self._break("cut")
-            return
-        body = b"{oops" if self._kind == "badchunk" else _whole_body(self.request, self.answer)
-        await respond(self.send, 200, body)
-        self.record.outcome = self._sent
-
-    async def _stream(self) -> None:
+    async def _stream(self, fault_kind: str, fault_number: int) -> None:
         """Send each chunk when it is due; chunks that are overdue go out together."""
         head, events = _stream_events(self.request, self.answer)
         last = len(events) - 1
-        number = self.fault.number if self.fault else 0
-        if self._kind == "badchunk":
-            events.insert(min(max(0, number - 1), last), b"data: {oops\n\n")
-        stop = min(number, last) if self._kind in ("cut", "silence") else -1
+        if fault_kind == "badchunk":
+            events.insert(min(max(0, fault_number - 1), last), b"data: {oops\n\n")
+        stop = min(fault_number, last) if fault_kind in ("cut", "silence") else -1
         await _start(self.send, 200, _SSE)
-        await self._until_first_token()
         due = self.begun + (self.answer.pace.ttft or 0.0) / 1000
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        self.record.first_chunk_at = time.time()
         waiting, size = [head], 0
         for i, event in enumerate(events):
             if i == stop:
                 await self._flush(waiting)
-                if self._kind == "cut":
+                if fault_kind == "cut":
                     await self._break("cut")
-                    return
                 await asyncio.sleep(self.fault.seconds if self.fault else 0.0)
                 due = time.perf_counter()
             elif 0 < i < last:
-                due += self._delay
+                due += (self.answer.pace.delay or 0.0) / 1000
             ahead = due - time.perf_counter()
             if ahead > 0 or size > _BATCH_BYTES:
                 await self._flush(waiting)
@@ -119,13 +86,13 @@ class Response:
             waiting.append(event)
             size += len(event)
         await self._flush(waiting, more=False)
-        self.record.outcome = self._sent
+        # A client cannot read a stream with a broken chunk, so it does not count as completed.
+        self.record.outcome = "badchunk" if fault_kind == "badchunk" else "completed"
 
     async def _flush(self, waiting: list[bytes], *, more: bool = True) -> None:
         body = b"".join(waiting)
         waiting.clear()
-        if body or not more:
-            await self.send({"type": "http.response.body", "body": body, "more_body": more})
+        await self.send({"type": "http.response.body", "body": body, "more_body": more})
 
 
 async def respond(send: Send, status: int, body: bytes, headers: list[tuple[str, str]] | None = None) -> None:
@@ -143,16 +110,6 @@ async def _start(send: Send, status: int, headers: list[tuple[str, str]]) -> Non
     await send({"type": "http.response.start", "status": status, "headers": raw})
 
 
-async def _break_connection(send: Send, receive: Receive) -> None:
-    """Close the connection under the response. ASGI cannot do this, so it asks uvicorn's own object."""
-    transport: Any = getattr(getattr(send, "__self__", None), "transport", None)
-    if transport is None:
-        raise ConnectionAbortedError("asked for by a fault")
-    transport.close()
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
 def _usage(request: ChatRequest, answer: Answer) -> dict[str, Any]:
     """Tokens by rule of thumb, and a made-up price so that budgets and cost displays have something to show."""
     reasoning = len(answer.reasoning)
@@ -167,22 +124,18 @@ def _usage(request: ChatRequest, answer: Answer) -> dict[str, Any]:
     }
 
 
-def _base(request: ChatRequest, kind: str) -> dict[str, Any]:
-    return {
-        "id": f"chatcmpl-{request.digest}",
-        "object": kind,
-        "created": int(time.time()),
-        "model": request.model,
-        "system_fingerprint": "longhaul-offline",
-    }
-
-
 def _stream_events(request: ChatRequest, answer: Answer) -> tuple[bytes, list[bytes]]:
     """The first event, and all others with the end of the stream as the last.
 
     They are built before the first is due, so that their pace does not depend on their size.
     """
-    prefix = b"data: " + orjson.dumps(_base(request, "chat.completion.chunk"))[:-1]
+    base = {
+        "id": f"chatcmpl-{request.digest}",
+        "object": "chat.completion.chunk",
+        "created": int(time.time()),
+        "model": request.model,
+    }
+    prefix = b"data: " + orjson.dumps(base)[:-1]
     before, after = prefix + b',"choices":[{"index":0,"delta":', b',"finish_reason":null}]}\n\n'
     events = [before + orjson.dumps({"reasoning": text}) + after for text in answer.reasoning]
     encoded: dict[str, bytes] = {}  # a long speech repeats its blocks: encode each once
@@ -208,21 +161,3 @@ def _call_deltas(request: ChatRequest, index: int, call: ToolCall) -> list[dict[
     deltas = [{**first, "function": {"name": call.name, "arguments": ""}}]
     deltas += [{"index": index, "function": {"arguments": piece}} for piece in pieces]
     return [{"tool_calls": [delta]} for delta in deltas]
-
-
-def _whole_body(request: ChatRequest, answer: Answer) -> bytes:
-    """The answer to a request that does not stream."""
-    message: dict[str, Any] = {"role": "assistant", "content": "".join(answer.pieces) or None, "refusal": None}
-    if answer.reasoning:
-        message["reasoning"] = "".join(answer.reasoning)
-    if answer.calls:
-        message["tool_calls"] = [
-            {
-                "id": f"call_{request.digest}_{index}",
-                "type": "function",
-                "function": {"name": call.name, "arguments": call.arguments},
-            }
-            for index, call in enumerate(answer.calls)
-        ]
-    choice = {"index": 0, "message": message, "finish_reason": answer.finish, "logprobs": None}
-    return orjson.dumps({**_base(request, "chat.completion"), "choices": [choice], "usage": _usage(request, answer)})

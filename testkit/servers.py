@@ -200,7 +200,7 @@ class ModelServer(Server):
         return await http_ok(f"http://{HOST}:{self.port}/healthz")()
 
     async def stats(self) -> dict[str, Any]:
-        """Calls in all, finished ones, and both by the key of the call."""
+        """The number of calls, all calls and whole answers by the key of the call, and the newest calls."""
         async with self._client() as client:
             found: dict[str, Any] = (await client.get("/stats")).json()
             return found

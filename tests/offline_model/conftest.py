@@ -135,6 +135,5 @@ def client(server_url: str) -> Iterator[Model]:
 
 @pytest.fixture
 def model(client: Model) -> Model:
-    client.http.post("/stats/reset")
     client.http.delete("/faults")
     return client

@@ -9,7 +9,6 @@ import sys
 import time
 from collections import deque
 from email.utils import parsedate_to_datetime
-from typing import Any
 
 import httpx2
 import openai
@@ -19,9 +18,8 @@ from testkit.wait import until
 from tests.offline_model.conftest import Model, after, user
 
 
-def test_health_and_models(model: Model) -> None:
+def test_health(model: Model) -> None:
     assert model.http.get("/healthz").status_code == 200
-    assert {m.id for m in model.openai.models.list()} == {"offline-standard", "offline-advanced", "offline-small"}
     assert model.http.get("/nowhere").status_code == 404
 
 
@@ -35,29 +33,19 @@ def test_usage_is_the_last_chunk(model: Model) -> None:
     assert '"cost"' in model.http.post("/v1/chat/completions", json=body | {"usage": {"include": True}}).text
 
 
-def test_without_stream(model: Model) -> None:
-    tools: list[Any] = [{"type": "function", "function": {"name": "calculator", "parameters": {}}}]
-    done = model.openai.chat.completions.create(
-        model="gpt-4.1", messages=[{"role": "user", "content": "2+2"}], tools=tools
-    )
-    assert done.choices[0].finish_reason == "tool_calls"
-    assert done.choices[0].message.tool_calls
-    assert done.usage
-    assert done.model == "gpt-4.1"
-
-
 @pytest.mark.parametrize(
     "body",
     [
         b"{",
         b"[]",
-        b'{"messages": []}',
-        b'{"model": "m", "messages": []}',
-        b'{"model": "m", "messages": [{"role": "robot", "content": "x"}]}',
-        b'{"model": "m", "messages": [{"role": "tool", "tool_call_id": "c", "content": "x"}]}',
-        b'{"model": "m", "messages": [{"role": "user", "content": "x"}], "tools": [{}]}',
-        b'{"model": "m", "messages": [{"role": "user", "content": "x"}, {"role": "assistant", "tool_calls": '
-        b'[{"id": "c", "function": {"name": "f", "arguments": ""}}]}, {"role": "user", "content": "y"}]}',
+        b'{"stream": true, "messages": []}',
+        b'{"stream": true, "model": "m", "messages": []}',
+        b'{"model": "m", "messages": [{"role": "user", "content": "x"}]}',
+        b'{"stream": true, "model": "m", "messages": [{"role": "robot", "content": "x"}]}',
+        b'{"stream": true, "model": "m", "messages": [{"role": "tool", "tool_call_id": "c", "content": "x"}]}',
+        b'{"stream": true, "model": "m", "messages": [{"role": "user", "content": "x"}], "tools": [{}]}',
+        b'{"stream": true, "model": "m", "messages": [{"role": "user", "content": "x"}, {"role": "assistant", '
+        b'"tool_calls": [{"id": "c", "function": {"name": "f", "arguments": ""}}]}, {"role": "user", "content": "y"}]}',
     ],
 )
 def test_wrong_bodies(model: Model, body: bytes) -> None:
@@ -67,16 +55,18 @@ def test_wrong_bodies(model: Model, body: bytes) -> None:
 
 
 async def test_stats_by_key(model: Model) -> None:
+    before = model.stats()["calls"]
     model.ask("hello", key="t1:1")
     with pytest.raises(openai.RateLimitError):
         model.ask("hello [fault=status:429]", key="t1:2")
     # A call is over a moment after its client has the answer.
     await until(lambda: model.stats()["in_flight"] == 0, what="both calls are over")
     stats = model.stats()
-    assert stats["calls"] == 2
-    assert stats["by_key"] == {"t1:1": 1, "t1:2": 1}
-    assert stats["completed_by_key"] == {"t1:1": 1}
-    assert [r["outcome"] for r in stats["recent"]] == ["completed", "status 429"]
+    assert stats["calls"] == before + 2
+    assert (stats["by_key"]["t1:1"], stats["by_key"]["t1:2"]) == (1, 1)
+    assert stats["completed_by_key"]["t1:1"] == 1
+    assert "t1:2" not in stats["completed_by_key"]
+    assert [r["outcome"] for r in stats["recent"][-2:]] == ["completed", "status 429"]
 
 
 @pytest.mark.parametrize(
@@ -133,8 +123,6 @@ def test_cut_sends_so_many_chunks_and_no_end(model: Model) -> None:
     assert b" w5" in got
     assert b" w6" not in got
     assert b"[DONE]" not in got
-    with pytest.raises(httpx2.RemoteProtocolError):
-        model.http.post("/v1/chat/completions", json=body | {"stream": False})
     assert model.stats()["recent"][-1]["outcome"] == "cut"
 
 
