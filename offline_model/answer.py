@@ -7,11 +7,16 @@ from typing import Any
 import orjson
 
 from offline_model import english
-from offline_model.conversation import Conversation, Task, ToolCall
+from offline_model.conversation import Task, ToolCall
 from offline_model.request import ChatRequest
 from offline_model.script import Call, Delegate, Fault, Mode, Pace, Rounds, Say, Speak, Think, json_object
 
 RUN, GET = "run_sub_session", "get_sub_session_result"
+_HOW_TO_RUN: dict[Mode, dict[str, Any]] = {
+    "wait": {"wait_for_result": 60},
+    "slowly": {"wait_for_result": 0},
+    "detached": {"wait_for_result": 0, "detached": True},
+}
 _TITLE = re.compile(r"\btitle\b", re.IGNORECASE)
 _ROUND = re.compile(r"(\d{1,9})\+0\b")
 _SPOKEN_BYTES = "0123456789abcde\n" * 4096
@@ -30,78 +35,54 @@ class Answer:
     faults: list[Fault] = field(default_factory=list)
 
 
-def decide(request: ChatRequest, conversation: Conversation) -> Answer:
-    """Answer a request."""
-    if _wants_title(request):
+def decide(request: ChatRequest, tasks: list[Task], pace: Pace) -> Answer:
+    """Answer a request with these open tasks; the pace holds where the messages ask for no other."""
+    tools = request.tool_names
+    system = (message.text for message in request.messages if message.role in ("system", "developer"))
+    if not tools and any(_TITLE.search(text) for text in system):
         first = next((message.text for message in request.messages if message.role == "user"), "")
-        return Answer(pieces=english.words(english.title_of(first)))
-    tasks = conversation.tasks
-    calls = [call for task in tasks for call in _calls_of(task, request.tool_names)]
-    greeting = _greeting(tasks)
+        return Answer(pieces=english.words(english.title_of(first)), pace=pace)
+    newest = tasks[-1] if tasks else Task("", [], [])
+    # The plain calls of the newest task come first: `_report` finds their results by place.
+    calls = [call for task in reversed(tasks) for call in _calls_of(task, tools)]
+    follow_ups = [f"“{english.shortened(entry.text, 60)}”" for entry in newest.entries if entry.follow_up]
+    greeting = f"About your follow-up: {'; '.join(follow_ups)}." if follow_ups and not newest.rounds else ""
     thoughts = [step.think for task in tasks for step in task.of(Think)]
     if request.wants_reasoning and not thoughts:
-        thoughts = [english.thoughts(tasks[-1].entries[-1].script.text if tasks else "nothing new.")]
-    pace = Pace()
-    for step in tasks[-1].of(Pace) if tasks else ():
+        thoughts = [english.thoughts(newest.entries[-1].text if tasks else "nothing new.")]
+    for step in newest.of(Pace):
         pace = step.over(pace)
     round_number = tasks[0].rounds + 1 if tasks else 1
     return Answer(
         reasoning=english.words(" ".join(thoughts)),
-        pieces=english.words(greeting) if calls else _conclusion(tasks, greeting, request.tool_names),
+        pieces=english.words(greeting) if calls else _conclusion(tasks, greeting, tools),
         calls=calls,
         finish="tool_calls" if calls else "stop",
         pace=pace,
-        faults=[step for step in tasks[-1].of(Fault) if step.round in (None, round_number)] if tasks else [],
+        faults=[step for step in newest.of(Fault) if step.round in (None, round_number)],
     )
 
 
-def _wants_title(request: ChatRequest) -> bool:
-    system = (message.text for message in request.messages if message.role in ("system", "developer"))
-    return not request.tool_names and any(_TITLE.search(text) for text in system)
-
-
-def _greeting(tasks: list[Task]) -> str:
-    """Acknowledge follow-ups in the first answer after they arrived."""
-    if not tasks or tasks[-1].rounds:
-        return ""
-    follow_ups = [entry.script.text for entry in tasks[-1].entries if entry.follow_up]
-    return english.acknowledgement(follow_ups) if follow_ups else ""
-
-
-def _tool_call(name: str, /, **arguments: Any) -> ToolCall:
-    return ToolCall(name, orjson.dumps(arguments).decode())
+def _tool_call(name: str, arguments: dict[str, Any] | str) -> ToolCall:
+    return ToolCall(name, arguments if isinstance(arguments, str) else orjson.dumps(arguments).decode())
 
 
 def _calls_of(task: Task, tools: frozenset[str]) -> list[ToolCall]:
     """What is to be called for a task now: all its calls at first, then polls and further rounds."""
     if not task.rounds:
-        calls = _plain_calls(task, tools)
+        calls = [_tool_call(step.call, step.arguments) for step in _plain_calls(task, tools)]
         if RUN in tools:
-            calls += [_delegation(prompt, step.mode) for step in task.of(Delegate) for prompt in step.prompts()]
+            calls += [_tool_call(RUN, {"prompt": sub.prompt, **_HOW_TO_RUN[sub.mode]}) for sub in _sub_sessions(task)]
     else:
         unfinished = [sub for sub in _sub_sessions(task) if sub.unfinished and GET in tools]
-        calls = [_tool_call(GET, sub_session_id=sub.id, wait_if_running=60) for sub in unfinished]
+        calls = [_tool_call(GET, {"sub_session_id": sub.id, "wait_if_running": 60}) for sub in unfinished]
     if (done := _last_round(task)) < _rounds_wanted(task) and "calculator" in tools:
-        calls.append(_tool_call("calculator", expression=f"{done + 1}+0"))
+        calls.append(_tool_call("calculator", {"expression": f"{done + 1}+0"}))
     return calls
 
 
-def _plain_calls(task: Task, tools: frozenset[str]) -> list[ToolCall]:
-    steps = [step for step in task.of(Call) if step.call in tools or not step.optional]
-    return [
-        ToolCall(step.call, step.arguments)
-        if isinstance(step.arguments, str)
-        else _tool_call(step.call, **step.arguments)
-        for step in steps
-    ]
-
-
-def _delegation(prompt: str, mode: Mode) -> ToolCall:
-    if mode == "wait":
-        return _tool_call(RUN, prompt=prompt, wait_for_result=60)
-    if mode == "slowly":
-        return _tool_call(RUN, prompt=prompt, wait_for_result=0)
-    return _tool_call(RUN, prompt=prompt, wait_for_result=0, detached=True)
+def _plain_calls(task: Task, tools: frozenset[str]) -> list[Call]:
+    return [step for step in task.of(Call) if step.call in tools or not step.optional]
 
 
 def _rounds_wanted(task: Task) -> int:
@@ -133,25 +114,20 @@ def _report(task: Task, tools: frozenset[str]) -> list[str]:
     wanted |= {"calculator"} if task.of(Rounds) else set()
     if missing := sorted(wanted - tools):
         said.append(f"I have no tool {' or '.join(missing)} here.")
-    made = task.calls(first_round_only=True)
-    for planned in _plain_calls(task, tools):
-        if made:  # a fault may have changed the name or the arguments
-            call = min(made, key=lambda one: (one.arguments != planned.arguments, one.name != planned.name))
-            made.remove(call)
-            said.append(_result(call))
+    made = task.calls(first_round_only=True)[: len(_plain_calls(task, tools))]
+    said += [_result(call) for call in made]
     if task.of(Delegate) and RUN in tools:
-        said.append(_sub_session_answers(_sub_sessions(task)))
+        answers = [sub.answer() for sub in _sub_sessions(task) if sub.text is not None]
+        numbered = [f"{number}. {text}" for number, text in enumerate(answers, 1)]
+        said.append("\n".join(numbered if len(answers) > 1 else answers) or "No sub-session was started.")
     if wanted_rounds := _rounds_wanted(task):
         said.append(f"{_last_round(task)} of {wanted_rounds} rounds are done.")
-    if not said:
-        said = [english.echo(entry.script.text) for entry in task.entries if not entry.follow_up]
-    return said
+    echo = [f"You wrote: “{english.shortened(each.text, 80)}”." for each in task.entries if not each.follow_up]
+    return said or echo
 
 
 def _result(call: ToolCall) -> str:
-    result = json_object(call.result)
-    value = next((result[key] for key in ("result", "value", "output", "answer") if key in result), call.result)
-    shown = english.shortened(str(value), 200)
+    shown = english.shortened(call.result, 200)
     expression = json_object(call.arguments).get("expression")
     if expression and re.fullmatch(r"-?[\d.,]+(e[+-]?\d+)?", shown, re.IGNORECASE):
         return f"{expression} = {shown}."
@@ -168,56 +144,51 @@ def _spoken(speech: Speak) -> list[str]:
 
 @dataclass(slots=True)
 class _SubSession:
-    """A sub-session that a task started; `result` and `text` are the newest that a tool said of it."""
+    """A sub-session that a task asks for; `text` and `result` are the newest that a tool said of it."""
 
     prompt: str
     mode: Mode
-    text: str
-    result: dict[str, Any]
+    text: str | None = None
+    result: dict[str, Any] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
         return str(self.result.get("sub_session_id") or "")
 
     @property
+    def status(self) -> str:
+        return str(self.result.get("status") or "")
+
+    @property
     def unfinished(self) -> bool:
         """Whether it is to be polled. A detached one is left alone."""
-        return bool(self.id) and self.mode != "detached" and self.result.get("status") in ("running", "queued")
+        return bool(self.id) and self.mode != "detached" and self.status in ("running", "queued")
+
+    def concerns(self, call: ToolCall) -> bool:
+        """Whether a tool call started this sub-session or asked for its result."""
+        arguments = json_object(call.arguments)
+        if call.name == RUN:
+            return self.text is None and arguments.get("prompt") == self.prompt
+        return call.name == GET and bool(self.id) and arguments.get("sub_session_id") == self.id
+
+    def answer(self) -> str:
+        """What the sub-session said, under its prompt."""
+        name = english.shortened(self.prompt, 60)
+        if self.mode == "detached" and self.id:
+            return f"“{name}” goes on as sub-session {self.id} ({self.status or 'running'})."
+        answer = str(self.result.get("response") or "").replace(english.SUFFIX, "").strip()
+        if not answer:
+            answer = str(self.result.get("message") or ("" if json_object(self.text or "") else self.text)).strip()
+        mark = f" [{self.status}]" if self.status not in ("", "completed") else ""
+        return f"“{name}”{mark}: {answer[:_RESPONSE_SHOWN] or 'no answer'}"
 
 
 def _sub_sessions(task: Task) -> list[_SubSession]:
-    wanted = [(prompt, step.mode) for step in task.of(Delegate) for prompt in step.prompts()]
-    started: list[_SubSession] = []
-    for call in task.calls() if wanted else ():
-        arguments, result = json_object(call.arguments), json_object(call.result)
-        if call.name == RUN:
-            match = next((one for one in wanted if one[0] == arguments.get("prompt")), None)
-            if match:
-                wanted.remove(match)
-                started.append(_SubSession(*match, call.result, result))
-        elif call.name == GET:
-            for sub in started:
-                if sub.id and sub.id == arguments.get("sub_session_id"):
-                    sub.text, sub.result = call.result, {"sub_session_id": sub.id, **result}
-    return started
-
-
-def _sub_session_answers(subs: list[_SubSession]) -> str:
-    """What the sub-sessions said, each under its prompt."""
-    said = []
-    for sub in subs:
-        name, status = english.shortened(sub.prompt, 60), str(sub.result.get("status") or "")
-        if sub.mode == "detached" and sub.id:
-            said.append(f"“{name}” goes on as sub-session {sub.id} ({status or 'running'}).")
-            continue
-        answer = str(sub.result.get("response") or "").replace(english.SUFFIX, "").strip()
-        if not answer:
-            answer = str(sub.result.get("message") or ("" if sub.result else sub.text)).strip() or "no answer"
-        mark = f" [{status}]" if status not in ("", "completed") else ""
-        said.append(f"“{name}”{mark}: {answer[:_RESPONSE_SHOWN]}")
-    if not said:
-        return "No sub-session was started."
-    return said[0] if len(said) == 1 else "\n".join(f"{number}. {text}" for number, text in enumerate(said, 1))
+    subs = [_SubSession(prompt, step.mode) for step in task.of(Delegate) for prompt in step.delegate]
+    for call in task.calls() if subs else ():
+        if sub := next((sub for sub in subs if sub.concerns(call)), None):
+            sub.text, sub.result = call.result, {"sub_session_id": sub.id, **json_object(call.result)}
+    return subs
 
 
 def broken(answer: Answer, kind: str) -> Answer:

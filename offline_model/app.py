@@ -2,22 +2,25 @@
 
 import asyncio
 import time
-from dataclasses import replace
+from collections.abc import Coroutine
+from typing import Any
 
 import orjson
 from pydantic import ValidationError
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from offline_model.answer import broken, decide
-from offline_model.conversation import read_conversation
+from offline_model.conversation import open_tasks
 from offline_model.request import ChatRequest
-from offline_model.response import Response, error_body, respond
+from offline_model.response import ChatResponse, error_response
 from offline_model.script import Pace
 from offline_model.state import CallRecord, FaultBook, InstalledFault, Stats
 
 #: Pleasant to watch; tests and benchmarks set their own.
 DEFAULT_PACE = Pace(ttft=200, delay=15)
-CALL_HEADER = b"x-longhaul-call"
+CALL_HEADER = "x-longhaul-call"
 
 
 class OfflineApp:
@@ -29,87 +32,71 @@ class OfflineApp:
         self._faults = FaultBook()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path, method = str(scope["path"]).rstrip("/"), scope["method"]
+        http = Request(scope, receive)
         try:
-            body = await _body(receive)
-            if (method, path) == ("POST", "/v1/chat/completions"):
-                key = next((v.decode("latin-1") for n, v in scope["headers"] if n == CALL_HEADER), "")
-                await self._chat(body, key, receive, send)
-            else:
-                await respond(send, *self._small_route(method, path, body))
-        except ConnectionResetError:
+            body = await http.body()
+        except ClientDisconnect:
             return
+        match http.method, http.url.path.rstrip("/"):
+            case "POST", "/v1/chat/completions":
+                await self._chat(body, http.headers.get(CALL_HEADER, ""), scope, receive, send)
+                return
+            case "GET", "/healthz":
+                response: Response = JSONResponse({"status": "ok"})
+            case "GET", "/stats":
+                response = Response(orjson.dumps(self._stats, default=list), media_type="application/json")
+            case "POST", "/faults":
+                response = self._install_fault(body)
+            case "DELETE", "/faults":
+                self._faults = FaultBook()
+                response = JSONResponse({})
+            case method, path:
+                response = error_response(404, f"Unknown request URL: {method} {path}.")
+        await response(scope, receive, send)
 
-    async def _chat(self, raw: bytes, key: str, receive: Receive, send: Send) -> None:
+    async def _chat(self, body: bytes, key: str, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; a client that goes away ends the work at once."""
         begun = time.perf_counter()
         try:
-            request = ChatRequest.read(raw, key)
+            request = ChatRequest.read(body, key)
         except ValidationError as error:
-            await respond(send, 400, _refusal(error))
+            await _refusal(error)(scope, receive, send)
             return
-        record = CallRecord(key, request.model)
+        record = CallRecord(key)
         self._stats.begin(record)
         try:
-            conversation = read_conversation(request.messages)
-            answer = decide(request, conversation)
-            answer = replace(answer, pace=answer.pace.over(self._pace))
-            fault = self._faults.take(
-                conversation.newest_text, key or request.digest, answer.faults, has_calls=bool(answer.calls)
-            )
+            tasks = open_tasks(request.messages)
+            answer = decide(request, tasks, self._pace)
+            text = tasks[-1].text if tasks else ""
+            fault = self._faults.take(text, key or request.digest, answer.faults, has_calls=bool(answer.calls))
             if fault:
-                record.fault = fault.fault
                 answer = broken(answer, fault.kind)
-            response = Response(request, answer, fault, begun, record, send)
-            await _until_done_or_gone(asyncio.create_task(response.play()), receive)
+            response = ChatResponse(request, answer, fault, begun, record)
+            await _until_done_or_gone(response.play(scope, receive, send), receive)
         finally:
             self._stats.end(record)
 
-    def _small_route(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
-        match method, path:
-            case "GET", "/healthz":
-                return 200, b'{"status":"ok"}'
-            case "GET", "/stats":
-                return 200, orjson.dumps(self._stats, default=list)
-            case "POST", "/faults":
-                try:
-                    self._faults.installed.append(InstalledFault.model_validate_json(body))
-                except ValidationError as error:
-                    return 400, _refusal(error)
-                return 200, b"{}"
-            case "DELETE", "/faults":
-                self._faults = FaultBook()
-                return 200, b"{}"
-        return 404, error_body(f"Unknown request URL: {method} {path}.", "invalid_request_error", code="unknown_url")
+    def _install_fault(self, body: bytes) -> Response:
+        try:
+            self._faults.installed.append(InstalledFault.model_validate_json(body))
+        except ValidationError as error:
+            return _refusal(error)
+        return JSONResponse({})
 
 
-def _refusal(error: ValidationError) -> bytes:
+def _refusal(error: ValidationError) -> Response:
     first = error.errors()[0]
-    return error_body(first["msg"], "invalid_request_error", ".".join(map(str, first["loc"])) or None)
+    return error_response(400, first["msg"], param=".".join(map(str, first["loc"])) or None)
 
 
-async def _body(receive: Receive) -> bytes:
-    parts = []
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            raise ConnectionResetError("the client went away")
-        parts.append(message.get("body", b""))
-        if not message.get("more_body"):
-            return b"".join(parts)
-
-
-async def _until_done_or_gone(job: asyncio.Task[None], receive: Receive) -> None:
-    async def gone() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-
-    watch = asyncio.create_task(gone())
+async def _until_done_or_gone(work: Coroutine[Any, Any, None], receive: Receive) -> None:
+    done = asyncio.create_task(work)
+    gone = asyncio.ensure_future(receive())  # the body is read, so the next message is that the client left
     try:
-        await asyncio.wait({job, watch}, return_when=asyncio.FIRST_COMPLETED)
-        if job.done():
-            job.result()
+        await asyncio.wait({done, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if done.done():
+            done.result()
     finally:
-        watch.cancel()
-        job.cancel()
-        await asyncio.gather(job, watch, return_exceptions=True)
+        done.cancel()
+        gone.cancel()
+        await asyncio.gather(done, gone, return_exceptions=True)

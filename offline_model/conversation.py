@@ -6,14 +6,15 @@ gets the same answer from any process.
 
 import re
 from dataclasses import dataclass
+from itertools import groupby
 
 from offline_model.english import read_script
 from offline_model.request import Message
 from offline_model.script import S, Script
 
 _FOLLOW_UP = re.compile(r"<user_follow_up\b[^>]*>(.*?)(?:</user_follow_up>|\Z)", re.DOTALL)
-_CONTEXT = re.compile(r"<(user_context|page_\w+|session_\w+|context|about_\w+)\b[^>]*>.*?</\1>", re.DOTALL)
-_NUMBERED = re.compile(r"^\s*\[?(\d{1,4})[.):\]]\s*", re.MULTILINE)
+_CONTEXT = re.compile(r"<user_context>.*?</user_context>", re.DOTALL)
+_NUMBER = re.compile(r"^(\d{1,4})\. ", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,23 +27,16 @@ class ToolCall:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """One message of a person; a follow-up was typed while the model was at work."""
-
-    script: Script
-    follow_up: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Task:
-    """User messages that stand together, and all messages since."""
+    """User messages that stand together, as text and as scripts, and all messages since."""
 
-    entries: list[Entry]
+    text: str
+    entries: list[Script]
     since: list[Message]
 
     def of(self, kind: type[S]) -> list[S]:
         """The steps of one kind of all entries, in order."""
-        return [step for entry in self.entries for step in entry.script.of(kind)]
+        return [step for entry in self.entries for step in entry.of(kind)]
 
     @property
     def rounds(self) -> int:
@@ -60,50 +54,42 @@ class Task:
         ]
 
 
-@dataclass(frozen=True, slots=True)
-class Conversation:
-    """The tasks that are still open, in order, and the newest text of a person as it was sent."""
-
-    tasks: list[Task]
-    newest_text: str
-
-
-def read_conversation(messages: list[Message]) -> Conversation:
-    """Find the open tasks: the last original message and all follow-ups since the last finished answer."""
+def open_tasks(messages: list[Message]) -> list[Task]:
+    """The open tasks in order: the last original message and all follow-ups since the last finished answer."""
     groups: list[tuple[list[str], int]] = []  # texts, and the place behind them
-    finished = 0
-    for place, message in enumerate(messages, start=1):
-        if message.role == "user":
-            texts = groups.pop()[0] if groups and groups[-1][1] == place - 1 else []
-            groups.append(([*texts, message.text], place))
-        elif message.role == "assistant" and not message.tool_calls:
+    finished = place = 0
+    for by_user, run in groupby(messages, key=lambda message: message.role == "user"):
+        group = list(run)
+        place += len(group)
+        if by_user:
+            groups.append(([message.text for message in group], place))
+        elif any(message.role == "assistant" and not message.tool_calls for message in group):
             finished = place
     tasks: list[Task] = []
     for texts, place in reversed(groups):
         if place <= finished:
             break
         entries = [entry for text in texts for entry in _entries(text)]
-        tasks.insert(0, Task(entries, messages[place:]))
+        tasks.insert(0, Task("\n".join(texts), entries, messages[place:]))
         if not all(entry.follow_up for entry in entries):
             break
-    return Conversation(tasks, "\n".join(groups[-1][0]) if groups else "")
+    return tasks
 
 
-def _entries(text: str) -> list[Entry]:
+def _entries(text: str) -> list[Script]:
     blocks = _FOLLOW_UP.findall(text)
     if blocks:
-        return [Entry(read_script(entry), follow_up=True) for block in blocks for entry in follow_up_entries(block)]
-    plain = _CONTEXT.sub("", text) if "</" in text else text
-    return [Entry(read_script(plain.strip()), follow_up=False)]
+        return [read_script(entry, follow_up=True) for block in blocks for entry in _follow_ups(block)]
+    return [read_script(_CONTEXT.sub("", text).strip())]
 
 
-def follow_up_entries(block: str) -> list[str]:
+def _follow_ups(block: str) -> list[str]:
     """The numbered entries of a block; a number that is out of order is part of an entry."""
-    starts: list[tuple[int, int]] = []
-    for match in _NUMBERED.finditer(block):
-        if int(match[1]) == len(starts) + 1:
-            starts.append((match.start(), match.end()))
-    if not starts:
-        return [block.strip()] if block.strip() else []
-    ends = [start for start, _ in starts[1:]] + [len(block)]
-    return [block[begin:end].strip() for (_, begin), end in zip(starts, ends, strict=True)]
+    entries: list[str] = []
+    _, *parts = _NUMBER.split(block)
+    for number, text in zip(parts[::2], parts[1::2], strict=True):
+        if int(number) == len(entries) + 1:
+            entries.append(text)
+        elif entries:
+            entries[-1] += f"{number}. {text}"
+    return [entry.strip() for entry in entries] or [block.strip()]

@@ -6,7 +6,7 @@ from itertools import accumulate
 
 from pydantic import ValidationError
 
-from offline_model.script import AnyStep, Call, Delegate, Fault, Mode, Pace, Rounds, Script, Speak, Think, json_script
+from offline_model.script import AnyStep, Call, Delegate, Fault, Pace, Rounds, Script, Speak, Think, json_script
 
 SUFFIX = "(offline stand-in model: no real model is connected)"
 
@@ -15,16 +15,6 @@ _NOTE = re.compile(r"\[((?:\s*(?:ttft|delay|fault|times|round)=[^\s\]]+)+)\s*\]"
 _THINK = re.compile(r"^\s*think:\s*", _I)
 _DELEGATE = re.compile(r"\bdelegate(?:\s+(slowly|detached))?:\s*(.+)", _I | re.DOTALL)
 _WRITE = re.compile(r"\bwrite\s+(?:file\s+([^\s:]+)|([^\s:]+\.\w+))\s*:\s?(.*)", _I | re.DOTALL)
-_READ = re.compile(r"\bread\s+(?:the\s+)?(?:file\s+(\S+)|(\S+\.\w+))", _I)
-_LIST = re.compile(r"\blist\s+(?:the\s+|all\s+|my\s+)*files\b", _I)
-_TIME = re.compile(r"\bwhat time\b|\bdate\b|\bwhat(?:'s| is) the time\b", _I)
-_WAIT = re.compile(r"\bwait\s+(?:for\s+)?(\d+(?:\.\d+)?)\s*(ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?)\b", _I)
-_ROUNDS = re.compile(r"\brounds\s+(\d{1,9})\b", _I)
-_MODES: dict[str, Mode] = {"": "wait", "slowly": "slowly", "detached": "detached"}
-_SPEAK = re.compile(r"\bspeak\s+(\d{1,8})\b", _I)
-#: Phrases that can be mixed are looked for at the beginning of a text only: searching them takes quadratic time.
-_SEARCHED = 4_000
-
 _NUMBER = r"\({0,9}\s*-?\d+(?:\.\d+)?\s*\){0,9}"
 _SUM = re.compile(rf"{_NUMBER}(?:\s*(?:\*\*|[-+*/%^×÷]|x(?=\s*[\d(]))\s*{_NUMBER})+")
 #: Dates, times, telephone-like numbers, URLs and names with digits are not sums.
@@ -33,23 +23,55 @@ _SPELLING = str.maketrans({"×": "*", "÷": "/", "x": "*", "^": "**"})
 _MAX_SUMS = 64
 
 
-def read_script(text: str) -> Script:
+def _call(tool: str, **arguments: str | float) -> Call:
+    return Call(call=tool, arguments=arguments, optional=True)
+
+
+def _wait(match: re.Match[str]) -> Call:
+    unit = match[2].lower()
+    factor = 0.001 if unit.startswith(("ms", "milli")) else 60.0 if unit.startswith("m") else 1.0
+    return _call("wait", seconds=round(float(match[1]) * factor, 3))
+
+
+#: Phrases that can stand together in one text; sums are looked for in the rest of it.
+_PHRASES: list[tuple[re.Pattern[str], Callable[[re.Match[str]], AnyStep]]] = [
+    (re.compile(r"\bspeak\s+(\d{1,8})\b", _I), lambda match: Speak(speak=int(match[1]))),
+    (re.compile(r"\brounds\s+(\d{1,9})\b", _I), lambda match: Rounds(rounds=int(match[1]))),
+    (re.compile(r"\blist\s+(?:the\s+|all\s+|my\s+)*files\b", _I), lambda _: _call("list_files", path=".")),
+    (
+        re.compile(r"\bread\s+(?:the\s+)?(?:file\s+(\S+)|(\S+\.\w+))", _I),
+        lambda match: _call("read_file", path=(match[1] or match[2]).rstrip("?!,;.\"'").lstrip("\"'")),
+    ),
+    (
+        re.compile(r"\bwait\s+(?:for\s+)?(\d+(?:\.\d+)?)\s*(ms|millisec\w*|s|secs?|seconds?|m|mins?|minutes?)\b", _I),
+        _wait,
+    ),
+    (re.compile(r"\b(?:what time|date|what(?:'s| is) the time)\b", _I), lambda _: _call("current_time")),
+]
+#: They are looked for at the beginning of a text only: searching them takes quadratic time.
+_SEARCHED = 4_000
+
+
+def read_script(text: str, *, follow_up: bool = False) -> Script:
     """What a message asks for: it is a script itself, or a text in English."""
-    return json_script(text) or _translated(text)
-
-
-def _translated(text: str) -> Script:
+    if (steps := json_script(text)) is not None:
+        return Script(text, steps, follow_up)
     text, steps = _without_notes(text)
     if prefix := _THINK.match(text):
         steps.append(Think(think=thoughts(text)))
     asked = text[prefix.end() :] if prefix else text
     if match := _DELEGATE.search(asked):
-        steps.append(Delegate(delegate=list(split_items(match[2])), mode=_MODES[(match[1] or "").lower()]))
+        mode = (match[1] or "wait").lower()
+        steps.append(Delegate.model_validate({"delegate": split_items(match[2]), "mode": mode}))
     elif match := _WRITE.search(asked):
         steps.append(_call("write_file", path=match[1] or match[2], content=match[3]))
     else:
-        steps += _mixed(asked[:_SEARCHED])
-    return Script(text, steps)
+        rest = asked[:_SEARCHED]
+        for phrase, step in _PHRASES:
+            steps += [step(match) for match in phrase.finditer(rest)]
+            rest = phrase.sub(" ", rest)
+        steps += [_call("calculator", expression=expression) for expression in find_sums(rest)]
+    return Script(text, steps, follow_up)
 
 
 def _without_notes(text: str) -> tuple[str, list[AnyStep]]:
@@ -71,36 +93,6 @@ def _without_notes(text: str) -> tuple[str, list[AnyStep]]:
             continue
         text = text[: match.start()].rstrip(" ") + " " + text[match.end() :].lstrip(" ")
     return text.strip(), steps
-
-
-def _mixed(text: str) -> list[AnyStep]:
-    """The phrases that can stand together in one text; sums are looked for in the rest of it."""
-    steps: list[AnyStep] = []
-
-    def take(pattern: re.Pattern[str], step: Callable[[re.Match[str]], AnyStep]) -> None:
-        nonlocal text
-        steps.extend(step(match) for match in pattern.finditer(text))
-        text = pattern.sub(" ", text)
-
-    take(_SPEAK, lambda match: Speak(speak=int(match[1])))
-    take(_ROUNDS, lambda match: Rounds(rounds=int(match[1])))
-    if _LIST.search(text):
-        steps.append(_call("list_files", path="."))
-    take(_READ, lambda match: _call("read_file", path=(match[1] or match[2]).rstrip("?!,;.\"'").lstrip("\"'")))
-    take(_WAIT, lambda match: _call("wait", seconds=_seconds(match[1], match[2].lower())))
-    if _TIME.search(text):
-        steps.append(_call("current_time"))
-    return [*steps, *(_call("calculator", expression=expression) for expression in find_sums(text))]
-
-
-def _call(tool: str, **arguments: str | float) -> Call:
-    return Call(call=tool, arguments=arguments, optional=True)
-
-
-def _seconds(number: str, unit: str) -> float | int:
-    factor = 0.001 if unit.startswith(("ms", "milli")) else 60.0 if unit.startswith("m") else 1.0
-    value = round(float(number) * factor, 3)
-    return int(value) if value == int(value) else value
 
 
 def split_items(text: str) -> list[str]:
@@ -149,16 +141,6 @@ def shortened(text: str, limit: int) -> str:
 def words(text: str) -> list[str]:
     """A text in the pieces in which it is streamed."""
     return re.findall(r"\s*\S+(?:\s+\Z)?|\s+\Z", text)
-
-
-def acknowledgement(follow_ups: list[str]) -> str:
-    """The first sentence after follow-ups arrived."""
-    return "About your follow-up: " + "; ".join(f"“{shortened(text, 60)}”" for text in follow_ups) + "."
-
-
-def echo(text: str) -> str:
-    """The answer to a text that asks for nothing in particular."""
-    return f"You wrote: “{shortened(text, 80)}”." if text.strip() else "There is nothing left to answer."
 
 
 def thoughts(text: str) -> str:

@@ -12,12 +12,14 @@ class _Strict(BaseModel):
 
 
 class _Function(_Strict):
-    name: str
-    arguments: str
+    name: str = Field(min_length=1)
+    arguments: str = ""
 
 
-class _ToolCall(_Strict):
-    id: str
+class _Tool(_Strict):
+    """A tool that is offered, or a call of one."""
+
+    id: str = ""
     function: _Function
 
 
@@ -26,7 +28,7 @@ class Message(_Strict):
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[dict[str, Any]] | None = None
-    tool_calls: list[_ToolCall] | None = Field(None, min_length=1)
+    tool_calls: list[_Tool] | None = Field(None, min_length=1)
     tool_call_id: str = ""
 
     @property
@@ -37,21 +39,12 @@ class Message(_Strict):
         return self.content or ""
 
 
-class _NamedFunction(_Strict):
-    name: str = Field(min_length=1)
-
-
-class _Tool(_Strict):
-    function: _NamedFunction
-
-
 class ChatRequest(_Strict):
     """The fields of a request that the offline model uses."""
 
     model: str = Field(min_length=1)
     messages: list[Message] = Field(min_length=1)
     tools: list[_Tool] | None = None
-    tool_choice: Any = None
     stream: Literal[True]
     stream_options: dict[str, Any] | None = None
     usage: dict[str, Any] | None = None
@@ -97,7 +90,7 @@ class ChatRequest(_Strict):
     @cached_property
     def tool_names(self) -> frozenset[str]:
         """The tools that may be called."""
-        return frozenset(tool.function.name for tool in self.tools or () if self.tool_choice != "none")
+        return frozenset(tool.function.name for tool in self.tools or ())
 
     @property
     def include_usage(self) -> bool:

@@ -3,11 +3,11 @@
 import asyncio
 import time
 from dataclasses import dataclass
-from email.utils import formatdate
 from typing import Any
 
 import orjson
-from starlette.types import Send
+from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
 
 from offline_model.answer import Answer
 from offline_model.conversation import ToolCall
@@ -16,12 +16,11 @@ from offline_model.script import Fault
 from offline_model.state import CallRecord
 
 _BATCH_BYTES = 64 * 1024
-_JSON = ("content-type", "application/json")
-_SSE = [("content-type", "text/event-stream; charset=utf-8"), ("cache-control", "no-cache")]
+_SSE = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
 
 
 @dataclass(slots=True)
-class Response:
+class ChatResponse:
     """The response to one request; `begun` is when the request arrived, on the performance counter."""
 
     request: ChatRequest
@@ -29,85 +28,71 @@ class Response:
     fault: Fault | None
     begun: float
     record: CallRecord
-    send: Send
 
-    async def play(self) -> None:
+    async def play(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the answer, or break where the fault says so."""
         if self.fault and self.fault.kind == "status":
-            await self._error_status(self.fault)
+            self.record.outcome = f"status {self.fault.number}"
+            message = f"The offline model was asked for status {self.fault.number}."
+            await error_response(self.fault.number, message, headers=self.fault.headers)(scope, receive, send)
         elif self.fault and self.fault.kind == "refuse":
-            await self._break("refused")
+            await self._break("refused", send)
         else:
-            await self._stream(self.fault.kind if self.fault else "", self.fault.number if self.fault else 0)
+            await self._stream(self.fault.kind if self.fault else "", self.fault.number if self.fault else 0, send)
 
-    async def _break(self, outcome: str) -> None:
+    async def _break(self, outcome: str, send: Send) -> None:
         """Close the connection under the response. ASGI cannot do this, so it asks uvicorn's own object."""
         self.record.outcome = outcome
-        connection: Any = self.send
+        connection: Any = send
         connection.__self__.transport.close()
         await asyncio.Event().wait()  # the app cancels this when it sees that the connection is closed
 
-    async def _error_status(self, fault: Fault) -> None:
-        self.record.outcome = f"status {fault.number}"
-        headers = [
-            (name, formatdate(time.time() + float(value[5:]), usegmt=True) if value.startswith("date+") else value)
-            for name, value in fault.headers
-        ]
-        kind = "server_error" if fault.number >= 500 else "invalid_request_error"
-        body = error_body(f"The offline model was asked for status {fault.number}.", kind, code="fault")
-        await respond(self.send, fault.number, body, headers)
-
-    async def _stream(self, fault_kind: str, fault_number: int) -> None:
+    async def _stream(self, fault_kind: str, fault_number: int, send: Send) -> None:
         """Send each chunk when it is due; chunks that are overdue go out together."""
         head, events = _stream_events(self.request, self.answer)
         last = len(events) - 1
         if fault_kind == "badchunk":
             events.insert(min(max(0, fault_number - 1), last), b"data: {oops\n\n")
         stop = min(fault_number, last) if fault_kind in ("cut", "silence") else -1
-        await _start(self.send, 200, _SSE)
+        await send({"type": "http.response.start", "status": 200, "headers": _SSE})
         due = self.begun + (self.answer.pace.ttft or 0.0) / 1000
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
         self.record.first_chunk_at = time.time()
         waiting, size = [head], 0
         for i, event in enumerate(events):
             if i == stop:
-                await self._flush(waiting)
+                await _flush(send, waiting)
                 if fault_kind == "cut":
-                    await self._break("cut")
+                    await self._break("cut", send)
                 await asyncio.sleep(self.fault.seconds if self.fault else 0.0)
                 due = time.perf_counter()
             elif 0 < i < last:
                 due += (self.answer.pace.delay or 0.0) / 1000
             ahead = due - time.perf_counter()
             if ahead > 0 or size > _BATCH_BYTES:
-                await self._flush(waiting)
+                await _flush(send, waiting)
                 size = 0
                 await asyncio.sleep(max(0.0, ahead))
             waiting.append(event)
             size += len(event)
-        await self._flush(waiting, more=False)
+        await _flush(send, waiting, more=False)
         # A client cannot read a stream with a broken chunk, so it does not count as completed.
         self.record.outcome = "badchunk" if fault_kind == "badchunk" else "completed"
 
-    async def _flush(self, waiting: list[bytes], *, more: bool = True) -> None:
-        body = b"".join(waiting)
-        waiting.clear()
-        await self.send({"type": "http.response.body", "body": body, "more_body": more})
+
+async def _flush(send: Send, waiting: list[bytes], *, more: bool = True) -> None:
+    body = b"".join(waiting)
+    waiting.clear()
+    await send({"type": "http.response.body", "body": body, "more_body": more})
 
 
-async def respond(send: Send, status: int, body: bytes, headers: list[tuple[str, str]] | None = None) -> None:
-    """Send a whole JSON response."""
-    await _start(send, status, [_JSON, ("content-length", str(len(body))), *(headers or [])])
-    await send({"type": "http.response.body", "body": body})
-
-
-def error_body(message: str, kind: str, param: str | None = None, code: str | None = None) -> bytes:
-    return orjson.dumps({"error": {"message": message, "type": kind, "param": param, "code": code}})
-
-
-async def _start(send: Send, status: int, headers: list[tuple[str, str]]) -> None:
-    raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
-    await send({"type": "http.response.start", "status": status, "headers": raw})
+def error_response(
+    status: int, message: str, *, param: str | None = None, headers: dict[str, str] | None = None
+) -> JSONResponse:
+    """An error in OpenAI's shape."""
+    kind = "server_error" if status >= 500 else "invalid_request_error"
+    error = {"message": message, "type": kind, "param": param, "code": None}
+    return JSONResponse({"error": error}, status, headers)
 
 
 def _usage(request: ChatRequest, answer: Answer) -> dict[str, Any]:

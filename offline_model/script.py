@@ -7,7 +7,9 @@ follows when nothing is left to be called.
 """
 
 import json
+import time
 from dataclasses import dataclass
+from email.utils import formatdate
 from typing import Any, Literal, TypeVar
 
 import orjson
@@ -54,17 +56,13 @@ class Rounds(Step):
 
 
 class Delegate(Step):
-    """Start a sub-session for each item, which is a text or a script, and report the answers.
+    """Start a sub-session for each item, which is its first message, and report the answers.
 
     `wait` lets the tool wait for the answer, `slowly` polls for it, `detached` does not ask for it.
     """
 
-    delegate: list[str | list[dict[str, Any]]]
+    delegate: list[str]
     mode: Mode = "wait"
-
-    def prompts(self) -> list[str]:
-        """The messages that begin the sub-sessions."""
-        return [item if isinstance(item, str) else json.dumps({"script": item}) for item in self.delegate]
 
 
 class Pace(Step):
@@ -75,10 +73,11 @@ class Pace(Step):
 
     def over(self, default: "Pace") -> "Pace":
         """This pace, with the default where it says nothing."""
-        return Pace(
-            ttft=default.ttft if self.ttft is None else self.ttft,
-            delay=default.delay if self.delay is None else self.delay,
-        )
+        return default.model_copy(update=self.model_dump(exclude_none=True))
+
+
+def _dated(value: str) -> str:
+    return formatdate(time.time() + float(value[5:]), usegmt=True) if value.startswith("date+") else value
 
 
 class Fault(Step):
@@ -95,7 +94,7 @@ class Fault(Step):
     """
 
     fault: str = Field(
-        pattern=r"^(status:[45]\d\d(:.+)?|silence:\d+(\.\d+)?(:\d+)?|(cut|badchunk)(:\d+)?"
+        pattern=r"^(status:[45]\d\d(:[\w-]+=[^,]*(,[\w-]+=[^,]*)*)?|silence:\d+(\.\d+)?(:\d+)?|(cut|badchunk)(:\d+)?"
         r"|refuse|badargs|unknowntool|empty|length|content_filter)$"
     )
     times: int | None = None
@@ -117,10 +116,10 @@ class Fault(Step):
         return int((self.fault.split(":")[place:] or [default])[0])
 
     @property
-    def headers(self) -> list[tuple[str, str]]:
+    def headers(self) -> dict[str, str]:
         """The headers of an error status."""
-        pairs = (pair.partition("=") for text in self.fault.split(":", 2)[2:] for pair in text.split(","))
-        return [(name.strip().lower(), value) for name, _, value in pairs]
+        pairs = (pair.split("=", 1) for text in self.fault.split(":", 2)[2:] for pair in text.split(","))
+        return {name: _dated(value) for name, value in pairs}
 
     def suits(self, *, has_calls: bool) -> bool:
         """Whether an answer can have this fault; two kinds break tool calls and wait for an answer that has one."""
@@ -137,29 +136,30 @@ class _Message(Step):
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """What one message asks for; `text` is the message as it is quoted in answers."""
+    """What one message asks for; `text` is quoted in answers. A follow-up was typed while the model was at work."""
 
     text: str
     steps: list[AnyStep]
+    follow_up: bool = False
 
     def of(self, kind: type[S]) -> list[S]:
         """The steps of one kind, in order."""
         return [step for step in self.steps if isinstance(step, kind)]
 
 
-def json_script(text: str) -> Script | None:
-    """Read a message that is a script; None for every other. Text behind the JSON object is ignored."""
+def json_script(text: str) -> list[AnyStep] | None:
+    """Read the steps of a message that is a script; None for every other. Text behind the JSON object is ignored."""
     if not text.startswith('{"script"'):
         return None
     try:
         _, end = json.JSONDecoder().raw_decode(text)
-        return Script(text, _Message.model_validate_json(text[:end]).script)
+        return _Message.model_validate_json(text[:end]).script
     except ValidationError as error:
         place = error.errors()[0]["loc"]
         problem = f"number {int(place[1]) + 1} is not a step" if len(place) > 1 else "it is not a list of steps"
     except json.JSONDecodeError as error:
         problem = f"it is not JSON: {error}"
-    return Script(text, [Say(say=f"I cannot read this script: {problem}.")])
+    return [Say(say=f"I cannot read this script: {problem}.")]
 
 
 def json_object(text: str) -> dict[str, Any]:

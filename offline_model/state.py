@@ -30,11 +30,9 @@ class CallRecord:
     """One request; times are Unix seconds, for measuring against the client's clock."""
 
     key: str
-    model: str
     started_at: float = field(default_factory=time.time)
     first_chunk_at: float | None = None
     ended_at: float | None = None
-    fault: str | None = None
     outcome: str = "running"
 
 
