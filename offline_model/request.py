@@ -4,26 +4,22 @@ from functools import cached_property
 from hashlib import blake2b
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, Field, field_validator
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True)
-
-
-class _Function(_Strict):
+class _Function(BaseModel):
     name: str = Field(min_length=1)
     arguments: str = ""
 
 
-class _Tool(_Strict):
+class _Tool(BaseModel):
     """A tool that is offered, or a call of one."""
 
     id: str = ""
     function: _Function
 
 
-class Message(_Strict):
+class Message(BaseModel):
     """One message of the conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
@@ -39,7 +35,7 @@ class Message(_Strict):
         return self.content or ""
 
 
-class ChatRequest(_Strict):
+class ChatRequest(BaseModel):
     """The fields of a request that the offline model uses."""
 
     model: str = Field(min_length=1)

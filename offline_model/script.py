@@ -19,7 +19,7 @@ Mode = Literal["wait", "slowly", "detached"]
 
 
 class Step(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid")
 
 
 class Say(Step):

@@ -7,8 +7,6 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
-from pydantic import ConfigDict
-
 from offline_model.script import Fault
 
 _MAX_KEYS = 100_000
@@ -64,8 +62,6 @@ class Stats:
 
 class InstalledFault(Fault):
     """The body of `POST /faults`: a fault for the next `times` requests whose newest user text contains `match`."""
-
-    model_config = ConfigDict(frozen=False)
 
     match: str = ""
     times: int = 1
