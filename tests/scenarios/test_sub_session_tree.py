@@ -84,7 +84,7 @@ async def test_it_finishes(product: Product) -> None:
 async def test_it_finishes_while_workers_are_killed(make_product: MakeProduct, backend: Backend) -> None:
     product = await make_product(backend=backend, workers=2)
     session = await product.api.create_session(title="Tree")
-    live = await product.api.open(session, asked(" [delay=60]"))
+    live = await product.api.open(session, asked(" [delay=300]"))  # longer than a worker takes to start
     for depth, worker in ((1, 0), (3, 1)):
         await reached(product, session, depth)
         product.kill(product.workers[worker])
