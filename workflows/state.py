@@ -152,6 +152,7 @@ class RunningTurn:
                 "tier": (newest.tier if newest is not None else "") or request.tier,
                 "scope": (first.scope if first is not None else None) or without_deadlines(request.scope),
                 "parent_turn_id": first.parent_turn_id if first is not None else "",
+                "rows_decide": True,
             }
         )
 

@@ -109,6 +109,7 @@ KINDS = {
     "stopped_between": Kind(stopped("rounds 50 [ttft=800]"), CANCELLED),
     "stopped_with_follow_up": Kind(stopped("wait 60 s", "and this"), CANCELLED),
     "failed": Kind(says("hello [fault=status:400]"), FAILED),
+    "cut_off": Kind(says("hello [fault=length]"), COMPLETED),
     "round_limit": Kind(says("rounds 10"), COMPLETED, ROUNDS),
     "continued": Kind(says("rounds 6"), CONTINUED, SHORT, runs=3),
     "delegating": Kind(says("delegate: (6*7); (hello)"), COMPLETED, child=True),

@@ -1,7 +1,7 @@
 """Record a history of every kind of turn: `python -m tests.workflows.record [KIND…]`.
 
 Do it after a change of workflow code, and keep the old files as long as turns of that code may still run: they are
-what the replay test holds the new code against. Files are named by kind and day.
+what the replay test holds the new code against. Files are named by kind and time.
 """
 
 import asyncio
@@ -45,19 +45,19 @@ async def histories(product: Product, name: str, kind: Kind) -> dict[str, str]:
     api = await api_with(product, kind)
     session = await api.create_session()
     await kind.make(api, session)
-    temporal, day = await product.temporal(), datetime.now(UTC).strftime("%Y-%m-%d")
-    found = dict(zip(_names(name, kind, day), await runs(temporal, session, kind.runs), strict=True))
+    temporal, at = await product.temporal(), datetime.now(UTC).strftime("%Y-%m-%dT%H%M")
+    found = dict(zip(_names(name, kind, at), await runs(temporal, session, kind.runs), strict=True))
     if kind.child:
         children = (await api.call("GET", f"/sessions/{session}/tree")).body["children"]
         for number, child in enumerate(children, start=1):
-            [found[f"{name}_child_{number}.{day}.json"]] = await runs(temporal, child["session_id"], 1)
+            [found[f"{name}_child_{number}.{at}.json"]] = await runs(temporal, child["session_id"], 1)
     return found
 
 
-def _names(name: str, kind: Kind, day: str) -> list[str]:
+def _names(name: str, kind: Kind, at: str) -> list[str]:
     if kind.runs == 1:
-        return [f"{name}.{day}.json"]
-    return [f"{name}_{number}.{day}.json" for number in range(1, kind.runs + 1)]
+        return [f"{name}.{at}.json"]
+    return [f"{name}_{number}.{at}.json" for number in range(1, kind.runs + 1)]
 
 
 def without_traces(found: Any) -> Any:
