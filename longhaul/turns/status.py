@@ -93,14 +93,14 @@ class TurnLookup:
         )
 
     async def is_running(self, session_id: str, turn_id: str) -> bool:
-        """Whether Temporal runs this very turn, or will: messages wait for it.
+        """Whether Temporal runs this very turn, or will when the turn has closed that runs: messages wait for it.
 
         Raises:
-            UnavailableError: Temporal does not answer, or the database while Temporal runs another turn or none.
+            UnavailableError: Temporal does not answer, or the database while Temporal runs another turn.
         """
         running = await self.running(session_id)
-        if running is not None and running.turn_id == turn_id:
-            return True
+        if running is None or running.turn_id == turn_id:
+            return running is not None
         return await self._accepted_since(session_id, turn_id) is not None
 
     async def active(self, session_id: str) -> ActiveTurn | None:

@@ -49,7 +49,7 @@ from longhaul.contracts import (
 from testkit.wait import until
 from worker import Activities
 
-LIMIT_S = 10.0
+LIMIT_S = 60.0
 EMPTY = ModelAnswer(message_id="empty", finish_reason="stop")
 TEXT = ModelAnswer(message_id="text", finish_reason="stop", has_text=True, usage=Usage(calls=1))
 

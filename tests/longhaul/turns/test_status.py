@@ -52,7 +52,7 @@ async def test_a_turn_that_has_not_begun(database: Database, running: str) -> No
     progress = await turns.progress(SESSION, accepted.turn_id)
     assert progress is not None
     assert (progress.turn_id, progress.status, progress.round) == (accepted.turn_id, "running", 0)
-    assert await turns.is_running(SESSION, accepted.turn_id)
-    assert await turns.exists(SESSION, accepted.turn_id)
+    assert await turns.is_running(SESSION, accepted.turn_id) is bool(running)
+    assert await turns.exists(SESSION, accepted.turn_id) is bool(running)
     assert await turns.progress(SESSION, "no turn") is None
     assert not await turns.exists(SESSION, "no turn")
