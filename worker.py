@@ -26,6 +26,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 
 from activities.attempt import HeartbeatInterceptor, TurnStreams
 from activities.model import ModelActivities
+from activities.redelivery import RedeliveryActivities
 from activities.sub_sessions import SubSessionActivities
 from activities.title import Titles
 from activities.tools import ToolActivities
@@ -37,6 +38,7 @@ from longhaul.llm.client import ModelClient
 from longhaul.settings import Settings, SettingsError, load_settings
 from longhaul.tools import Registry, default_tools
 from longhaul.tools.registry import load_tools
+from workflows.redelivery import RedeliverWorkflow
 from workflows.turn import SubSessionWorkflow, TurnWorkflow
 
 log = logging.getLogger("longhaul.worker")
@@ -57,7 +59,7 @@ def workflow_options(*, sandboxed: bool = True) -> dict[str, Any]:
     sandbox would take a tenth of its CPU.
     """
     return {
-        "workflows": [TurnWorkflow, SubSessionWorkflow],
+        "workflows": [TurnWorkflow, SubSessionWorkflow, RedeliverWorkflow],
         "workflow_runner": SandboxedWorkflowRunner(restrictions=RESTRICTIONS)
         if sandboxed
         else UnsandboxedWorkflowRunner(),
@@ -153,6 +155,7 @@ async def serving(client: Client, settings: Settings, registry: Registry) -> Asy
                 sub_sessions.prepare_sub_session,
                 sub_sessions.look_at_sub_session,
                 sub_sessions.report_sub_session,
+                RedeliveryActivities(database, client, settings).redeliver_forgotten,
             ],
         )
         await stack.enter_async_context(polling(build(client, settings, activities)))
@@ -198,6 +201,7 @@ async def _connected(settings: Settings, stop: asyncio.Event) -> Client | None:
             async with temporal.reachable(settings.temporal_rpc_timeout):
                 client = await temporal.connect(settings, runtime=runtime)
                 await temporal.register_search_attributes(client)
+                await temporal.schedule_redelivery(client, settings)
                 return client
         except UnavailableError:
             if time.monotonic() > patience:

@@ -116,6 +116,9 @@ class Settings(BaseSettings):
         3, description="Starts of one tool call whose worker dies under it."
     )
     storage_window: Seconds = Field(3600.0, description="Seconds a turn waits for an unreachable database.")
+    redeliver_after: Annotated[float, Field(ge=0)] = Field(
+        60.0, description="Seconds a message may wait while no turn runs until it is delivered again. 0: never."
+    )
     wait_max_seconds: Annotated[float, Field(gt=0, le=300)] = Field(
         300.0, description="Longest the `wait` tool sleeps at a time."
     )

@@ -1,12 +1,27 @@
 """Temporal for API, worker and CLI: its names, each written once; the client; one error for "cannot be reached"."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
-from temporalio.client import Client, Interceptor, Plugin
+from temporalio.client import (
+    Client,
+    Interceptor,
+    Plugin,
+    Schedule,
+    ScheduleActionStartWorkflow,
+    ScheduleAlreadyRunningError,
+    ScheduleIntervalSpec,
+    ScheduleOverlapPolicy,
+    SchedulePolicy,
+    ScheduleSpec,
+    ScheduleUpdate,
+    ScheduleUpdateInput,
+)
 from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.envconfig import ClientConfig, ClientConnectConfig
@@ -17,12 +32,14 @@ from longhaul.contracts import TurnInput, TurnStatus
 from longhaul.errors import SetupError, UnavailableError
 from longhaul.settings import Settings
 
+log = logging.getLogger(__name__)
 DEFAULT_ADDRESS = "localhost:7233"
 
 # Workflows, signals and queries. The API uses these names instead of the definitions: importing those would bring in
 # what only workers need, and half as much again to the start of its process.
 TURN_WORKFLOW = "TurnWorkflow"
 SUB_SESSION_WORKFLOW = "SubSessionWorkflow"
+REDELIVER_WORKFLOW = "RedeliverWorkflow"
 FOLLOW_UP_SIGNAL = "follow_up"
 SUB_SESSION_ENDED_SIGNAL = "sub_session_ended"
 PROGRESS_QUERY = "progress"
@@ -37,6 +54,9 @@ SESSION_ATTRIBUTE = SearchAttributeKey.for_keyword("LonghaulSession")
 STATUS_ATTRIBUTE = SearchAttributeKey.for_keyword("LonghaulStatus")
 MODEL_ATTRIBUTE = SearchAttributeKey.for_keyword("LonghaulModel")
 SEARCH_ATTRIBUTES = (USER_ATTRIBUTE.name, SESSION_ATTRIBUTE.name, STATUS_ATTRIBUTE.name, MODEL_ATTRIBUTE.name)
+
+# A redelivery that hangs, or is pinned to a build without workers, must not keep the next ones from starting for ever.
+REDELIVERY_MAX = timedelta(minutes=10)
 
 # What gRPC calls "not now"; everything else is an answer.
 NOT_NOW = frozenset(
@@ -60,6 +80,11 @@ def workflow_id(session_id: str) -> str:
 def stores_task_queue(task_queue: str) -> str:
     """The task queue of the activities that only store: they have slots of their own, beside the calls' slots."""
     return f"{task_queue}-stores"
+
+
+def redelivery_id(task_queue: str) -> str:
+    """The id of the Schedule that delivers forgotten messages again, and the first part of its workflows' ids."""
+    return f"{task_queue}-redelivery"
 
 
 def search_attributes_of(request: TurnInput) -> TypedSearchAttributes:
@@ -175,3 +200,54 @@ async def register_search_attributes(client: Client) -> None:
             f"{error.message}). An administrator of that namespace can create them: "
             f"temporal operator search-attribute create --namespace {client.namespace} {flags}"
         ) from error
+
+
+async def schedule_redelivery(client: Client, settings: Settings) -> None:
+    """Make sure of the Schedule that delivers forgotten messages again, or of its absence if the settings turn it off.
+
+    An existing one gets the current interval and stays paused if it is paused. Without it nothing else is lost, so a
+    server that refuses it costs a warning.
+
+    Raises:
+        RPCError: Temporal cannot be reached now.
+    """
+    schedule_id, after = redelivery_id(settings.task_queue), timedelta(seconds=settings.redeliver_after)
+    handle = client.get_schedule_handle(schedule_id)
+    schedule = Schedule(
+        action=ScheduleActionStartWorkflow(
+            REDELIVER_WORKFLOW,
+            id=schedule_id,
+            task_queue=settings.task_queue,
+            execution_timeout=REDELIVERY_MAX,
+            static_summary="delivers forgotten messages again",
+        ),
+        spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=max(after, timedelta(seconds=1)))]),
+        # A run that is late, or that was missed while the server was away, is not made up for: the next one does it.
+        policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=timedelta(seconds=10)),
+    )
+
+    def updated(current: ScheduleUpdateInput) -> ScheduleUpdate:
+        schedule.state = current.description.schedule.state
+        return ScheduleUpdate(schedule)
+
+    try:
+        if not after:
+            await handle.delete()
+            return
+        try:
+            await client.create_schedule(schedule_id, schedule)
+        except ScheduleAlreadyRunningError:
+            await handle.update(updated)
+    except RPCError as error:
+        if error.status in NOT_NOW:  # `reachable` gives that its name
+            raise
+        if error.status == RPCStatusCode.NOT_FOUND:  # there is none to delete, or another worker deleted it
+            return
+        log.warning(
+            "Temporal refuses the Schedule %s (%s: %s), so messages whose delivery failed wait for the next message of "
+            "their session. Allow this worker to write Schedules in namespace %r, or set LONGHAUL_REDELIVER_AFTER=0.",
+            schedule_id,
+            error.status.name,
+            error.message,
+            client.namespace,
+        )

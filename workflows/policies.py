@@ -64,6 +64,17 @@ def placing(limits: TurnLimits, summary: str) -> LocalActivityConfig:
     }
 
 
+def redelivering() -> ActivityConfig:
+    """Options of the redelivery of forgotten messages. The Schedule repeats it, so few tries are enough."""
+    return {
+        "task_queue": temporal.stores_task_queue(workflow.info().task_queue),
+        "start_to_close_timeout": STORE_ONCE,
+        "schedule_to_close_timeout": temporal.REDELIVERY_MAX / 2,
+        "retry_policy": RetryPolicy(maximum_attempts=3, non_retryable_error_types=DEFECTS),
+        "summary": "deliver forgotten messages again",
+    }
+
+
 def calling_model(limits: TurnLimits, summary: str) -> ActivityConfig:
     """Options of a model call; its stop waits until the partial text is stored."""
     return {

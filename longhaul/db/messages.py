@@ -12,7 +12,8 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4, uuid5
 
-from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy import bindparam, exists, func, insert, select, update
+from sqlalchemy.orm import aliased
 
 from longhaul.db.connection import Connection
 from longhaul.db.models import UNFINISHED, MessageRow, SessionRow, TurnRow, columns_of, utc_now
@@ -210,6 +211,27 @@ WAITING = (
     select(*columns_of(MessageRow, WaitingMessage))
     .where(MessageRow.session_id == bindparam("session"), MessageRow.sequence.is_(None))
     .order_by(MessageRow.created_at, MessageRow.id)
+)
+_tree_session = aliased(SessionRow)
+_TREE_WORKS = exists().where(
+    TurnRow.status.in_(UNFINISHED),
+    TurnRow.session_id == _tree_session.id,
+    (_tree_session.id == SessionRow.id)
+    | (_tree_session.id == SessionRow.root_session_id)
+    | (_tree_session.root_session_id == SessionRow.root_session_id),
+)
+FORGOTTEN = (
+    select(MessageRow.session_id)
+    .distinct()
+    .join(SessionRow, SessionRow.id == MessageRow.session_id)
+    .where(
+        MessageRow.sequence.is_(None),
+        MessageRow.created_at < bindparam("before"),
+        MessageRow.session_id > bindparam("after"),
+        ~_TREE_WORKS,
+    )
+    .order_by(MessageRow.session_id)
+    .limit(bindparam("most"))
 )
 CONTENT = select(MessageRow.content).where(MessageRow.id == bindparam("message"))
 BY_ID = STORED_MESSAGES.where(MessageRow.id == bindparam("message"))
@@ -423,6 +445,14 @@ async def move_waiting(connection: Connection, session_id: str, turn_id: str, ne
 async def list_waiting(connection: Connection, session_id: str) -> list[WaitingMessage]:
     """Messages that no turn has taken yet, oldest first."""
     return [WaitingMessage._make(row) for row in await connection.execute(WAITING, {"session": session_id})]
+
+
+async def forgotten_sessions(connection: Connection, before: datetime, after: str, limit: int) -> list[str]:
+    """Sessions behind `after`, by id, with messages that have waited since `before` and with no unfinished turn.
+
+    A sub-session counts only while no turn of its tree is unfinished: a turn above it may be about to start it.
+    """
+    return list(await connection.scalars(FORGOTTEN, {"before": before, "after": after, "most": limit}))
 
 
 async def get(connection: Connection, message_row_id: str) -> StoredMessage | None:

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Mapped, mapped_column
@@ -152,6 +153,12 @@ class MessageRow(Base):
         UniqueConstraint("session_id", "sequence", name="uq_messages_sequence"),
         UniqueConstraint("session_id", "client_message_id", name="uq_messages_client_id"),
         Index("ix_messages_turn", "turn_id", "round"),
+        Index(
+            "ix_messages_waiting",
+            "session_id",
+            postgresql_where=text("sequence IS NULL"),
+            sqlite_where=text("sequence IS NULL"),
+        ),
     )
 
 

@@ -386,3 +386,40 @@ def test_ids_follow_from_what_a_row_is() -> None:
     rng = random.Random(1)
     keys = {(f"t{rng.randrange(50)}", rng.randrange(50), rng.choice(["tool", "assistant"])) for _ in range(500)}
     assert len({messages.row_id(*key) for key in keys}) == len(keys)
+
+
+async def forgotten(database: Database, *, after: str = "", limit: int = 10) -> list[str]:
+    async with database.read() as connection:
+        return await messages.forgotten_sessions(connection, utc_now() + timedelta(seconds=1), after, limit)
+
+
+async def test_forgotten_are_waiting_messages_without_a_turn(database: Database) -> None:
+    """Not those that a turn has taken, nor those that wait while a turn is unfinished, nor young ones."""
+    await accept(database, "m1")
+    assert await forgotten(database) == [SESSION]
+    async with database.read() as connection:
+        assert await messages.forgotten_sessions(connection, utc_now() - timedelta(seconds=60), "", 10) == []
+    await begin(database, "t1")
+    assert await forgotten(database) == []
+    await accept(database, "m2")
+    assert await forgotten(database) == []
+    await end(database, "t1")
+    assert await forgotten(database) == [SESSION]
+
+
+async def test_forgotten_in_a_sub_session_only_while_its_tree_rests(database: Database) -> None:
+    """A turn above may have prepared the sub-session and be about to start it."""
+    async with database.write() as connection:
+        for sub_id in ("sub-1", "sub-2"):
+            await sessions.create(
+                connection, NewSession(sub_id, USER, parent_session_id=SESSION, root_session_id=SESSION)
+            )
+    await accept(database, "m1", session_id="sub-1")
+    await accept(database, "m2", session_id="sub-2")
+    assert await forgotten(database, limit=1) == ["sub-1"]
+    assert await forgotten(database, after="sub-1") == ["sub-2"]
+    await accept(database, "m3")
+    await begin(database, "t1")
+    assert await forgotten(database) == []
+    await end(database, "t1")
+    assert await forgotten(database) == ["sub-1", "sub-2"]

@@ -1,0 +1,75 @@
+"""Delivers messages again whose first delivery was cut off between their row and Temporal's signal."""
+
+import logging
+from datetime import datetime, timedelta
+
+from temporalio import activity
+from temporalio.client import Client
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
+
+from longhaul.db import messages, sessions
+from longhaul.db.database import Database
+from longhaul.db.models import utc_now
+from longhaul.errors import STORAGE_UNAVAILABLE, MessageIdUsedError, NotFoundError, UnavailableError
+from longhaul.settings import Settings
+from longhaul.turns.deliver import IncomingMessage, MessageDelivery
+from longhaul.turns.status import TurnLookup
+
+log = logging.getLogger(__name__)
+PAGE = 100
+PAGES = 10  # What one run examines at most; the next run goes on with what is left.
+
+
+class RedeliveryActivities:
+    """Finds messages that no turn takes, and delivers them."""
+
+    def __init__(self, database: Database, temporal: Client, settings: Settings) -> None:
+        self._database = database
+        self._after = settings.redeliver_after
+        self._turns = TurnLookup(database, temporal, settings.temporal_rpc_timeout)
+        self._delivery = MessageDelivery(settings, database, temporal, self._turns)
+
+    @activity.defn
+    async def redeliver_forgotten(self) -> int:
+        """Deliver messages that have waited too long in sessions without a turn; how many. Harmless if repeated.
+
+        Raises:
+            ApplicationError: the database or Temporal is away; benign, because a later run does the same.
+        """
+        if not self._after:
+            return 0
+        before, last, delivered = utc_now() - timedelta(seconds=self._after), "", 0
+        try:
+            for _ in range(PAGES):
+                async with self._database.read() as connection:
+                    page = await messages.forgotten_sessions(connection, before, last, PAGE)
+                for last in page:
+                    delivered += await self._redeliver(last, before)
+                if len(page) < PAGE:
+                    break
+        except UnavailableError as error:
+            benign = ApplicationErrorCategory.BENIGN
+            raise ApplicationError(str(error), type=STORAGE_UNAVAILABLE, category=benign) from error
+        if delivered:
+            log.warning("%d messages had waited for more than %g s and were delivered again", delivered, self._after)
+        return delivered
+
+    async def _redeliver(self, session_id: str, before: datetime) -> int:
+        """Deliver the messages of one session; their mode and tier are the defaults, because rows do not have them."""
+        if await self._turns.running(session_id) is not None:
+            return 0
+        delivered = 0
+        try:
+            async with self._database.read() as connection:
+                session = await sessions.get(connection, session_id)
+                waiting = await messages.list_waiting(connection, session_id)
+            for row in waiting:
+                if row.created_at < before:
+                    message = IncomingMessage(row.client_message_id, row.content, row.context)
+                    await self._delivery.deliver(session.user_id, session, message)
+                    delivered += 1
+        except NotFoundError:
+            log.info("session %s was deleted before its messages could be delivered", session_id)
+        except MessageIdUsedError:
+            log.exception("a waiting message of session %s cannot be delivered", session_id)
+        return delivered

@@ -1,0 +1,123 @@
+"""Messages that no turn takes are delivered again, and failures of the look are harmless."""
+
+from datetime import timedelta
+from typing import Any, cast
+
+import pytest
+from sqlalchemy import update
+from temporalio.client import Client
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
+from temporalio.testing import ActivityEnvironment
+
+from activities import redelivery
+from activities.redelivery import RedeliveryActivities
+from longhaul.db import messages, sessions
+from longhaul.db.database import Database
+from longhaul.db.models import MessageRow, utc_now
+from longhaul.db.sessions import NewSession, Session
+from longhaul.errors import UnavailableError
+from longhaul.turns.deliver import IncomingMessage, MessageDelivery
+from longhaul.turns.status import TurnLookup
+from tests.activities.conftest import SETTINGS, TURN
+
+AFTER = timedelta(seconds=60)
+Delivered = list[tuple[str, IncomingMessage]]
+
+
+async def accept(database: Database, message_id: str, session_id: str = TURN.session_id, *, old: bool = True) -> None:
+    """A message whose signal never reached Temporal."""
+    async with database.write() as connection:
+        accepted = await messages.accept(
+            connection,
+            session_id=session_id,
+            user_id=TURN.user_id,
+            message_id=message_id,
+            content=f"text of {message_id}",
+            context={"page": "p"},
+            limit=0,
+        )
+        if old:
+            row = update(MessageRow).where(MessageRow.id == accepted.row_id)
+            await connection.execute(row.values(created_at=utc_now() - AFTER - timedelta(seconds=1)))
+
+
+@pytest.fixture
+def running(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The sessions whose turn Temporal says it runs."""
+    found: set[str] = set()
+
+    async def is_running(_: TurnLookup, session_id: str) -> Any:
+        return object() if session_id in found else None
+
+    monkeypatch.setattr(TurnLookup, "running", is_running)
+    return found
+
+
+@pytest.fixture
+def delivered(monkeypatch: pytest.MonkeyPatch) -> Delivered:
+    """What was delivered."""
+    found: Delivered = []
+
+    async def deliver(_: MessageDelivery, user_id: str, session: Session, message: IncomingMessage) -> None:
+        assert user_id == TURN.user_id
+        found.append((session.id, message))
+
+    monkeypatch.setattr(MessageDelivery, "deliver", deliver)
+    return found
+
+
+async def redeliver(database: Database, after: float = AFTER.total_seconds()) -> int:
+    settings = SETTINGS.model_copy(update={"redeliver_after": after})
+    activities = RedeliveryActivities(database, cast("Client", None), settings)
+    return int(await ActivityEnvironment().run(activities.redeliver_forgotten))
+
+
+async def test_old_messages_only_and_with_their_page(
+    database: Database, running: set[str], delivered: Delivered
+) -> None:
+    await accept(database, "old")
+    await accept(database, "young", old=False)
+    assert not running
+    assert await redeliver(database) == 1
+    assert delivered == [(TURN.session_id, IncomingMessage("old", "text of old", {"page": "p"}))]
+    assert await redeliver(database) == 1  # nothing has taken it; delivering it again is harmless
+
+
+async def test_not_where_temporal_runs_a_turn(database: Database, running: set[str], delivered: Delivered) -> None:
+    await accept(database, "m1")
+    running.add(TURN.session_id)
+    assert await redeliver(database) == 0
+    assert not delivered
+
+
+async def test_zero_turns_it_off(database: Database, running: set[str], delivered: Delivered) -> None:
+    await accept(database, "m1")
+    assert await redeliver(database, after=0) == 0
+    assert not running
+    assert not delivered
+
+
+async def test_page_by_page_and_bounded(
+    database: Database, running: set[str], delivered: Delivered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redelivery, "PAGE", 2)
+    monkeypatch.setattr(redelivery, "PAGES", 2)
+    for number in range(5):
+        async with database.write() as connection:
+            await sessions.create(connection, NewSession(f"s{number}", TURN.user_id))
+        await accept(database, f"m{number}", f"s{number}")
+    assert not running
+    assert await redeliver(database) == 4
+    assert [session for session, _ in delivered] == ["s0", "s1", "s2", "s3"]
+
+
+async def test_temporal_away_is_benign(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def away(_: TurnLookup, session_id: str) -> None:
+        raise UnavailableError(f"Temporal ({session_id})")
+
+    monkeypatch.setattr(TurnLookup, "running", away)
+    await accept(database, "m1")
+    with pytest.raises(ApplicationError) as failure:
+        await redeliver(database)
+    assert failure.value.category is ApplicationErrorCategory.BENIGN
+    assert not failure.value.non_retryable
