@@ -4,7 +4,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from pydantic import BaseModel
 from temporalio import activity
@@ -63,7 +62,7 @@ class ToolActivities:
         self._database = database
         self._streams = streams
         self._tools = tools
-        self._home = settings.home
+        self._settings = settings
         self._storage_window = settings.storage_window
 
     @property
@@ -151,7 +150,7 @@ class ToolActivities:
         checkpoint(ToolState(starts=starts + 1))
         try:
             async with asyncio.timeout(call.timeout or None) as limit:
-                output = await tool.run(parsed, _context(self._home, call))
+                output = await tool.run(parsed, _context(self._settings, call))
         except asyncio.CancelledError:
             if activity.is_worker_shutdown() and tool.repeatable and not stop_requested():
                 checkpoint(ToolState(starts=starts))
@@ -192,12 +191,13 @@ class ToolActivities:
         return ToolOutcome(tool_call_id=call_id, status=result.status, published=not publisher.broken)
 
 
-def _context(home: Path, call: RunTool) -> ToolContext:
+def _context(settings: Settings, call: RunTool) -> ToolContext:
     return ToolContext(
         user_id=call.turn.user_id,
         session_id=call.turn.session_id,
         turn_id=call.turn.turn_id,
         tool_call_id=call.tool_call_id,
-        workspace=home / "workspaces" / call.turn.session_id,
+        workspace=settings.workspace_of(call.scope.root_session_id or call.turn.session_id),
+        workspace_max_bytes=settings.workspace_max_bytes,
         scope=call.scope,
     )

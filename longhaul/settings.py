@@ -32,6 +32,13 @@ class Settings(BaseSettings):
 
     # Where things are
     home: Path = Field(Path(".longhaul"), description="Folder of everything that the embedded stack keeps.")
+    workspaces: str = Field(
+        "",
+        description="Folder of the sessions' files, shared by all workers and APIs. Empty: `workspaces` in the home.",
+    )
+    workspace_max_bytes: Count = Field(
+        1_073_741_824, description="Bytes that the files of a session and all its sub-sessions may take. 0: no limit."
+    )
     database_url: str = Field(
         "", alias="DATABASE_URL", description="SQLite or PostgreSQL 15+. Empty: SQLite in the home folder."
     )
@@ -212,6 +219,10 @@ class Settings(BaseSettings):
     def model_of(self, tier: str) -> str:
         """The model of a tier."""
         return self.model_advanced if tier == "advanced" else self.model_standard
+
+    def workspace_of(self, root_session_id: str) -> Path:
+        """The folder of the files that a session shares with all sub-sessions below it."""
+        return (Path(self.workspaces) if self.workspaces else self.home / "workspaces") / root_session_id
 
     @property
     def url_for_users(self) -> str:

@@ -1,7 +1,10 @@
 """Sessions: create, list, read, rename, delete; and the messages that wait in one."""
 
 import asyncio
+import logging
+import shutil
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Annotated
 from uuid import uuid4
 
@@ -24,11 +27,13 @@ from api.schemas import (
     session_fields,
 )
 from longhaul.contracts import Scope
-from longhaul.db import conversation, messages, sessions
+from longhaul.db import conversation, messages, sessions, turns
 from longhaul.errors import UnavailableError
+from longhaul.streams.ending import expire_streams
 from longhaul.streams.reader import newest_id
 
 router = APIRouter(prefix="/v1", tags=["sessions"], responses=RESPONSES)
+log = logging.getLogger(__name__)
 STOP_MAX_S = 10.0
 EPOCH = datetime.fromtimestamp(0, UTC)
 CURSOR = r"^\d{1,20}\.[\w-]{1,64}$"
@@ -170,12 +175,26 @@ async def rename(
 
 @router.delete("/sessions/{session_id}", status_code=204, summary="Delete a session")
 async def delete(session: OwnSession, deps: Deps) -> Response:
-    """Stops the session and all sub-sessions below it, then removes their rows."""
+    """Stops the session and all sub-sessions below it, then removes their rows and streams, and the root's files."""
     async with deps.database.read() as connection:
         below = await sessions.descendants(connection, session.id, session.root_session_id)
     doomed = [session.id, *(sub_session.id for sub_session in below)]
     await asyncio.gather(*(deps.stopper.stop_for_good(session_id, STOP_MAX_S) for session_id in doomed))
     async with deps.database.write() as connection:
+        turn_ids = await turns.ids_of_sessions(connection, doomed)
         await sessions.delete_all(connection, doomed)
     await deps.sessions.forget(doomed)
+    await expire_streams(deps.redis, turn_ids)
+    if session.root_session_id in (None, session.id):
+        await asyncio.to_thread(_remove_workspace, deps.settings.workspace_of(session.id))
     return Response(status_code=204)
+
+
+def _remove_workspace(folder: Path) -> None:
+    """Remove the files of a deleted session. The session is gone already, so a failure is for the operator only."""
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        log.warning("the files of a deleted session stay in %s: %s", folder, error)

@@ -178,6 +178,11 @@ async def list_of_session(connection: Connection, session_id: str, limit: int = 
     return [TurnRecord._make(row) for row in rows]
 
 
+async def ids_of_sessions(connection: Connection, session_ids: Sequence[str]) -> list[str]:
+    """All turns of these sessions."""
+    return list(await connection.scalars(select(TurnRow.turn_id).where(TurnRow.session_id.in_(session_ids))))
+
+
 async def newest(connection: Connection, session_id: str) -> TurnRecord | None:
     """A session's newest turn, or None."""
     return next(iter(await list_of_session(connection, session_id, limit=1)), None)

@@ -5,18 +5,25 @@ stopped or failed turn has activities that could not report, and a second attemp
 the first one did. Their stream is read and compared with the rows first.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
 from longhaul.contracts import TurnStatus
 from longhaul.db.messages import StoredMessage
-from longhaul.streams.events import Part, data_part, tool_output_part
+from longhaul.streams.events import Part, data_part, stream_key, tool_output_part, writers_key
 from longhaul.streams.from_rows import outcome_part
 from longhaul.streams.publisher import StreamPublisher
 from longhaul.streams.step_writer import StepWriter, closing_parts
 from longhaul.streams.viewer import ViewerState
 
+log = logging.getLogger(__name__)
 SEAL_TRIES = 5
+#: So long a client that reads the stream of a deleted turn can read its end.
+DELETED_TTL_S = 10
 
 
 @dataclass(frozen=True)
@@ -123,3 +130,13 @@ def agrees(parts: Sequence[Part], rows: Sequence[StoredMessage]) -> bool:
         and all(outputs.get(key) == result for key, result in results.items())
         and {row.client_message_id for row in rows if row.kind == "follow_up"} <= state.follow_ups
     )
+
+
+async def expire_streams(redis: "Redis", turn_ids: Sequence[str]) -> None:
+    """Let the streams of deleted turns go. Without Redis they go when their own time is over."""
+    try:
+        for turn_id in turn_ids:
+            for key in (stream_key(turn_id), writers_key(turn_id)):
+                await redis.expire(key, DELETED_TTL_S)
+    except (RedisError, OSError, TimeoutError) as error:
+        log.warning("streams of deleted turns stay until they expire: %s", error)

@@ -1,6 +1,7 @@
-"""Files in the session's own workspace folder; no path leads out of it."""
+"""Files in the workspace folder of a session and its sub-sessions; no path leads out of it."""
 
 import asyncio
+import contextlib
 import os
 import tempfile
 from pathlib import Path
@@ -42,7 +43,7 @@ async def read_file(arguments: ReadFile, context: ToolContext) -> str:
 
 @tool(WriteFile, "Write a text file into the workspace; an existing one is replaced.", changes=True, repeatable=True)
 async def write_file(arguments: WriteFile, context: ToolContext) -> str:
-    return await asyncio.to_thread(_write, context.workspace, arguments.path, arguments.content)
+    return await asyncio.to_thread(_write, context, arguments.path, arguments.content)
 
 
 def inside(workspace: Path, path: str) -> Path:
@@ -91,13 +92,30 @@ def _read(workspace: Path, path: str, offset: int) -> str:
     return shown + (f"\n[{rest} more characters; continue with offset {offset + len(shown)}]" if rest > 0 else "")
 
 
-def _write(workspace: Path, path: str, content: str) -> str:
-    file = inside(workspace, path)
-    if file == workspace.resolve() or file.is_dir():
+def _bytes_used(workspace: Path, *, without: Path) -> int:
+    """The size of all files of a workspace except one; links are counted themselves, not followed."""
+    used = 0
+    for folder, _, names in os.walk(workspace):
+        for name in names:
+            file = Path(folder, name)
+            with contextlib.suppress(FileNotFoundError):  # another call has replaced it
+                used += file.lstat().st_size if file.resolve() != without else 0
+    return used
+
+
+def _write(context: ToolContext, path: str, content: str) -> str:
+    file = inside(context.workspace, path)
+    if file == context.workspace.resolve() or file.is_dir():
         raise ToolError(f"{path!r} is a folder.")
     data = content.encode("utf-8", "replace")
     if len(data) > FILE_MAX_BYTES:
         raise ToolError(f"A file holds at most {FILE_MAX_BYTES} bytes.")
+    limit = context.workspace_max_bytes
+    if limit and (others := _bytes_used(context.workspace, without=file)) + len(data) > limit:
+        raise ToolError(
+            f"{path!r} was not written: the workspace may hold {limit} bytes, its other files take {others}, and this "
+            f"one needs {len(data)}. Replace files by shorter ones."
+        )
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         # Write a temporary file and rename it, so that a killed worker leaves the old file or the new one.

@@ -25,7 +25,11 @@ class ToolError(Exception):
 
 @dataclass(frozen=True)
 class ToolContext:
-    """What a tool knows about its call: user, session, turn, the session's folder, and what the session may do."""
+    """What a tool knows about its call: user, session, turn, the session's folder, and what the session may do.
+
+    `workspace` is shared with the session's root and all its sub-sessions; `workspace_max_bytes` (0: no limit) is what
+    its files may take together.
+    """
 
     user_id: str
     session_id: str
@@ -33,6 +37,7 @@ class ToolContext:
     tool_call_id: str
     workspace: Path
     scope: Scope
+    workspace_max_bytes: int = 0
 
 
 @dataclass(frozen=True)

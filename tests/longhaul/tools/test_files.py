@@ -1,6 +1,7 @@
 """Files of a workspace, and no others."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -145,3 +146,14 @@ async def test_half_written_files_are_not_listed(context: ToolContext) -> None:
     await run(write_file, context, path="f", content="x")
     (context.workspace / ".longhaul-abc").write_text("half")
     assert await listed(context) == ["f"]
+
+
+async def test_a_quota_holds_for_all_files_together(context: ToolContext) -> None:
+    limited = replace(context, workspace_max_bytes=10)
+    await run(write_file, limited, path="a", content="x" * 6)
+    with pytest.raises(ToolError, match=r"may hold 10 bytes, its other files take 6, and this one needs 5"):
+        await run(write_file, limited, path="folder/b", content="x" * 5)
+    assert not (context.workspace / "folder").exists()
+    await run(write_file, limited, path="a", content="x" * 10)  # it replaces its own bytes
+    await run(write_file, limited, path="b", content="")
+    assert (context.workspace / "a").read_text() == "x" * 10
