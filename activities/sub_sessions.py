@@ -22,7 +22,7 @@ from longhaul.contracts import (
     ToolStatus,
     TurnRef,
 )
-from longhaul.db import conversation, ledger, messages, sessions
+from longhaul.db import conversation, ledger, messages, sessions, turns
 from longhaul.db.connection import Connection
 from longhaul.db.database import Database
 from longhaul.db.messages import StoredMessage, row_id
@@ -69,6 +69,8 @@ class SubSessionActivities:
         try:
             with storage_faults(missing_is_final=False):
                 async with self._database.write() as connection:
+                    if error := await self._too_many_at_work(connection, turn, scope, sub_id):
+                        return PreparedSubSession(error=error)
                     if arguments.sub_session_id:
                         session = await _session_below(connection, turn, sub_id)
                         scope = continued(Scope.model_validate(session.scope), call.scope)
@@ -100,6 +102,26 @@ class SubSessionActivities:
             task=task,
             scope=scope,
             published=not publisher.broken,
+        )
+
+    async def _too_many_at_work(self, connection: Connection, turn: TurnRef, scope: Scope, sub_id: str) -> str | None:
+        """Refuse one more sub-session at work below the same root, detached ones included.
+
+        The root's lock orders this with other preparations, so that together they do not exceed the limit.
+
+        Returns:
+            The error for the model, or None.
+        """
+        limit, root = self._settings.max_running_sub_sessions, scope.root_session_id or turn.session_id
+        if not limit:
+            return None
+        await messages.lock_session(connection, root)
+        at_work = await turns.sub_sessions_at_work(connection, root)
+        if sub_id in at_work or len(at_work) < limit:
+            return None
+        return (
+            f"run_sub_session: {len(at_work)} sub-sessions of this conversation are running already, and the limit is "
+            f"{limit}. Wait for some of them to end, or do this task yourself."
         )
 
     @activity.defn

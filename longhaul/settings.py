@@ -134,6 +134,9 @@ class Settings(BaseSettings):
     max_tool_wait: Seconds = Field(300.0, description="Longest a tool call waits for a sub-session.")
     max_depth: Count = Field(3, description="Levels of sub-sessions below a session.")
     max_children: Count = Field(8, description="Running sub-sessions of one session.")
+    max_running_sub_sessions: Count = Field(
+        32, description="Running sub-sessions below one root session, detached ones included."
+    )
 
     # Streams
     stream_flush_ms: Count = Field(15, description="Milliseconds over which deltas are gathered into one stream event.")

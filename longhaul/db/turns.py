@@ -89,6 +89,12 @@ IS_BUSY = select(
         ),
     )
 )
+AT_WORK = select(SessionRow.id).where(
+    SessionRow.root_session_id == bindparam("root"),
+    SessionRow.id != bindparam("root"),
+    exists().where(TurnRow.session_id == SessionRow.id, TurnRow.status.in_(UNFINISHED))
+    | exists().where(MessageRow.session_id == SessionRow.id, MessageRow.sequence.is_(None)),
+)
 MARK_STOPPED = update(SessionRow).where(SessionRow.id == bindparam("session")).values(stopped_turn_id=bindparam("turn"))
 FAIL_EARLIER = (
     update(TurnRow)
@@ -181,6 +187,11 @@ async def list_of_session(connection: Connection, session_id: str, limit: int = 
 async def ids_of_sessions(connection: Connection, session_ids: Sequence[str]) -> list[str]:
     """All turns of these sessions."""
     return list(await connection.scalars(select(TurnRow.turn_id).where(TurnRow.session_id.in_(session_ids))))
+
+
+async def sub_sessions_at_work(connection: Connection, root_session_id: str) -> set[str]:
+    """The sub-sessions below a root with an unfinished turn, or with a message that is about to start one."""
+    return set(await connection.scalars(AT_WORK, {"root": root_session_id}))
 
 
 async def newest(connection: Connection, session_id: str) -> TurnRecord | None:

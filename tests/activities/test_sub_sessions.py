@@ -1,5 +1,7 @@
 """The activities of the sub-session tools: which sessions may be polled, which stopped, and what a result says."""
 
+import asyncio
+import json
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -156,3 +158,41 @@ async def test_a_result_names_its_tool_calls_and_a_link(activities: SubSessionAc
     ]
     assert result["link"] == "https://chat.example.com/v1/sessions/elsewhere"
     assert result["response"] == "It is 391."
+
+
+async def prepare(activities: SubSessionActivities, call_id: str, scope: Scope, **arguments: Any) -> Any:
+    text = json.dumps({"prompt": "x", **arguments})
+    call = PrepareSubSession(turn=TURN, round=1, tool_call_id=call_id, arguments=text, scope=scope)
+    return await ActivityEnvironment().run(activities.prepare_sub_session, call)
+
+
+async def test_running_sub_sessions_are_limited_over_the_whole_tree(database: Database, temporal: FakeTemporal) -> None:
+    """Ten at once get the three places. Detached ones count; a repeated call and one that is at work need no place."""
+    settings = SETTINGS.model_copy(update={"max_running_sub_sessions": 3})
+    activities = SubSessionActivities(database, NO_STREAMS, cast("Client", temporal), settings)
+    scope = Scope(root_session_id=TURN.session_id)
+    ids = [f"c{number}" for number in range(10)]
+    tried = await asyncio.gather(*(prepare(activities, id_, scope, detached=True) for id_ in ids))
+    made = {id_: one for id_, one in zip(ids, tried, strict=True) if one.error is None}
+    assert len(made) == 3
+    assert {one.error for one in tried if one.error} == {
+        "run_sub_session: 3 sub-sessions of this conversation are running already, and the limit is 3. Wait for some "
+        "of them to end, or do this task yourself."
+    }
+    first, prepared = next(iter(made.items()))
+    assert (await prepare(activities, first, scope, detached=True)).sub_session_id == prepared.sub_session_id
+    follow_up = await prepare(activities, "again", scope, sub_session_id=prepared.sub_session_id)
+    assert (follow_up.error, follow_up.sub_session_id) == (None, prepared.sub_session_id)
+    turn = turns.NewTurn(prepared.turn_id, prepared.sub_session_id, TURN.user_id, "m", "fast", "standard", utc_now())
+    async with database.write() as connection:
+        await messages.place_waiting(
+            connection, turn.session_id, turn_id=turn.turn_id, round_=0, kind="message", of_all_turns=True
+        )
+        await turns.start(connection, turn)
+    assert (await prepare(activities, "one more", scope)).error is not None
+    ended = Progress(
+        turn_id=turn.turn_id, session_id=turn.session_id, status=TurnStatus.COMPLETED, started_at=utc_now()
+    )
+    async with database.write() as connection:
+        await turns.end(connection, turn, ended)
+    assert (await prepare(activities, "one more", scope)).error is None
