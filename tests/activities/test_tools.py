@@ -1,10 +1,12 @@
 """Running a tool: its result is stored once, its failure is a result, and what must not run twice does not."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from pydantic import BaseModel
@@ -90,7 +92,7 @@ async def run(
     environment.on_heartbeat = lambda *sent: SENT.extend(sent)
     tools = Registry([works, once, refuses, breaks, hangs, says_much, *default_tools()])
     activities = ToolActivities(database, NO_STREAMS, tools, SETTINGS)
-    given = RunTool(turn=TURN, round=1, message_id="row", tool_call_id=call, name=name, **more)
+    given = RunTool(**{"turn": TURN, "round": 1, "message_id": "row", "tool_call_id": call, "name": name, **more})
     return await environment.run(activities.run_tool, given)
 
 
@@ -243,3 +245,24 @@ async def test_an_absent_database_does_not_count_as_a_run(database: Database, mo
 async def test_a_worker_that_left_before_the_tool_ran_does_not_count(database: Database) -> None:
     assert (await run(database, "c1", "once", attempt=2, state=ToolState(starts=0))).status is ToolStatus.OK
     assert RUNS == ["s"]
+
+
+async def test_a_workspace_is_the_root_sessions(database: Database) -> None:
+    """What a sub-session writes, its root reads; another session does not."""
+    root = f"root-{uuid4()}"
+    texts = [("w", "write_file", '{"path": "a", "content": "from below"}'), ("r", "read_file", '{"path": "a"}')]
+    made = [{"id": call, "function": {"name": name, "arguments": text}} for call, name, text in texts]
+    async with database.write() as connection:
+        row = messages.NewMessage("row-2", "assistant", tool_calls=made, turn_id=TURN.turn_id, round=1)
+        await messages.append(connection, TURN.session_id, [row])
+    folder = SETTINGS.workspace_of(root)
+    assert not folder.exists()
+    below = Scope(root_session_id=root, ancestors=(root,), depth=1)
+    assert (await run(database, "w", "write_file", scope=below, message_id="row-2")).status is ToolStatus.OK
+    assert (folder / "a").read_text() == "from below"
+    assert (
+        await run(database, "r", "read_file", scope=Scope(root_session_id=root), message_id="row-2")
+    ).status is ToolStatus.OK
+    assert (await result(database, "r"))[0] == "from below"
+    assert not (SETTINGS.workspace_of(TURN.session_id) / "a").exists()
+    shutil.rmtree(folder)

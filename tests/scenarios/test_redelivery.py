@@ -8,7 +8,6 @@ from sqlalchemy import update
 
 from longhaul.db import messages
 from longhaul.db.models import MessageRow, utc_now
-from longhaul.temporal import redelivery_id
 from testkit.checks import check_rows
 from testkit.pool import ProductOptions
 from testkit.product import Product
@@ -22,7 +21,7 @@ PRODUCT: ProductOptions = {
 
 @pytest.mark.backends("postgresql")
 async def test_rows_without_a_signal(product: Product) -> None:
-    """Two of them: one turn answers both. A worker that starts again keeps the Schedule."""
+    """Two of them: one turn answers both."""
     session = await product.api.create_session()
     user = (await product.api.session(session)).get("user_id", "local")
     ids = [str(uuid4()), str(uuid4())]
@@ -46,11 +45,3 @@ async def test_rows_without_a_signal(product: Product) -> None:
 
     await until(answered, what="the messages are answered")
     await check_rows(product.database, {session: ids})
-    schedule = (await product.temporal()).get_schedule_handle(redelivery_id(product.task_queue))
-    await schedule.pause(note="by an operator")
-    [worker] = product.workers
-    await product.terminate(worker)
-    worker.start()
-    await product.until_ready(worker)
-    assert (await schedule.describe()).schedule.state.note == "by an operator"
-    await schedule.delete()
