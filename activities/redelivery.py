@@ -7,6 +7,7 @@ from temporalio import activity
 from temporalio.client import Client
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
+from longhaul.contracts import Empty, Redelivered
 from longhaul.db import messages, sessions
 from longhaul.db.database import Database
 from longhaul.db.models import utc_now
@@ -30,17 +31,17 @@ class RedeliveryActivities:
         self._delivery = MessageDelivery(settings, database, temporal, self._turns)
 
     @activity.defn
-    async def redeliver_forgotten(self) -> int:
-        """Deliver messages that have waited too long in sessions without a turn; how many. Harmless if repeated.
+    async def redeliver_forgotten(self, _: Empty) -> Redelivered:
+        """Deliver messages that have waited too long in sessions without a turn. Harmless if repeated.
 
         Raises:
             ApplicationError: the database or Temporal is away; benign, because a later run does the same.
         """
         if not self._after:
-            return 0
+            return Redelivered()
         before, last, delivered = utc_now() - timedelta(seconds=self._after), "", 0
         try:
-            for _ in range(PAGES):
+            for _page in range(PAGES):
                 async with self._database.read() as connection:
                     page = await messages.forgotten_sessions(connection, before, last, PAGE)
                 for last in page:
@@ -52,7 +53,7 @@ class RedeliveryActivities:
             raise ApplicationError(str(error), type=STORAGE_UNAVAILABLE, category=benign) from error
         if delivered:
             log.warning("%d messages had waited for more than %g s and were delivered again", delivered, self._after)
-        return delivered
+        return Redelivered(messages=delivered)
 
     async def _redeliver(self, session_id: str, before: datetime) -> int:
         """Deliver the messages of one session; their mode and tier are the defaults, because rows do not have them."""

@@ -28,7 +28,7 @@ from temporalio.envconfig import ClientConfig, ClientConnectConfig
 from temporalio.runtime import Runtime
 from temporalio.service import RPCError, RPCStatusCode
 
-from longhaul.contracts import TurnInput, TurnStatus
+from longhaul.contracts import Empty, TurnInput, TurnStatus
 from longhaul.errors import SetupError, UnavailableError
 from longhaul.settings import Settings
 
@@ -216,6 +216,7 @@ async def schedule_redelivery(client: Client, settings: Settings) -> None:
     schedule = Schedule(
         action=ScheduleActionStartWorkflow(
             REDELIVER_WORKFLOW,
+            Empty(),
             id=schedule_id,
             task_queue=settings.task_queue,
             execution_timeout=REDELIVERY_MAX,

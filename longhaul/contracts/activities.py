@@ -159,6 +159,12 @@ class ClosedTurn(Contract):
     next_turn_id: str = ""
 
 
+class Redelivered(Contract):
+    """What a run of the redelivery did: how many messages it delivered again."""
+
+    messages: int = 0
+
+
 class PrepareSubSession(Contract):
     """Create (or find) the sub-session of a `run_sub_session` call and store its prompt."""
 

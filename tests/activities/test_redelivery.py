@@ -11,6 +11,7 @@ from temporalio.testing import ActivityEnvironment
 
 from activities import redelivery
 from activities.redelivery import RedeliveryActivities
+from longhaul.contracts import Empty, Redelivered
 from longhaul.db import messages, sessions
 from longhaul.db.database import Database
 from longhaul.db.models import MessageRow, utc_now
@@ -69,7 +70,8 @@ def delivered(monkeypatch: pytest.MonkeyPatch) -> Delivered:
 async def redeliver(database: Database, after: float = AFTER.total_seconds()) -> int:
     settings = SETTINGS.model_copy(update={"redeliver_after": after})
     activities = RedeliveryActivities(database, cast("Client", None), settings)
-    return int(await ActivityEnvironment().run(activities.redeliver_forgotten))
+    redelivered: Redelivered = await ActivityEnvironment().run(activities.redeliver_forgotten, Empty())
+    return redelivered.messages
 
 
 async def test_old_messages_only_and_with_their_page(
