@@ -18,7 +18,7 @@ from pathlib import Path
 from cli.stack.parent_death import register
 
 PRELOAD = [
-    *("worker", "api.__main__", "cli.app", "cli.repair", "testkit.forked"),
+    *("worker", "api.__main__", "cli.app", "longhaul.turns.repair", "testkit.forked"),
     *("httpcore2", "uvicorn.protocols.http.httptools_impl", "uvicorn.protocols.websockets.auto"),  # with the first use
 ]
 READY_S = 60.0
