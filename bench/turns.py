@@ -154,6 +154,7 @@ async def _first_chunk_at(product: Product, key: str) -> float:
 
 async def history(product: Product, session: str) -> tuple[int, int]:
     """Events and bytes of the history of the session's last turn."""
+    await product.api.until_idle(session)
     client = await product.temporal()
     found = await client.get_workflow_handle(workflow_id(session)).fetch_history()
     return len(found.events), sum(event.ByteSize() for event in found.events)

@@ -64,6 +64,7 @@ async def test_what_is_said_is_not_in_the_history(product: Product) -> None:
     session = await product.api.create_session()
     turn = await product.api.start(session, "write file secret.txt: the word is Quetzalcoatl")
     await product.api.wait_for_turn(session, turn)
+    await product.api.until_idle(session)
     history = await (await product.temporal()).get_workflow_handle(workflow_id(session)).fetch_history()
     assert "Quetzalcoatl" not in history.to_json()
     found = await check_rows(product.database, sessions=[session])
