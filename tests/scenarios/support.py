@@ -127,7 +127,7 @@ async def until_cancel_requested(product: Product, session: str) -> None:
 
 
 async def history(product: Product, session: str) -> list[HistoryEvent]:
-    """All events of a session's newest run, when it has ended: Temporal records the start of an activity with its end."""
+    """All events of a session's newest run, once it has ended. Temporal records an activity's start with its end."""
     await product.api.until_idle(session)
     return list((await (await run_of(product, session)).fetch_history()).events)
 
