@@ -227,8 +227,11 @@ async def schedule_redelivery(client: Client, settings: Settings) -> None:
         policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=timedelta(seconds=10)),
     )
 
-    def updated(current: ScheduleUpdateInput) -> ScheduleUpdate:
-        schedule.state = current.description.schedule.state
+    def updated(current: ScheduleUpdateInput) -> ScheduleUpdate | None:
+        stored = current.description.schedule
+        if [interval.every for interval in stored.spec.intervals] == [schedule.spec.intervals[0].every]:
+            return None  # An update would undo a pause that the server does not show yet.
+        schedule.state = stored.state
         return ScheduleUpdate(schedule)
 
     try:
