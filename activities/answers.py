@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from longhaul.contracts import CallModel, CloseTurn, OpenTurn, Progress, TurnStatus, Usage
+from longhaul.contracts import CallModel, CloseTurn, OpenTurn, Progress, TurnRef, TurnStatus, Usage
 from longhaul.db import conversation, ledger, messages, sessions, turns
 from longhaul.db.connection import Connection
 from longhaul.db.conversation import PromptMessage
@@ -13,6 +13,7 @@ from longhaul.db.ledger import LedgerEntry
 from longhaul.db.messages import NewMessage, StoredMessage, row_id
 from longhaul.db.models import utc_now
 from longhaul.db.turns import NewTurn
+from longhaul.errors import TurnEndedError
 from longhaul.llm import prompts
 from longhaul.llm.completion import Completion
 
@@ -97,7 +98,7 @@ async def store_answer(
     turn = call.turn
     rows = answer_rows(call, completion, "message")
     answer = rows[-1]
-    appended = await messages.append(connection, turn.session_id, rows)
+    appended = await append_to_turn(connection, turn, rows)
     await ledger.book(
         connection,
         LedgerEntry(
@@ -123,6 +124,18 @@ async def store_answer(
         is_ours=True,
         turn_ended_at=await end_turn(connection, call, completion) if may_end_turn else None,
     )
+
+
+async def append_to_turn(connection: Connection, turn: TurnRef, rows: Sequence[NewMessage]) -> list[str]:
+    """Append rows that an unfinished turn has produced; the ids appended.
+
+    Raises:
+        TurnEndedError: the turn's end is stored. Clients have seen that end, so nothing may come behind it.
+    """
+    appended = await messages.append(connection, turn.session_id, rows)
+    if appended and await turns.has_ended(connection, turn.turn_id):
+        raise TurnEndedError(turn.turn_id)
+    return appended
 
 
 async def end_turn(connection: Connection, call: CallModel, completion: Completion) -> datetime | None:

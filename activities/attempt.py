@@ -20,7 +20,15 @@ from temporalio.exceptions import ApplicationError, ApplicationErrorCategory, Fa
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
 from longhaul.contracts import TurnRef
-from longhaul.errors import HANDED_OVER, STORAGE_UNAVAILABLE, NotFoundError, UnavailableError, new_reference
+from longhaul.errors import (
+    HANDED_OVER,
+    STORAGE_UNAVAILABLE,
+    TURN_ENDED,
+    NotFoundError,
+    TurnEndedError,
+    UnavailableError,
+    new_reference,
+)
 from longhaul.settings import Settings
 from longhaul.streams.parent_updates import ParentUpdates
 from longhaul.streams.publisher import StreamPublisher
@@ -122,6 +130,8 @@ def storage_faults(*, missing_is_final: bool = True) -> Iterator[None]:
         if not missing_is_final:
             raise
         raise ApplicationError(str(error), type=SESSION_GONE, non_retryable=True) from error
+    except TurnEndedError as error:
+        raise ApplicationError(str(error), type=TURN_ENDED, non_retryable=True) from error
 
 
 async def when_storage_is_back(store: Callable[[], Awaitable[T]], window: float) -> T:

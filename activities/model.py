@@ -13,7 +13,16 @@ from pydantic import BaseModel
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from activities.answers import CUT_OFF, STOPPED, Prompt, StoredAnswer, load_prompt, partial_rows, store_answer
+from activities.answers import (
+    CUT_OFF,
+    STOPPED,
+    Prompt,
+    StoredAnswer,
+    append_to_turn,
+    load_prompt,
+    partial_rows,
+    store_answer,
+)
 from activities.attempt import (
     TurnStreams,
     checkpoint,
@@ -24,7 +33,7 @@ from activities.attempt import (
     stored_despite_stop,
 )
 from longhaul.contracts import CallModel, ModelAnswer, ToolCall, TurnStatus
-from longhaul.db import conversation, messages
+from longhaul.db import conversation
 from longhaul.db.database import Database
 from longhaul.errors import BUDGET_REACHED, MODEL_FAILED, MODEL_RETRY, StreamBrokenError, new_reference
 from longhaul.llm.client import ModelClient
@@ -262,7 +271,7 @@ class ModelActivities:
 
         async def store() -> None:
             async with self._database.write() as connection:
-                await messages.append(connection, call.turn.session_id, rows)
+                await append_to_turn(connection, call.turn, rows)
 
         await stored_despite_stop(store, self._settings.storage_window)
 

@@ -43,6 +43,13 @@ class SetupError(LonghaulError):
     """This installation lacks something that a person has to provide; the text says what it is and how to do it."""
 
 
+class TurnEndedError(LonghaulError):
+    """A turn has ended, so an attempt that was taken for dead and woke up stores nothing more in it."""
+
+    def __init__(self, turn_id: str) -> None:
+        super().__init__(f"Turn {turn_id} has ended; this attempt is too late.")
+
+
 class StreamBrokenError(LonghaulError):
     """A model's stream ended before its end."""
 
@@ -57,6 +64,7 @@ MODEL_FAILED = "ModelFailed"
 BUDGET_REACHED = "BudgetReached"
 MODEL_RETRY = "ModelTryFailed"
 STORAGE_UNAVAILABLE = "StorageUnavailable"
+TURN_ENDED = "TurnEnded"
 HANDED_OVER = "HandedOver"
 TOOL_RETRY = "ToolWorkerLost"
 TURN_FAILED = "TurnFailed"

@@ -7,9 +7,12 @@ import pytest
 
 from activities.answers import STOPPED, StoredAnswer, partial_rows, store_answer
 from activities.model import ModelActivities
-from longhaul.contracts import CallModel, ModelAnswer, Usage
-from longhaul.db import conversation, ledger
+from longhaul.contracts import CallModel, ModelAnswer, Progress, TurnStatus, Usage
+from longhaul.db import conversation, ledger, turns
 from longhaul.db.database import Database
+from longhaul.db.models import utc_now
+from longhaul.db.turns import NewTurn
+from longhaul.errors import TurnEndedError
 from longhaul.llm.completion import CompletedCall, Completion
 from longhaul.tools import default_tools
 from tests.activities.conftest import NO_STREAMS, SETTINGS, TURN
@@ -77,3 +80,18 @@ def test_a_stopped_call_keeps_its_text_and_no_calls() -> None:
     assert (answer.kind, answer.content, answer.tool_calls) == ("partial", "hello", None)
     assert answer.finish_reason == "cancelled"
     assert partial_rows(CALL, Completion(tool_calls=WHOLE.tool_calls), STOPPED) == []
+
+
+async def test_nothing_comes_behind_the_end_of_a_turn(database: Database) -> None:
+    """An attempt that was taken for dead wakes up when its turn has ended, by Stop for example."""
+    progress = Progress(
+        turn_id=TURN.turn_id, session_id=TURN.session_id, status=TurnStatus.CANCELLED, started_at=utc_now()
+    )
+    row = NewTurn(TURN.turn_id, TURN.session_id, TURN.user_id, "m", "fast", "standard", utc_now())
+    async with database.write() as connection:
+        await turns.end(connection, row, progress)
+    with pytest.raises(TurnEndedError):
+        await store(database, WHOLE)
+    async with database.read() as connection:
+        assert await conversation.rows_of_turn(connection, TURN.turn_id) == []
+        assert await ledger.usage_of_each(connection, [TURN.session_id]) == {}
