@@ -49,6 +49,7 @@ class TurnEvents:
         self._reader = StreamReader(deps.stream_redis, turn_id, self._state)
         self._client_unknown = after is not None  # the client may have parts that are not in `_state`
         self._silent = 0  # reads
+        self._rows_ahead = False
 
     def response(self) -> StreamingResponse:
         headers = {**HEADERS, "x-longhaul-turn-id": self._turn_id}
@@ -102,6 +103,7 @@ class TurnEvents:
         while not self._state.finished:
             entries = await self._reader.read()
             self._silent = 0 if entries else self._silent + 1
+            self._rows_ahead = self._rows_ahead and not entries
             if not entries:
                 await self._check_silence()
             yield b"".join(b"id: %b\ndata: %b\n\n" % entry for entry in entries)
@@ -120,8 +122,10 @@ class TurnEvents:
             stored = await self._deps.turns.stored(self._session_id, self._turn_id)
             if stored is not None and not self._state.started:
                 raise StreamLostError("the turn goes on and Redis does not have its beginning")
-            if stored is not None and (stored.status.final or stored.round > self._state.answered_round):
+            ahead = stored is not None and (stored.status.final or stored.round > self._state.answered_round)
+            if ahead and self._rows_ahead:
                 raise StreamLostError("rows are ahead of what Redis has")
+            self._rows_ahead = ahead  # An answer's row is stored a moment before its last parts are: look once more.
             check_running = self._silent % CHECK_RUNNING_EVERY == 0
             if check_running and not await self._deps.turns.is_running(self._session_id, self._turn_id):
                 raise StreamLostError("the turn does not run")
