@@ -3,13 +3,13 @@
 import asyncio
 import logging
 import os
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Annotated
 
+import psutil
 import typer
 
 from cli import CommandError
@@ -119,12 +119,25 @@ def down() -> None:
     if pid is None:
         typer.echo(f"not running in {home}")
         return
-    os.kill(pid, signal.SIGTERM)
+    try:
+        supervisor = psutil.Process(pid)
+        supervisor.terminate()
+    except psutil.NoSuchProcess:  # it ended by itself in this moment
+        typer.echo(f"not running in {home}")
+        return
     deadline = time.monotonic() + settings.shutdown_grace + 60
-    while running_supervisor(home) == pid:
+    while _alive(supervisor):
         if time.monotonic() > deadline:
             raise CommandError(
                 f"the supervisor (pid {pid}) has not stopped in time; see {home / 'logs' / 'supervisor.log'}"
             )
         time.sleep(0.1)
     typer.echo(f"stopped (supervisor pid {pid})")
+
+
+def _alive(process: psutil.Process) -> bool:
+    """Whether a process has not ended yet. One that ended may stay a zombie for as long as its parent likes."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import orjson
+import psutil
 import pytest
 from typer.testing import CliRunner
 
@@ -19,6 +20,7 @@ from cli.status import as_json, summary
 from longhaul.settings import Settings, SettingsError, load_settings, variable_of
 from scripts import settings_doc
 
+ROOT = Path(__file__).parents[2]
 runner = CliRunner()
 KEYS = {"api_url", "temporal_address", "temporal_ui_url", "redis_url", "database_url", "model_base_url"}
 
@@ -213,3 +215,24 @@ def test_commands_print_no_secret(variables: dict[str, str], monkeypatch: pytest
         assert shown
         assert "s3cret" not in shown
         assert answer.exception is None or isinstance(answer.exception, (CommandError, SettingsError, SystemExit))
+
+
+SLOW_SUPERVISOR = """
+import signal, sys, time
+from pathlib import Path
+from cli.stack.state import home_lock
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+with home_lock(Path(sys.argv[1])):
+    print("locked", flush=True)
+    signal.sigwait([signal.SIGTERM])
+time.sleep(1)  # as an interpreter that takes its time to end: the lock is free by now
+"""
+
+
+def test_down_returns_when_the_supervisor_has_ended_not_when_its_lock_is_free(home: Path) -> None:
+    command = [sys.executable, "-c", SLOW_SUPERVISOR, str(home)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as supervisor:
+        assert supervisor.stdout is not None
+        assert supervisor.stdout.readline() == b"locked\n"
+        result = runner.invoke(app, ["down"])
+        assert (result.exit_code, psutil.Process(supervisor.pid).status()) == (0, psutil.STATUS_ZOMBIE), result.output
