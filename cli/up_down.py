@@ -3,20 +3,20 @@
 import asyncio
 import logging
 import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Annotated
 
-import psutil
 import typer
 
 from cli import CommandError
 from cli.stack.environment import ROOT
 from cli.stack.process import rotate, tail
 from cli.stack.programs import python_module
-from cli.stack.state import StackState, home_lock, read_state, running_supervisor
+from cli.stack.state import StackState, claim_home, read_state, running_supervisor
 from cli.stack.up import Stack
 from cli.status import summary
 from longhaul.settings import load_settings
@@ -37,26 +37,25 @@ def up(
     if detach:
         _detach(home)
         return
-    with home_lock(home) as locked:
-        if not locked:
-            _already_running(home)
-            return
-        home.chmod(0o700)  # logs and rows are in it
-        (home / ".gitignore").write_text("*\n", encoding="utf-8")
-        file = home / "logs" / "supervisor.log"
-        file.parent.mkdir(exist_ok=True)
-        rotate(file)
-        _log_to(file)
+    if claim_home(home) is None:
+        _already_running(home)
+        return
+    home.chmod(0o700)  # logs and rows are in it
+    (home / ".gitignore").write_text("*\n", encoding="utf-8")
+    file = home / "logs" / "supervisor.log"
+    file.parent.mkdir(exist_ok=True)
+    rotate(file)
+    _log_to(file)
 
-        def on_ready(state: StackState) -> None:
-            typer.echo(summary(state, settings))
-            typer.echo("Ctrl-C stops it.")
+    def on_ready(state: StackState) -> None:
+        typer.echo(summary(state, settings))
+        typer.echo("Ctrl-C stops it.")
 
-        try:
-            asyncio.run(Stack(settings).run(on_ready))
-        except CommandError as error:
-            log.debug("%s", error)  # for the file alone: `main` shows it on the terminal
-            raise
+    try:
+        asyncio.run(Stack(settings).run(on_ready))
+    except CommandError as error:
+        log.debug("%s", error)  # for the file alone: `main` shows it on the terminal
+        raise
 
 
 def _log_to(path: Path) -> None:
@@ -119,25 +118,12 @@ def down() -> None:
     if pid is None:
         typer.echo(f"not running in {home}")
         return
-    try:
-        supervisor = psutil.Process(pid)
-        supervisor.terminate()
-    except psutil.NoSuchProcess:  # it ended by itself in this moment
-        typer.echo(f"not running in {home}")
-        return
+    os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + settings.shutdown_grace + 60
-    while _alive(supervisor):
+    while running_supervisor(home) == pid:
         if time.monotonic() > deadline:
             raise CommandError(
                 f"the supervisor (pid {pid}) has not stopped in time; see {home / 'logs' / 'supervisor.log'}"
             )
         time.sleep(0.1)
     typer.echo(f"stopped (supervisor pid {pid})")
-
-
-def _alive(process: psutil.Process) -> bool:
-    """Whether a process has not ended yet. One that ended may stay a zombie for as long as its parent likes."""
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False

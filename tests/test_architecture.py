@@ -2,7 +2,10 @@
 
 import ast
 import os
+import re
+import sys
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -26,6 +29,7 @@ ARROWS = {
     "bench": OURS - {"tests"},
     "scripts": OURS - {"tests"},
 }
+INSTALLED = {"worker", "workflows", "activities", "api", "cli", "longhaul", "offline_model"}
 SKIPPED = {".venv", ".git", ".longhaul", ".hypothesis", "node_modules", "dist", "build", "__pycache__"}
 #: Put together here, so that this file does not name them.
 UNNAMED = [
@@ -54,6 +58,11 @@ def part_of(path: Path) -> str:
 
 def imported(path: Path) -> Iterator[tuple[int, str]]:
     """Every module of ours that a file imports anywhere in it, with the line."""
+    yield from ((line, name) for line, name in imports(path) if name.split(".")[0] in OURS)
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Every module that a file imports anywhere in it, with the line."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         names: list[str] = []
         if isinstance(node, ast.Import):
@@ -63,7 +72,7 @@ def imported(path: Path) -> Iterator[tuple[int, str]]:
                 names = [".".join(path.relative_to(ROOT).parts[: -node.level])]
             elif node.module:
                 names = [node.module]
-        yield from ((node.lineno, name) for name in names if name.split(".")[0] in OURS)  # type: ignore[attr-defined]
+        yield from ((node.lineno, name) for name in names)  # type: ignore[attr-defined]
 
 
 def wrong_arrows() -> Iterator[str]:
@@ -79,6 +88,21 @@ def wrong_arrows() -> Iterator[str]:
 
 def test_imports_point_one_way() -> None:
     assert list(wrong_arrows()) == []
+
+
+def test_the_product_imports_only_what_it_installs() -> None:
+    """An image for production has `requirements.lock`, and nothing of the `dev` extra."""
+    locked = set(re.findall(r"^([\w.-]+)==", (ROOT / "requirements.lock").read_text(encoding="utf-8"), re.MULTILINE))
+    distributions = packages_distributions()
+    missing = {
+        f"{path.relative_to(ROOT)}:{line} imports {module}"
+        for path in files(".py")
+        if part_of(path) in INSTALLED
+        for line, module in imports(path)
+        if (top := module.split(".")[0]) not in OURS | sys.stdlib_module_names
+        and locked.isdisjoint(re.sub(r"[-_.]+", "-", name).lower() for name in distributions.get(top, ()))
+    }
+    assert missing == set()
 
 
 def test_the_check_sees_imports() -> None:

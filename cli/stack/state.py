@@ -3,8 +3,6 @@
 import fcntl
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -72,11 +70,12 @@ def read_state(home: Path) -> StackState | None:
         raise CommandError(f"{path} is not readable as a state ({error.error_count()} defects); delete it") from error
 
 
-@contextmanager
-def home_lock(home: Path) -> Iterator[bool]:
-    """Make this process the supervisor of a home, and write its pid there. False: the home has a supervisor.
+def claim_home(home: Path) -> int | None:
+    """Make this process the supervisor of a home, and write its pid there; None: the home has a supervisor.
 
-    The file stays: deleting it would race with the next owner.
+    Returns the file descriptor that holds the lock. A supervisor never closes it: the kernel frees the lock when the
+    process has ended, so that a free lock means that nothing of it runs any more. The file stays: deleting it would
+    race with the next owner.
 
     Raises:
         CommandError: the home cannot be made or written.
@@ -86,18 +85,12 @@ def home_lock(home: Path) -> Iterator[bool]:
         handle = os.open(home / "supervisor.pid", os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise CommandError(f"{home} cannot be written ({error.strerror}); set LONGHAUL_HOME") from error
-    try:
-        if not _locked(handle):
-            yield False
-            return
-        os.ftruncate(handle, 0)
-        os.write(handle, f"{os.getpid()}\n".encode())
-        try:
-            yield True
-        finally:
-            os.ftruncate(handle, 0)
-    finally:
+    if not _locked(handle):
         os.close(handle)
+        return None
+    os.ftruncate(handle, 0)
+    os.write(handle, f"{os.getpid()}\n".encode())
+    return handle
 
 
 def _locked(handle: int) -> bool:

@@ -7,7 +7,7 @@ import pytest
 
 from cli import CommandError
 from cli.stack.process import rotate, tail
-from cli.stack.state import StackState, home_lock, read_state, running_supervisor, write_state
+from cli.stack.state import StackState, claim_home, read_state, running_supervisor, write_state
 
 
 def test_state_survives_the_file(tmp_path: Path) -> None:
@@ -26,20 +26,21 @@ def test_damaged_state_is_named(tmp_path: Path) -> None:
 
 def test_only_one_supervisor_of_a_home(tmp_path: Path) -> None:
     assert running_supervisor(tmp_path) is None
-    with home_lock(tmp_path) as first:
-        assert first
-        with home_lock(tmp_path) as second:
-            assert not second
-        assert running_supervisor(tmp_path) == os.getpid()
+    first = claim_home(tmp_path)
+    assert first is not None
+    assert claim_home(tmp_path) is None
+    assert running_supervisor(tmp_path) == os.getpid()
+    os.close(first)  # as the end of the process does
     assert running_supervisor(tmp_path) is None
-    with home_lock(tmp_path) as again:
-        assert again
+    again = claim_home(tmp_path)
+    assert again is not None
+    os.close(again)
 
 
 def test_a_home_that_cannot_be_made_names_the_remedy(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(CommandError, match="set LONGHAUL_HOME"), home_lock(tmp_path / "file" / "home"):
-        pass
+    with pytest.raises(CommandError, match="set LONGHAUL_HOME"):
+        claim_home(tmp_path / "file" / "home")
 
 
 def test_logs_rotate_by_size(tmp_path: Path) -> None:
