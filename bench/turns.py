@@ -1,79 +1,231 @@
-"""The measurements: the same answer of the same offline model, by Longhaul and by a plain loop, in one run."""
+"""The measurements: the same answers of the same offline model, by Longhaul and by a plain loop, in one run."""
 
 import asyncio
-import json
 import os
 import statistics
 import time
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from uuid import uuid4
 
 import psutil
-from openai import AsyncOpenAI
 
+from bench.plain import PlainLoop, Timed
+from longhaul.db import messages
+from longhaul.db.messages import NewMessage
 from longhaul.temporal import workflow_id
-from longhaul.tools.quick import calculate, calculator
 from testkit.product import Product
+from testkit.streamlog import StreamLog
 
-WARM_UP = 3
-STOPS = 10
-Spread = tuple[float, float, float]
+WARM_UP = 2
+LONG_SESSION = 10_000
+ROWS_AT_ONCE = 1_000
 
 
 @dataclass(frozen=True)
 class Workload:
-    """How much to measure."""
+    """How much to measure. `singles`, `paced` and `stops`: turns in each round."""
 
-    turns: int
+    rounds: int
     at_once: int
     waves: int
+    singles: int
+    paced: int
+    stops: int
     tokens: int
-    ttft_ms: int
     delay_ms: int
+    long_session: int = LONG_SESSION
 
     @property
-    def text(self) -> str:
-        return f"calc then speak {self.tokens}: 6*7 [ttft={self.ttft_ms} delay={self.delay_ms}]"
+    def fast(self) -> str:
+        """A message whose answers come as fast as the model can send them."""
+        return f"calc then speak {self.tokens}: 6*7 [ttft=0 delay=0]"
+
+    @property
+    def real_pace(self) -> str:
+        """A message whose last answer comes at the pace of a real model."""
+        return f"calc then speak {self.tokens}: 6*7 [ttft=20 delay={self.delay_ms}]"
+
+
+@dataclass
+class Side:
+    """One round's figures of Longhaul, or of the plain loop. Times in milliseconds; CPU of one turn."""
+
+    per_second: float = 0.0
+    cpu: float = 0.0
+    cpu_real_pace: float = 0.0
+    whole: list[float] = field(default_factory=list)
+    first_text: list[float] = field(default_factory=list)
+    lags: list[float] = field(default_factory=list)
+
+
+@dataclass
+class Round:
+    """One round: everything is measured once, Longhaul and the plain loop by turns."""
+
+    ours: Side = field(default_factory=Side)
+    plain: Side = field(default_factory=Side)
+    stops: list[float] = field(default_factory=list)
+    cpu_by_process: dict[str, float] = field(default_factory=dict)
+    #: One turn after another, in a short session and in a long one.
+    short: Side = field(default_factory=Side)
+    long: Side = field(default_factory=Side)
 
 
 @dataclass
 class Figures:
-    """The results: (minimum, median, maximum) in milliseconds by name, and single figures."""
+    """All rounds, and events and bytes of the history of a turn in a short session and in a long one."""
 
-    milliseconds: dict[str, Spread] = field(default_factory=dict)
-    per_second: float = 0.0
-    #: CPU milliseconds for one turn at full load, by process.
-    cpu: dict[str, float] = field(default_factory=dict)
-    events: int = 0
-    history_bytes: int = 0
+    rounds: list[Round] = field(default_factory=list)
+    history: tuple[int, int] = (0, 0)
+    history_long: tuple[int, int] = (0, 0)
 
 
 async def measure(product: Product, workload: Workload) -> Figures:
     """Measure all figures. Longhaul and the plain loop alternate, so a machine that slows down slows both."""
+    bench = Bench(product, workload)
     figures = Figures()
-    plain, ours, first = [], [], []
-    session = await product.api.create_session()
-    for number in range(workload.turns + WARM_UP):
-        loop_ms = await plain_loop(product, workload)
-        turn_ms, delta_ms = await one_turn(product, workload, session)
-        if number >= WARM_UP:
-            plain.append(loop_ms)
-            ours.append(turn_ms)
-            first.append(delta_ms)
-    above = [turn - loop for turn, loop in zip(ours, plain, strict=True)]
-    figures.milliseconds = {
-        "first delta after the model sent it": spread(first),
-        "plain loop": spread(plain),
-        "whole turn": spread(ours),
-        "whole turn above the plain loop": spread(above),
-    }
-    figures.milliseconds["Stop in the middle of an answer"] = spread([await one_stop(product) for _ in range(STOPS)])
-    figures.events, figures.history_bytes = await history(product, session)
-    before = cpu_seconds(product)
-    figures.per_second = await throughput(product, workload)
-    turns = workload.at_once * workload.waves
-    figures.cpu = {name: (used - before[name]) * 1000 / turns for name, used in cpu_seconds(product).items()}
+    async with PlainLoop(product.servers.model.base_url) as plain:
+        await bench.prepare(plain)
+        figures.rounds = [await bench.round(plain) for _ in range(workload.rounds)]
+    figures.history = await history(product, bench.session)
+    figures.history_long = await history(product, bench.long_session)
     return figures
+
+
+class Bench:
+    """Measures one product."""
+
+    def __init__(self, product: Product, workload: Workload) -> None:
+        self._product = product
+        self._workload = workload
+        self.session = ""
+        self.long_session = ""
+
+    async def prepare(self, plain: PlainLoop) -> None:
+        """Make the sessions, and warm everything up."""
+        self.session = await self._product.api.create_session()
+        self.long_session = await self._product.api.create_session()
+        for _ in range(WARM_UP):
+            await plain.turn(self._workload.fast)
+            await self._turn(self.session, self._workload.fast)
+        await fill(self._product, self.long_session, self._workload.long_session)
+        for _ in range(WARM_UP):
+            await self._turn(self.long_session, self._workload.fast)
+
+    async def round(self, plain: PlainLoop) -> Round:
+        found = Round()
+        await self._crowds(found, plain)
+        await self._one_by_one(found, plain)
+        await self._at_real_pace(found, plain)
+        for _ in range(self._workload.stops):
+            found.stops.append(await one_stop(self._product))
+        return found
+
+    async def _crowds(self, found: Round, plain: PlainLoop) -> None:
+        """Many at once, each client with its own conversation."""
+        crowd, waves, text = self._workload.at_once, self._workload.waves, self._workload.fast
+        turns = crowd * waves
+
+        async def plain_client() -> None:
+            for _ in range(waves):
+                await plain.turn(text)
+
+        async def our_client(session: str) -> None:
+            for _ in range(waves):
+                await self._read(session, text)
+
+        sessions = [await self._product.api.create_session() for _ in range(crowd)]
+        seconds, used = await self._timed(lambda: _all(plain_client() for _ in range(crowd)))
+        found.plain.per_second, found.plain.cpu = turns / seconds, (used["client"] + used["model"]) / turns
+        seconds, used = await self._timed(lambda: _all(our_client(session) for session in sessions))
+        found.ours.per_second, found.ours.cpu = turns / seconds, sum(used.values()) / turns
+        found.cpu_by_process = {name: milliseconds / turns for name, milliseconds in used.items()}
+
+    async def _one_by_one(self, found: Round, plain: PlainLoop) -> None:
+        """A turn of each kind by turns, alone on the machine."""
+        text = self._workload.fast
+        for _ in range(self._workload.singles):
+            _note(found.plain, await plain.turn(text))
+            for session, side in ((self.session, found.short), (self.long_session, found.long)):
+                timed: list[Timed] = []
+
+                async def one(session: str = session, timed: list[Timed] = timed) -> None:
+                    timed.append(await self._turn(session, text))
+
+                _, used = await self._timed(one)
+                _note(side, timed[0])
+                side.cpu += sum(used.values()) / self._workload.singles
+        found.ours.whole, found.ours.first_text = found.short.whole, found.short.first_text
+
+    async def _at_real_pace(self, found: Round, plain: PlainLoop) -> None:
+        """Some turns at once whose tokens come as a real model sends them."""
+        text, count = self._workload.real_pace, self._workload.paced
+        sessions = [await self._product.api.create_session() for _ in range(count)]
+        kept: list[list[Timed]] = [[], []]
+
+        async def plain_client() -> None:
+            kept[0].append(await plain.turn(text))
+
+        async def our_client(session: str) -> None:
+            kept[1].append(await self._turn(session, text))
+
+        _, used = await self._timed(lambda: _all(plain_client() for _ in sessions))
+        found.plain.cpu_real_pace = (used["client"] + used["model"]) / count
+        _, used = await self._timed(lambda: _all(our_client(session) for session in sessions))
+        found.ours.cpu_real_pace = (sum(used.values()) - used["client"]) / count
+        for side, turns in zip((found.plain, found.ours), kept, strict=True):
+            for timed in turns:
+                side.lags += await self._lags(timed)
+
+    async def _turn(self, session: str, text: str) -> Timed:
+        clock = time.time() - time.monotonic()
+        started = time.monotonic()
+        log = await self._product.api.stream(session, text)
+        done = time.monotonic()
+        return Timed(started + clock, done + clock, f"{log.headers['x-longhaul-turn-id']}:2", _deltas(log, clock))
+
+    async def _read(self, session: str, text: str) -> None:
+        """A client that only reads."""
+        url, body = f"/v1/sessions/{session}/stream", {"message": text}
+        async with self._product.api.http.stream("POST", url, json=body) as response:
+            assert response.status_code == 200, "this turn was not begun by its own message"
+            async for _chunk in response.aiter_raw():
+                pass
+
+    async def _lags(self, timed: Timed) -> list[float]:
+        """How long after its due time each token has come. The due times are those of the model's pace."""
+        calls = (await self._product.servers.model.stats())["recent"]
+        first = float(next(call["first_chunk_at"] for call in calls if call["key"] == timed.key))
+        found, token = [], 0
+        for delta, at in timed.deltas:
+            for _ in delta.split():
+                found.append((at - first - token * self._workload.delay_ms / 1000) * 1000)
+                token += 1
+        return found
+
+    async def _timed(self, work: Callable[[], Awaitable[object]]) -> tuple[float, dict[str, float]]:
+        """Seconds, and CPU milliseconds by process, until its servers are done with it."""
+        before, started = cpu_seconds(self._product), time.perf_counter()
+        await work()
+        seconds = time.perf_counter() - started
+        await asyncio.sleep(0.1)  # what follows a turn, such as the end of its workflow, belongs to it
+        after = cpu_seconds(self._product)
+        return seconds, {name: (after[name] - before[name]) * 1000 for name in after}
+
+
+def _note(side: Side, timed: Timed) -> None:
+    side.whole.append(timed.whole_ms)
+    side.first_text.append(timed.first_text_ms)
+
+
+def _deltas(log: StreamLog, clock: float) -> list[tuple[str, float]]:
+    parts = ((event.part, event.at + clock) for event in log.events if event.part)
+    return [(part["delta"], at) for part, at in parts if part["type"] == "text-delta"]
+
+
+async def _all(work: Iterable[Awaitable[None]]) -> None:
+    await asyncio.gather(*work)
 
 
 def cpu_seconds(product: Product) -> dict[str, float]:
@@ -83,55 +235,19 @@ def cpu_seconds(product: Product) -> dict[str, float]:
     return {name: float(used.user + used.system) for name, used in times.items()}
 
 
-def spread(values: list[float]) -> Spread:
-    return min(values), statistics.median(values), max(values)
-
-
-async def plain_loop(product: Product, workload: Workload) -> float:
-    """A copilot without any durability: milliseconds from the question to the last token."""
-    messages: list[dict[str, object]] = [{"role": "user", "content": workload.text}]
-    tools = [calculator.schema]
-    async with AsyncOpenAI(base_url=product.servers.model.base_url, api_key="offline", max_retries=0) as client:
-        started = time.perf_counter()
-        while True:
-            text = ""
-            calls: dict[int, dict[str, str | None]] = {}
-            stream: Any = await client.chat.completions.create(
-                model="offline-standard",
-                messages=messages,  # type: ignore[arg-type]
-                tools=tools,  # type: ignore[arg-type]
-                stream=True,
+async def fill(product: Product, session: str, count: int) -> None:
+    """Give a session so many messages of 200 characters: questions and answers of earlier turns."""
+    for first in range(0, count, ROWS_AT_ONCE):
+        rows = [
+            NewMessage(
+                str(uuid4()),
+                role="assistant" if number % 2 else "user",
+                content=f"Message {number} of a long conversation. ".ljust(200, "x"),
             )
-            async for chunk in stream:
-                for choice in chunk.choices:
-                    text += choice.delta.content or ""
-                    for call in choice.delta.tool_calls or ():
-                        kept = calls.setdefault(call.index, {"id": call.id, "name": "", "arguments": ""})
-                        if call.function:
-                            kept["name"] = str(kept["name"]) + (call.function.name or "")
-                            kept["arguments"] = str(kept["arguments"]) + (call.function.arguments or "")
-            if not calls:
-                return (time.perf_counter() - started) * 1000
-            made = [
-                {"id": c["id"], "type": "function", "function": {"name": c["name"], "arguments": c["arguments"]}}
-                for c in calls.values()
-            ]
-            messages.append({"role": "assistant", "content": text or None, "tool_calls": made})
-            for call_made in calls.values():
-                value = calculate(json.loads(str(call_made["arguments"]))["expression"])
-                messages.append({"role": "tool", "tool_call_id": call_made["id"], "content": str(value)})
-
-
-async def one_turn(product: Product, workload: Workload, session: str) -> tuple[float, float]:
-    """Milliseconds of a turn as its client sees it, and from the model's first text to the client's first delta."""
-    clock = time.time() - time.monotonic()
-    started = time.monotonic()
-    log = await product.api.stream(session, workload.text)
-    took = (time.monotonic() - started) * 1000
-    seen = next(event.at for event in log.events if event.part and event.part["type"] == "text-delta")
-    turn_id = log.headers["x-longhaul-turn-id"]
-    sent = await _first_chunk_at(product, f"{turn_id}:2")
-    return took, (seen + clock - sent) * 1000
+            for number in range(first, min(count, first + ROWS_AT_ONCE))
+        ]
+        async with product.database.write() as connection:
+            await messages.append(connection, session, rows)
 
 
 async def one_stop(product: Product) -> float:
@@ -147,11 +263,6 @@ async def one_stop(product: Product) -> float:
     return took
 
 
-async def _first_chunk_at(product: Product, key: str) -> float:
-    calls = (await product.servers.model.stats())["recent"]
-    return float(next(call["first_chunk_at"] for call in calls if call["key"] == key))
-
-
 async def history(product: Product, session: str) -> tuple[int, int]:
     """Events and bytes of the history of the session's last turn."""
     await product.api.until_idle(session)
@@ -160,20 +271,9 @@ async def history(product: Product, session: str) -> tuple[int, int]:
     return len(found.events), sum(event.ByteSize() for event in found.events)
 
 
-async def throughput(product: Product, workload: Workload) -> float:
-    """Turns per second with many at once, each in a session of its own, each with a client that reads its stream."""
-    api = product.api
-    sessions = [await api.create_session() for _ in range(workload.at_once)]
+def percentile(values: list[float], share: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(len(values) * share))]
 
-    async def worker(session: str) -> None:
-        for _ in range(workload.waves):
-            async with api.http.stream(
-                "POST", f"/v1/sessions/{session}/stream", json={"message": workload.text}
-            ) as response:
-                assert response.status_code == 200, "this turn was not begun by its own message"
-                async for _chunk in response.aiter_raw():
-                    pass
 
-    started = time.perf_counter()
-    await asyncio.gather(*(worker(session) for session in sessions))
-    return workload.at_once * workload.waves / (time.perf_counter() - started)
+def middle(values: list[float]) -> float:
+    return statistics.median(values)
