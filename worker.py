@@ -35,6 +35,7 @@ from longhaul import __version__, redis, temporal
 from longhaul.db.database import Database
 from longhaul.errors import SetupError, UnavailableError
 from longhaul.llm.client import ModelClient
+from longhaul.payloads import data_converter
 from longhaul.settings import Settings, SettingsError, load_settings
 from longhaul.tools import Registry, default_tools
 from longhaul.tools.registry import load_tools
@@ -144,7 +145,7 @@ async def serving(client: Client, settings: Settings, registry: Registry) -> Asy
         turns = TurnActivities(database, streams, titles, settings)
         model = ModelActivities(database, streams, model_client, registry, settings)
         tools = ToolActivities(database, streams, registry, settings)
-        sub_sessions = SubSessionActivities(database, streams, client, settings)
+        sub_sessions = SubSessionActivities(database, streams, client, registry, settings)
         activities = Activities(
             calls=[model.call_model, tools.run_tool, tools.quick_tool],
             stores=[
@@ -224,6 +225,7 @@ def main() -> int:
     try:
         settings = load_settings()
         registry = load_tools(settings.tools) if settings.tools else default_tools()
+        data_converter(settings.payload_codec)  # here, so that a wrong one is one line
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")
         return 2

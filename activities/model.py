@@ -46,7 +46,7 @@ from longhaul.streams.events import data_part
 from longhaul.streams.publisher import StreamPublisher
 from longhaul.streams.step_writer import StepWriter, closing_parts, shows_answer
 from longhaul.tools import Registry
-from longhaul.tools.workflow_tools import WORKFLOW_TOOLS
+from longhaul.tools.workflow_tools import for_workflow
 
 log = logging.getLogger(__name__)
 PARTIAL_MAX_CHARS = 200_000
@@ -285,19 +285,14 @@ class ModelActivities:
         await end_stream(publisher, Ending(TurnStatus.COMPLETED, call.round, None), rows, self._settings.stream_ttl)
 
     def _report(self, answer: StoredAnswer, *, published: bool) -> ModelAnswer:
-        """What the workflow decides on. Arguments leave the database only for tools that the workflow itself runs."""
+        """What the workflow decides on; the answer's texts stay in the database."""
         calls = [(made["id"], made["function"]["name"], made["function"]["arguments"]) for made in answer.tool_calls]
         return ModelAnswer(
             message_id=answer.message_id,
             finish_reason=answer.finish_reason,
             has_text=bool(answer.text.strip()),
             tool_calls=[
-                ToolCall(
-                    tool_call_id=call_id,
-                    name=name,
-                    arguments=arguments if name in WORKFLOW_TOOLS else None,
-                    quick=self._tools.is_quick(name),
-                )
+                for_workflow(ToolCall(tool_call_id=call_id, name=name, quick=self._tools.is_quick(name)), arguments)
                 for call_id, name, arguments in calls
             ],
             usage=answer.usage,

@@ -1,14 +1,20 @@
 """The scope of a sub-session: what it may do, never more than the session that delegates."""
 
+from collections.abc import Collection
+
 from longhaul.contracts import Budget, Scope
 from longhaul.tools.workflow_tools import RunSubSession
 
 
-def narrowed(parent: Scope, arguments: RunSubSession, parent_id: str) -> Scope:
-    """The scope of a new sub-session: its parent's, minus what the call takes away."""
+def narrowed(parent: Scope, arguments: RunSubSession, parent_id: str, available: Collection[str]) -> Scope:
+    """The scope of a new sub-session: its parent's, minus what the call takes away.
+
+    `available`: the names of the tools that the parent may use. Scopes are in histories, so a name that the model made
+    up must not get into one.
+    """
     allow = parent.allow_tools
     if arguments.allow_tools is not None:
-        allow = tuple(n for n in arguments.allow_tools if parent.allow_tools is None or n in parent.allow_tools)
+        allow = tuple(name for name in arguments.allow_tools if name in available)
     return Scope(
         depth=parent.depth + 1,
         ancestors=(*parent.ancestors, parent_id),

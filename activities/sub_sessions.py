@@ -6,6 +6,7 @@ from typing import Any
 import orjson
 from temporalio import activity
 from temporalio.client import Client
+from temporalio.exceptions import ApplicationError
 
 from activities.attempt import TurnStreams, storage_faults
 from activities.scopes import continued, narrowed, without_deadlines
@@ -30,6 +31,7 @@ from longhaul.db.sessions import NewSession, Session
 from longhaul.errors import InboxFullError, NotFoundError
 from longhaul.settings import Settings
 from longhaul.streams.events import data_part, tool_output_part
+from longhaul.tools import Registry
 from longhaul.tools.workflow_tools import RunSubSession
 from longhaul.turns.status import TurnLookup
 from longhaul.turns.stop import TurnStopper
@@ -50,9 +52,12 @@ MESSAGES_BY_STATE = {
 class SubSessionActivities:
     """Creates sub-sessions, looks how they stand, reports their results."""
 
-    def __init__(self, database: Database, streams: TurnStreams, temporal: Client, settings: Settings) -> None:
+    def __init__(
+        self, database: Database, streams: TurnStreams, temporal: Client, tools: Registry, settings: Settings
+    ) -> None:
         self._database = database
         self._streams = streams
+        self._tools = tools
         self._settings = settings
         self._turns = TurnLookup(database, temporal, settings.temporal_rpc_timeout)
         self._stopper = TurnStopper(database, temporal, self._turns, settings.temporal_rpc_timeout)
@@ -60,12 +65,13 @@ class SubSessionActivities:
     @activity.defn
     async def prepare_sub_session(self, call: PrepareSubSession) -> PreparedSubSession:
         """Store the sub-session's row and the message that waits in it. A repeated call stores neither twice."""
-        turn, arguments = call.turn, RunSubSession.model_validate_json(call.arguments)
+        turn, arguments = call.turn, await self._arguments(call)
         if error := rejected_arguments(arguments):
             return PreparedSubSession(error=error)
         message_id = row_id(turn.turn_id, call.round, "prompt", call.tool_call_id)
         sub_id = arguments.sub_session_id or row_id(turn.turn_id, call.round, "sub-session", call.tool_call_id)
-        content, scope = arguments.prompt, narrowed(call.scope, arguments, turn.session_id)
+        available = {tool.name for tool in self._tools.allowed(call.scope)}
+        content, scope = arguments.prompt, narrowed(call.scope, arguments, turn.session_id, available)
         try:
             with storage_faults(missing_is_final=False):
                 async with self._database.write() as connection:
@@ -90,19 +96,27 @@ class SubSessionActivities:
             return PreparedSubSession(error=str(error))
         except InboxFullError as error:
             return PreparedSubSession(error=f"The sub-session takes no more messages for now: {error}")
-        task = _task(arguments.prompt)
         async with self._streams.publisher(turn) as publisher:
-            part = {"sub_session_id": sub_id, "tool_call_id": call.tool_call_id, "status": "running", "task": task}
-            publisher.put(data_part("sub-session", {"event": "started", **part}))
+            part = {"sub_session_id": sub_id, "tool_call_id": call.tool_call_id, "status": "running"}
+            publisher.put(data_part("sub-session", {"event": "started", **part, "task": _task(arguments.prompt)}))
         return PreparedSubSession(
             sub_session_id=sub_id,
             message_id=message_id,
             turn_id=accepted.turn_id,
             run_turn_id=accepted.run_turn_id,
-            task=task,
             scope=scope,
             published=not publisher.broken,
         )
+
+    async def _arguments(self, call: PrepareSubSession) -> RunSubSession:
+        """The arguments of the call, from the assistant's row."""
+        with storage_faults():
+            async with self._database.read() as connection:
+                rows = await conversation.rows_of_round(connection, call.turn.turn_id, call.round)
+        arguments = conversation.arguments_of_call(rows, call.tool_call_id)
+        if arguments is None:
+            raise ApplicationError(f"Round {call.round} has no call {call.tool_call_id}.", non_retryable=True)
+        return RunSubSession.model_validate_json(arguments)
 
     async def _too_many_at_work(self, connection: Connection, turn: TurnRef, scope: Scope, sub_id: str) -> str | None:
         """Refuse one more sub-session at work below the same root, detached ones included.
@@ -152,7 +166,6 @@ class SubSessionActivities:
         return SubSessionSeen(
             status=SUB_STATES[standing.status],
             turn_id=standing.turn_id,
-            task=session.title or "",
             # Stop on this turn must not reach a sub-session of another one.
             detached=scope.detached or not is_below,
             far=scope.ancestors[-1] != turn.session_id,
@@ -195,12 +208,12 @@ def rejected_arguments(arguments: RunSubSession) -> str | None:
     Returns:
         The error for the model, or None.
     """
-    if arguments.agent:  # There are no agent profiles yet.
-        return f"run_sub_session: there is no agent profile {arguments.agent!r}; leave out agent."
+    if arguments.agent:
+        return "run_sub_session: there are no agent profiles; leave out agent."
     if not arguments.sub_session_id:
         return None
-    defaults = RunSubSession(prompt="")
-    rejected = [name for name in ONLY_WHEN_CREATED if getattr(arguments, name) != getattr(defaults, name)]
+    fields = RunSubSession.model_fields
+    rejected = [name for name in ONLY_WHEN_CREATED if getattr(arguments, name) != fields[name].default]
     if not rejected:
         return None
     return (

@@ -125,12 +125,12 @@ class ToolActivities:
         own_row = messages.row_id(call.turn.turn_id, call.round, "tool", call.tool_call_id)
         if done := next((row for row in rows if row.id == own_row), None):
             return ToolResult(output=done.content, status=ToolStatus.ERROR if done.is_error else ToolStatus.OK)
-        made = [made for row in rows for made in row.tool_calls or () if made["id"] == call.tool_call_id]
-        if not made:
+        arguments = conversation.arguments_of_call(rows, call.tool_call_id)
+        if arguments is None:
             raise ApplicationError(f"Row {call.message_id} has no call {call.tool_call_id}.", non_retryable=True)
         started = time.monotonic()
         try:
-            output, status = await self._run(call, made[0]["function"]["arguments"], state)
+            output, status = await self._run(call, arguments, state)
         except ToolError as error:
             output, status = str(error), ToolStatus.ERROR
         return ToolResult(output=output, status=status, duration_ms=round((time.monotonic() - started) * 1000))

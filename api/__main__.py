@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from prometheus_client import start_http_server
 
 from api.app import create_app
+from longhaul.payloads import data_converter
 from longhaul.settings import SettingsError, load_settings
 
 DRAIN_S = 3
@@ -34,6 +35,7 @@ def main() -> int:
     """Serve until a signal; the exit code."""
     try:
         settings = load_settings()
+        data_converter(settings.payload_codec)  # here, so that a wrong one is one line
     except SettingsError as error:
         print(error, file=sys.stderr)
         return 2

@@ -5,10 +5,11 @@ Names are `LONGHAUL_<FIELD>`, except where the field has a standard name that ot
 For every limit, 0 turns it off.
 """
 
+import importlib
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
@@ -47,6 +48,10 @@ class Settings(BaseSettings):
         "", alias="TEMPORAL_ADDRESS", description="Temporal frontend. Empty: the embedded stack starts a dev server."
     )
     temporal_namespace: str = Field("default", alias="TEMPORAL_NAMESPACE", description="Temporal namespace.")
+    payload_codec: str = Field(
+        "",
+        description="Encodes what Longhaul keeps in Temporal, as `module:name`: a `PayloadCodec`, or what makes one.",
+    )
     temporal_ui_url: str = Field("", description="Where people open Temporal's Web UI; only shown, never called.")
     openai_base_url: str = Field(
         "", alias="OPENAI_BASE_URL", description="OpenAI-compatible endpoint. Empty, with no key: the offline model."
@@ -267,6 +272,30 @@ def _parsable(url: str) -> str:
 
 class SettingsError(ValueError):
     """A setting has a value that is not allowed; the text names the variable, the value and what is allowed."""
+
+
+def not_allowed(field: str, value: object, reason: str) -> SettingsError:
+    """The error about a field's value, in one line."""
+    return SettingsError(f"{variable_of(field)}={value!r} is not allowed: {reason}")
+
+
+def named_object(field: str, path: str) -> Any:
+    """What a setting of the form `module:name` names.
+
+    Raises:
+        SettingsError: nothing is there.
+    """
+    module_name, _, name = path.partition(":")
+    if not module_name or not name:
+        raise not_allowed(field, path, "write it as `module:name`")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise not_allowed(field, path, f"{module_name} cannot be imported: {error}") from error
+    found = getattr(module, name, None)
+    if found is None:
+        raise not_allowed(field, path, f"{module_name} has no {name!r}")
+    return found
 
 
 def explain(error: ValidationError) -> str:

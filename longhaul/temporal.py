@@ -23,14 +23,13 @@ from temporalio.client import (
     ScheduleUpdateInput,
 )
 from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
-from temporalio.contrib.pydantic import PydanticPayloadConverter
-from temporalio.converter import CompositePayloadConverter, DataConverter
 from temporalio.envconfig import ClientConfig, ClientConnectConfig
 from temporalio.runtime import Runtime
 from temporalio.service import GrpcCompression, RPCError, RPCStatusCode
 
 from longhaul.contracts import Empty, TurnInput, TurnStatus
 from longhaul.errors import SetupError, UnavailableError
+from longhaul.payloads import data_converter
 from longhaul.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -60,21 +59,6 @@ SEARCH_ATTRIBUTES = (USER_ATTRIBUTE.name, SESSION_ATTRIBUTE.name, STATUS_ATTRIBU
 REDELIVERY_MAX = timedelta(minutes=10)
 
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "[::1]"})
-
-_converters = tuple(PydanticPayloadConverter().converters.values())
-
-
-class PayloadConverter(CompositePayloadConverter):
-    """Pydantic's payload converter with one cache of type adapters per process.
-
-    The SDK makes a converter for each workflow run and activity. Pydantic's own then builds its type adapters anew.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(*_converters)
-
-
-data_converter = DataConverter(payload_converter_class=PayloadConverter)
 
 # What gRPC calls "not now"; everything else is an answer.
 NOT_NOW = frozenset(
@@ -144,12 +128,15 @@ async def connect(
     """Connect the way every Temporal tool does (`TEMPORAL_*`, profiles of `temporal.toml`), our settings first.
 
     `lazy`: connect with the first call, so a process can start before Temporal does.
+
+    Raises:
+        SettingsError: the payload codec cannot be loaded.
     """
     config = _config(settings)
     on_loopback = config["target_host"].rpartition(":")[0] in LOOPBACK_HOSTS
     return await Client.connect(
         **config,
-        data_converter=data_converter,
+        data_converter=data_converter(settings.payload_codec),
         # Between processes of one machine, bytes cost less than their compression.
         grpc_compression=GrpcCompression.NONE if on_loopback else GrpcCompression.GZIP,
         interceptors=interceptors,

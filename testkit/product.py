@@ -17,6 +17,7 @@ from temporalio.client import Client
 from cli.stack.programs import http_ok, local_client
 from longhaul.db.database import Database
 from longhaul.db.migrate import upgrade
+from longhaul.payloads import data_converter
 from testkit.client import RecordingClient
 from testkit.postgres import PostgresServer
 from testkit.process import ModuleProcess, Process
@@ -223,7 +224,10 @@ class Product:
         return self._clients[0] if self._clients else self.client()
 
     async def temporal(self) -> Client:
-        return await self.servers.temporal.client()
+        """A client that reads and writes as the product's processes do."""
+        client = await self.servers.temporal.client()
+        codec = self.settings.get("LONGHAUL_PAYLOAD_CODEC", "")
+        return Client(client.service_client, namespace=client.namespace, data_converter=data_converter(codec))
 
     @property
     def processes(self) -> list[Process]:

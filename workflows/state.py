@@ -229,8 +229,8 @@ class RunningTurn:
             lines += ["", "| round | tool | status | seconds |", "|---|---|---|---|"]
             lines += [f"| {r.round} | {r.name} | {r.status} | {_seconds(r)} |" for r in records]
         if self.sub_sessions:
-            lines += ["", "| sub-session | status | task |", "|---|---|---|"]
-            lines += [f"| {s.sub_session_id} | {s.status} | {s.task} |" for s in self.sub_sessions.values()]
+            lines += ["", "| sub-session | status |", "|---|---|"]
+            lines += [f"| {s.sub_session_id} | {s.status} |" for s in self.sub_sessions.values()]
         if self.error:
             lines += ["", f"**Error:** {self.error}"]
         return "\n".join(lines)

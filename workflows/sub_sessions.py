@@ -19,6 +19,7 @@ with workflow.unsafe.imports_passed_through():
     from longhaul import temporal
     from longhaul.contracts import (
         SUB_STATES,
+        Delegation,
         FollowUp,
         LookAtSubSession,
         PreparedSubSession,
@@ -33,7 +34,7 @@ with workflow.unsafe.imports_passed_through():
         TurnInput,
         TurnResult,
     )
-    from longhaul.tools.workflow_tools import GetSubSessionResult, RunSubSession
+    from longhaul.tools.workflow_tools import GetSubSessionResult
     from workflows import policies
     from workflows.state import RunningTurn
 
@@ -41,7 +42,6 @@ ChildHandle = ChildWorkflowHandle[object, TurnResult]
 START_TRIES = 5
 STOP_WAIT_S = 8.0
 FIRST_LOOK_S, MAX_LOOK_PAUSE_S = 2.0, 30.0
-SUMMARY_CHARS = 60
 
 
 class ToolRefusalError(Exception):
@@ -65,20 +65,20 @@ class SubSessionTools:
         self._indirect: set[str] = set()
         self._starting = 0
 
-    async def run(self, call: ToolCall, arguments: RunSubSession) -> ToolOutcome:
+    async def run(self, call: ToolCall, delegation: Delegation) -> ToolOutcome:
         """Start a sub-session (or continue one), wait as long as asked, store its result or a handle.
 
         Raises:
             ToolRefusalError: nothing was started.
         """
         started_at = workflow.now()
-        self._refuse(arguments)
+        self._refuse(delegation)
         self._starting += 1
         # Shielded: a Stop must not come between the sub-session's row and its start. `stop` waits for it instead.
-        prepared, delivery = await asyncio.shield(asyncio.create_task(self._begin(call, arguments)))
+        prepared, delivery = await asyncio.shield(asyncio.create_task(self._begin(call, delegation)))
         sub_id, queued = prepared.sub_session_id, delivery is Delivery.QUEUED
         message_id = prepared.message_id if queued else ""
-        interrupted = await self._wait(sub_id, arguments.wait_for_result, message_id)
+        interrupted = await self._wait(sub_id, delegation.wait_for_result, message_id)
         return await self._report(call, sub_id, started_at, queued=queued, interrupted=interrupted)
 
     async def get_result(self, call: ToolCall, arguments: GetSubSessionResult) -> ToolOutcome:
@@ -116,11 +116,10 @@ class SubSessionTools:
         """Wait until sub-sessions that are being started have started: none keeps a prompt that no turn takes."""
         await wait_until(lambda: not self._starting, STOP_WAIT_S, "sub-sessions start")
 
-    def _refuse(self, arguments: RunSubSession) -> None:
+    def _refuse(self, delegation: Delegation) -> None:
         limits, scope = self._turn.request.limits, self._turn.request.scope
-        if not arguments.prompt.strip():
-            raise ToolRefusalError("run_sub_session: the prompt is empty; say what the sub-session is to do.")
-        if arguments.sub_session_id and arguments.sub_session_id in (*scope.ancestors, self._turn.request.session_id):
+        sub_id = delegation.sub_session_id
+        if sub_id and sub_id in (*scope.ancestors, self._turn.request.session_id):
             raise ToolRefusalError(
                 "run_sub_session: a session cannot wait for itself or for one above it; do the work here, or start a "
                 "new sub-session."
@@ -130,17 +129,17 @@ class SubSessionTools:
                 f"run_sub_session: this session is {scope.depth} levels deep and {limits.max_depth} are allowed; do "
                 "the work here."
             )
-        adds_one = not self._workflows.is_running(arguments.sub_session_id)
+        adds_one = not self._workflows.is_running(sub_id)
         if adds_one and 0 < limits.max_children <= len(self._workflows.running()) + self._starting:
             raise ToolRefusalError(
                 f"run_sub_session: {limits.max_children} sub-sessions are running already; wait for one of them with "
                 "get_sub_session_result."
             )
 
-    async def _begin(self, call: ToolCall, arguments: RunSubSession) -> tuple[PreparedSubSession, Delivery]:
+    async def _begin(self, call: ToolCall, delegation: Delegation) -> tuple[PreparedSubSession, Delivery]:
         try:
             prepared = await self._prepare(call)
-            delivery = await self._workflows.deliver(prepared, detached=arguments.detached)
+            delivery = await self._workflows.deliver(prepared, detached=delegation.detached)
         finally:
             self._starting -= 1
         if prepared.scope.ancestors[-1:] != (self._turn.request.session_id,):
@@ -155,7 +154,6 @@ class SubSessionTools:
                 turn=turn.ref,
                 round=turn.state.round,
                 tool_call_id=call.tool_call_id,
-                arguments=call.arguments or "{}",
                 scope=turn.scope,
             ),
             **policies.storing(turn.request.limits, "prepare sub-session"),
@@ -179,7 +177,7 @@ class SubSessionTools:
                 return False  # it arrived as the look below was about to end; the loop obeys it
             timeout = min(left, pause) if sub_id in self._indirect else left
             await wait_until(
-                lambda: workflows.has_ended(sub_id) or bool(turn.waiting_messages), timeout, self._waiting_for(sub_id)
+                lambda: workflows.has_ended(sub_id) or bool(turn.waiting_messages), timeout, f"wait for {label(sub_id)}"
             )
             ended = workflows.has_ended(sub_id)
             if not ended and turn.waiting_messages:
@@ -193,22 +191,14 @@ class SubSessionTools:
             pause = min(pause * 2, MAX_LOOK_PAUSE_S)
         return False
 
-    def _waiting_for(self, sub_id: str) -> str:
-        label = self._turn.sub_sessions[sub_id].task or sub_id
-        room = SUMMARY_CHARS - len("wait for “”")
-        return f"wait for “{label if len(label) <= room else label[: room - 1] + '…'}”"
-
     async def _look(self, sub_id: str, *, cancel: bool = False, message_id: str = "") -> SubSessionSeen:
         turn = self._turn
-        record = turn.sub_sessions.get(sub_id)
-        verb = "stop" if cancel else "look at"
-        summary = f"{verb} “{record.task}”"[:SUMMARY_CHARS] if record and record.task else f"{verb} a sub-session"
         seen: SubSessionSeen = await workflow.execute_activity_method(
             SubSessionActivities.look_at_sub_session,
             LookAtSubSession(
                 turn=turn.ref, scope=turn.scope, sub_session_id=sub_id, cancel=cancel, message_id=message_id
             ),
-            **policies.storing(turn.request.limits, summary),
+            **policies.storing(turn.request.limits, f"{'stop' if cancel else 'look at'} {label(sub_id)}"),
         )
         if seen.far:
             self._indirect.add(sub_id)
@@ -293,7 +283,7 @@ class SubSessionWorkflows:
                     raise
                 continue  # its turn has just ended, so the next start succeeds
             if not self.is_running(sub_id):
-                self._record_start(sub_id, "", prepared.task, detached=detached)
+                self._record_start(sub_id, "", detached=detached)
             return Delivery.QUEUED
         raise ToolRefusalError("run_sub_session: the sub-session could not be reached; try again.")
 
@@ -322,35 +312,28 @@ class SubSessionWorkflows:
                 cancellation_type=ChildWorkflowCancellationType.ABANDON,
                 memo={temporal.TURN_ID_MEMO: request.turn_id},
                 search_attributes=temporal.search_attributes_of(request),
-                static_summary=f"sub-session · {prepared.task}",
+                static_summary=f"{label(sub_id)} · {request.model}",
                 static_details=f"Session `{sub_id}`, delegated by session `{parent.session_id}`.",
             )
         except WorkflowAlreadyStartedError:
             return False
-        self._record_start(sub_id, request.turn_id, prepared.task, detached=detached)
+        self._record_start(sub_id, request.turn_id, detached=detached)
         self._handles[sub_id] = handle
         return True
 
-    def _record_start(self, sub_id: str, turn_id: str, task: str, *, detached: bool) -> None:
-        known = self._turn.sub_sessions.get(sub_id)
+    def _record_start(self, sub_id: str, turn_id: str, *, detached: bool) -> None:
         handle = self._handles.get(sub_id)
         if handle is not None and handle.done():
             del self._handles[sub_id]  # the handle of an earlier turn
         self._turn.sub_session_started(
-            SubSessionRecord(
-                sub_session_id=sub_id,
-                turn_id=turn_id,
-                task=task or (known.task if known is not None else ""),
-                detached=detached,
-                started_at=workflow.now(),
-            )
+            SubSessionRecord(sub_session_id=sub_id, turn_id=turn_id, detached=detached, started_at=workflow.now())
         )
 
     def record_look(self, sub_id: str, seen: SubSessionSeen) -> None:
         """Record what an activity saw of a sub-session."""
         record = self._turn.sub_sessions.get(sub_id)
         if record is None or record.turn_id != seen.turn_id:
-            self._record_start(sub_id, seen.turn_id, seen.task, detached=seen.detached)
+            self._record_start(sub_id, seen.turn_id, detached=seen.detached)
         if seen.status is not SubSessionState.RUNNING:
             self._turn.sub_session_ended(
                 SubSessionEnded(sub_session_id=sub_id, turn_id=seen.turn_id, status=seen.status)
@@ -398,6 +381,11 @@ def _end_of(record: SubSessionRecord, handle: ChildHandle) -> SubSessionEnded:
             sub_session_id=record.sub_session_id, turn_id=result.turn_id, status=SUB_STATES[result.status]
         )
     return SubSessionEnded(sub_session_id=record.sub_session_id, turn_id=record.turn_id, status=status)
+
+
+def label(sub_id: str) -> str:
+    """A sub-session as the Web UI shows it. Its task is text of people or models, and histories hold none."""
+    return f"sub-session {sub_id[:8]}"
 
 
 async def wait_until(condition: Callable[[], bool], seconds: float, summary: str) -> None:

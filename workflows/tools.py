@@ -12,7 +12,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.tools import ToolActivities, tool_label
     from longhaul.contracts import ModelAnswer, RunTool, StoreToolResult, ToolCall, ToolOutcome, ToolStatus
     from longhaul.tools.registry import allowed, describe
-    from longhaul.tools.workflow_tools import WORKFLOW_TOOLS, GetSubSessionResult, RunSubSession, WaitFor
+    from longhaul.tools.workflow_tools import GetSubSessionResult, RunSubSession, WaitFor
     from workflows import policies
     from workflows.state import RunningTurn
     from workflows.sub_sessions import SubSessionTools, ToolRefusalError
@@ -45,7 +45,7 @@ class ToolCalls:
         turn.tool_started(call.tool_call_id, call.name)
         workflow.set_current_details(turn.details())
         try:
-            if call.name in WORKFLOW_TOOLS and allowed(call.name, turn.request.scope):
+            if (call.arguments is not None or call.delegation) and allowed(call.name, turn.request.scope):
                 outcome = await self._in_workflow(call)
             else:
                 outcome = await self._as_activity(answer, call)
@@ -95,7 +95,8 @@ class ToolCalls:
                 case "wait":
                     return await self._wait(call, WaitFor.model_validate_json(arguments))
                 case "run_sub_session":
-                    return await self._sub_sessions.run(call, RunSubSession.model_validate_json(arguments))
+                    delegation = call.delegation or RunSubSession.model_validate_json(arguments).delegation()
+                    return await self._sub_sessions.run(call, delegation)
                 case _:
                     return await self._sub_sessions.get_result(call, GetSubSessionResult.model_validate_json(arguments))
         except ValidationError as error:

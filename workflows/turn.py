@@ -102,7 +102,8 @@ class TurnLoop:
             # A defect in this code must end the turn visibly, with a row, and not as a workflow task retried for ever.
             workflow.logger.exception("turn failed by a defect")
             turn.status = TurnStatus.FAILED
-            turn.error = f"The turn failed by a defect in Longhaul: {type(error).__name__}: {error}"
+            # The exception's text may hold what people wrote; the log has it.
+            turn.error = f"The turn failed by a defect in Longhaul ({type(error).__name__})."
         return True
 
     async def _closed(self) -> bool:
@@ -284,8 +285,10 @@ class TurnLoop:
         turn = self._turn
         workflow.logger.exception("the turn could not be closed", exc_info=error)
         turn.status, turn.ended_at = TurnStatus.FAILED, turn.ended_at or workflow.now()
-        defect = "" if isinstance(error, FailureError) else f"{type(error).__name__}: "
-        turn.error = f"The end of the turn could not be stored: {defect}{cause_of(error)}"
+        cause = (
+            cause_of(error) if isinstance(error, FailureError) else f"a defect in Longhaul ({type(error).__name__})."
+        )
+        turn.error = f"The end of the turn could not be stored: {cause}"
         try:
             await self._store_end()
         except FailureError:

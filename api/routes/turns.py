@@ -97,6 +97,7 @@ async def _look(
         raise NotFoundError(f"There is no turn {turn_id} of session {session_id}.")
     if now.status.final:
         now = await deps.turns.with_current_sub_sessions(now)
+    now = await deps.turns.with_tasks(now)
     final = now.status.final
     tagged = now if final else now.model_copy(update={"duration_ms": None})  # The clock alone is no change.
     digest = hashlib.blake2b(tagged.model_dump_json().encode(), digest_size=12).hexdigest()

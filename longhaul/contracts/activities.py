@@ -67,15 +67,28 @@ class CallModel(Contract):
     progress: Progress | None = None
 
 
+class Delegation(Contract):
+    """What the workflow decides by in a `run_sub_session` call. The call's texts stay in the assistant's row."""
+
+    sub_session_id: str = ""
+    wait_for_result: float = 60.0
+    detached: bool = False
+
+
 class ToolCall(Contract):
     """A tool call of the model.
 
-    `arguments` travel only for tools that the workflow itself runs. `quick`: the tool runs within the workflow task.
+    Attributes:
+        arguments: numbers and ids, only for tools that the workflow performs: those of a wait, or of a look at a
+            sub-session. Turns of older versions have those of `run_sub_session` here too, with its texts.
+        delegation: what the workflow needs of a `run_sub_session` call.
+        quick: the tool runs within the workflow task.
     """
 
     tool_call_id: str
     name: str
     arguments: str | None = None
+    delegation: Delegation | None = None
     quick: bool = False
 
 
@@ -166,24 +179,22 @@ class Redelivered(Contract):
 
 
 class PrepareSubSession(Contract):
-    """Create (or find) the sub-session of a `run_sub_session` call and store its prompt."""
+    """Create (or find) the sub-session of a `run_sub_session` call and store its prompt, both from the call's row."""
 
     turn: TurnRef
     round: int
     tool_call_id: str
-    arguments: str
     scope: Scope
 
 
 class PreparedSubSession(Contract):
-    """What the workflow starts the child with, or `error`: why not, in words for the model."""
+    """What the workflow starts the child with, or `error`: why not, for the model, without words that it wrote."""
 
     error: str | None = None
     sub_session_id: str = ""
     message_id: str = ""
     turn_id: str = ""
     run_turn_id: str = ""
-    task: str = ""
     scope: Scope = Scope()
     published: bool = True
 
@@ -210,7 +221,6 @@ class SubSessionSeen(Contract):
     error: str | None = None
     status: SubSessionState = SubSessionState.RUNNING
     turn_id: str = ""
-    task: str = ""
     detached: bool = False
     far: bool = False
 

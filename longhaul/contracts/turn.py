@@ -193,7 +193,10 @@ class ToolRecord(Contract):
 
 
 class SubSessionRecord(Contract):
-    """One sub-session as its parent's progress shows it."""
+    """One sub-session as its parent's progress shows it.
+
+    `task` is the sub-session's title. It is read from rows for whoever asks, and is empty in workflows and histories.
+    """
 
     sub_session_id: str
     turn_id: str

@@ -87,6 +87,12 @@ async def rows_of_round(connection: Connection, turn_id: str, round_: int) -> li
     return await _stored(connection, OF_ROUND, {"turn": turn_id, "in_round": round_})
 
 
+def arguments_of_call(rows: Iterable[StoredMessage], tool_call_id: str) -> str | None:
+    """The arguments of a tool call as the model wrote them, from the rows of its round; None: it made no such call."""
+    made = (call for row in rows for call in row.tool_calls or () if call["id"] == tool_call_id)
+    return next((call["function"]["arguments"] for call in made), None)
+
+
 async def rows_of_turn(connection: Connection, turn_id: str, after: int = -1) -> list[StoredMessage]:
     """A turn's rows behind a sequence, in order."""
     return await _stored(connection, OF_TURN, {"turn": turn_id, "after": after})

@@ -125,6 +125,12 @@ def _sessions(rows: Iterable[Row[Any]]) -> list[Session]:
     return [Session._make(row) for row in rows]
 
 
+async def titles(connection: Connection, session_ids: Sequence[str]) -> dict[str, str | None]:
+    """The titles of those of these sessions that exist."""
+    rows = await connection.execute(select(SessionRow.id, SessionRow.title).where(SessionRow.id.in_(session_ids)))
+    return {row.id: row.title for row in rows}
+
+
 async def rename(connection: Connection, session_id: str, user_id: str, title: str) -> None:
     """Set a title for good.
 

@@ -3,7 +3,6 @@
 `LONGHAUL_TOOLS=module:name` names a `Registry` of your own, or a function that returns one.
 """
 
-import importlib
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +13,7 @@ import orjson
 from pydantic import BaseModel, ValidationError
 
 from longhaul.contracts import Scope
-from longhaul.settings import SettingsError, variable_of
+from longhaul.settings import named_object, not_allowed
 
 SCHEMAS_MAX_CHARS = 32_000
 
@@ -170,21 +169,8 @@ def load_tools(path: str) -> Registry:
     Raises:
         SettingsError: nothing usable is there; the text is one line that says why.
     """
-    module_name, _, name = path.partition(":")
-    if not module_name or not name:
-        raise _wrong(path, "write it as `module:name`")
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise _wrong(path, f"{module_name} cannot be imported: {error}") from error
-    loaded = getattr(module, name, None)
-    if loaded is None:
-        raise _wrong(path, f"{module_name} has no {name!r}")
+    loaded = named_object("tools", path)
     registry = loaded if isinstance(loaded, Registry) else loaded() if callable(loaded) else None
     if not isinstance(registry, Registry):
-        raise _wrong(path, "it must be a `longhaul.tools.Registry`, or a function that returns one")
+        raise not_allowed("tools", path, "it must be a `longhaul.tools.Registry`, or a function that returns one")
     return registry
-
-
-def _wrong(path: str, reason: str) -> SettingsError:
-    return SettingsError(f"{variable_of('tools')}={path!r} is not allowed: {reason}")

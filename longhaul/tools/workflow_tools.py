@@ -1,11 +1,12 @@
 """Tools that the workflow performs itself, because they are timers and child workflows.
 
-Of all tools, only the arguments of these travel through workflow history.
+Of all tools, only the arguments of these travel through workflow history: their numbers and ids, no text.
 """
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
-from longhaul.tools.registry import Tool
+from longhaul.contracts import Delegation, ToolCall
+from longhaul.tools.registry import Tool, ToolError
 
 
 class WaitFor(BaseModel):
@@ -25,6 +26,19 @@ class RunSubSession(BaseModel):
     dry_run: bool = Field(default=False, description="Whether it must change nothing")
     max_cost_microdollars: int | None = Field(None, ge=1, description="Its budget in millionths of a US dollar")
     max_seconds: int | None = Field(None, ge=1, description="Its time in seconds")
+
+    @field_validator("prompt")
+    @classmethod
+    def _says_something(cls, prompt: str) -> str:
+        if not prompt.strip():
+            raise ValueError("the prompt is empty; say what the sub-session is to do")
+        return prompt
+
+    def delegation(self) -> Delegation:
+        """The part of the arguments that the workflow decides by."""
+        return Delegation(
+            sub_session_id=self.sub_session_id, wait_for_result=self.wait_for_result, detached=self.detached
+        )
 
 
 class GetSubSessionResult(BaseModel):
@@ -47,4 +61,21 @@ get_sub_session_result = Tool(
     GetSubSessionResult,
     None,
 )
-WORKFLOW_TOOLS = frozenset(tool.name for tool in (wait, run_sub_session, get_sub_session_result))
+WORKFLOW_TOOLS = {tool.name: tool for tool in (wait, run_sub_session, get_sub_session_result)}
+
+
+def for_workflow(call: ToolCall, arguments: str) -> ToolCall:
+    """The call with what the workflow needs to perform it; `arguments` as the model wrote them.
+
+    Calls of other tools stay as they are. So do calls whose arguments are not valid: they run as activities, which
+    store what is wrong with them.
+    """
+    if (tool := WORKFLOW_TOOLS.get(call.name)) is None:
+        return call
+    try:
+        parsed = tool.parse(arguments)
+    except ToolError:
+        return call
+    if isinstance(parsed, RunSubSession):
+        return call.model_copy(update={"delegation": parsed.delegation()})
+    return call.model_copy(update={"arguments": parsed.model_dump_json()})

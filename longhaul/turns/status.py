@@ -20,7 +20,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from longhaul import temporal
 from longhaul.contracts import SUB_STATES, Empty, Progress, SubSessionRecord, SubSessionState, TurnStatus
-from longhaul.db import messages, turns
+from longhaul.db import messages, sessions, turns
 from longhaul.db.database import Database
 from longhaul.db.messages import row_id
 from longhaul.db.turns import TurnPosition, TurnRecord
@@ -266,6 +266,19 @@ class TurnLookup:
         """The progress of an ended turn, with sub-sessions that ran at its end as they stand now."""
         records = await asyncio.gather(*(self._current(record) for record in progress.sub_sessions))
         return progress.model_copy(update={"sub_sessions": records})
+
+    async def with_tasks(self, progress: Progress) -> Progress:
+        """The progress with the titles of its sub-sessions; without them while the database is away."""
+        records = progress.sub_sessions
+        if not records:
+            return progress
+        try:
+            async with self._database.read() as connection:
+                titles = await sessions.titles(connection, [record.sub_session_id for record in records])
+        except UnavailableError:
+            return progress
+        named = [record.model_copy(update={"task": titles.get(record.sub_session_id) or ""}) for record in records]
+        return progress.model_copy(update={"sub_sessions": named})
 
     async def _current(self, record: SubSessionRecord) -> SubSessionRecord:
         if record.status is not SubSessionState.RUNNING:

@@ -7,7 +7,7 @@ import pytest
 
 from activities.answers import STOPPED, StoredAnswer, partial_rows, store_answer
 from activities.model import ModelActivities
-from longhaul.contracts import CallModel, ModelAnswer, Progress, TurnStatus, Usage
+from longhaul.contracts import CallModel, Delegation, ModelAnswer, Progress, ToolCall, TurnStatus, Usage
 from longhaul.db import conversation, ledger, turns
 from longhaul.db.database import Database
 from longhaul.db.models import utc_now
@@ -15,6 +15,7 @@ from longhaul.db.turns import NewTurn
 from longhaul.errors import TurnEndedError
 from longhaul.llm.completion import CompletedCall, Completion
 from longhaul.tools import default_tools
+from longhaul.tools.workflow_tools import for_workflow
 from tests.activities.conftest import NO_STREAMS, SETTINGS, TURN
 
 CALL = CallModel(turn=TURN, round=2, model="asked-for")
@@ -64,8 +65,24 @@ async def test_only_arguments_that_the_workflow_needs_leave_the_database(databas
     answer = report(database, await store(database, WHOLE))
     assert [(made.name, made.arguments) for made in answer.tool_calls] == [
         ("calculator", None),
-        ("wait", '{"seconds": 1}'),
+        ("wait", '{"seconds":1.0}'),
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "reported"),
+    [
+        ("wait", '{"seconds": 2, "why": "SAID"}', {"arguments": '{"seconds":2.0}'}),
+        ("wait", '{"seconds": "SAID"}', {}),
+        ("run_sub_session", '{"prompt": "SAID", "detached": true}', {"delegation": Delegation(detached=True)}),
+        ("run_sub_session", '{"prompt": " ", "system_context": "SAID"}', {}),
+        ("run_sub_session", "SAID", {}),
+        ("calculator", '{"expression": "SAID"}', {}),
+    ],
+)
+def test_the_workflow_gets_no_text(name: str, arguments: str, reported: dict[str, Any]) -> None:
+    call = ToolCall(tool_call_id="c", name=name)
+    assert for_workflow(call, arguments) == call.model_copy(update=reported)
 
 
 @pytest.mark.parametrize(("text", "has_text"), [("", False), (" \n", False), ("x", True)])

@@ -19,19 +19,24 @@ PARENT = Scope(
 
 def test_arguments_cannot_widen() -> None:
     given = RunSubSession(prompt="x", allow_tools=["write_file", "calculator"], dry_run=False, detached=True)
-    scope = narrowed(PARENT, given, "parent")
+    scope = narrowed(PARENT, given, "parent", ["calculator"])
     assert scope.allow_tools == ("calculator",)
     assert scope.deny_tools == ("wait",)
     assert scope.dry_run
     assert scope.budgets == PARENT.budgets
     assert (scope.depth, scope.ancestors, scope.root_session_id) == (2, ("root", "parent"), "root")
-    assert not narrowed(scope, RunSubSession(prompt="x"), "child").detached
+    assert not narrowed(scope, RunSubSession(prompt="x"), "child", ["calculator"]).detached
 
 
 def test_nothing_allowed_stays_nothing() -> None:
-    scope = narrowed(PARENT, RunSubSession(prompt="x", allow_tools=[]), "parent")
+    scope = narrowed(PARENT, RunSubSession(prompt="x", allow_tools=[]), "parent", ["calculator"])
     assert scope.allow_tools == ()
-    assert narrowed(scope, RunSubSession(prompt="x", allow_tools=["calculator"]), "child").allow_tools == ()
+    assert narrowed(scope, RunSubSession(prompt="x", allow_tools=["calculator"]), "child", []).allow_tools == ()
+
+
+def test_a_name_that_the_model_made_up_gets_into_no_scope() -> None:
+    given = RunSubSession(prompt="x", allow_tools=["calculator", "what the person said"])
+    assert narrowed(Scope(), given, "parent", ["calculator", "clock"]).allow_tools == ("calculator",)
 
 
 def test_one_that_is_gone_on_in_gets_the_deadlines_of_now() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import zlib
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -25,9 +26,11 @@ from longhaul.db.database import Database
 from longhaul.db.messages import NewMessage
 from longhaul.db.models import utc_now
 from longhaul.db.sessions import NewSession
+from longhaul.tools import default_tools
 from tests.activities.conftest import NO_STREAMS, SETTINGS, TURN
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "calculator", "arguments": "{}"}}
+TOOLS = default_tools()
 BROKEN = {"id": "c2", "type": "function", "function": {"name": "read_file", "arguments": "{}"}}
 
 
@@ -86,7 +89,7 @@ async def activities(database: Database, temporal: FakeTemporal) -> SubSessionAc
                 NewMessage(f"{name}-4", "assistant", "It is 391.", turn_id=turn.turn_id, round=2),
             ]
             await messages.append(connection, name, rows)
-    return SubSessionActivities(database, NO_STREAMS, cast("Client", temporal), SETTINGS)
+    return SubSessionActivities(database, NO_STREAMS, cast("Client", temporal), TOOLS, SETTINGS)
 
 
 async def look(activities: SubSessionActivities, sub_id: str, *, cancel: bool = False) -> Any:
@@ -128,16 +131,18 @@ async def test_none_waits_for_itself(activities: SubSessionActivities, sub_id: s
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ('{"prompt": "x", "agent": "analyst"}', "no agent profile 'analyst'"),
+        ('{"prompt": "x", "agent": "analyst"}', "there are no agent profiles"),
         ('{"prompt": "x", "sub_session_id": "elsewhere"}', "There is no sub-session elsewhere"),
         ('{"prompt": "x", "sub_session_id": "foreign"}', "There is no sub-session foreign"),
         ('{"prompt": "x", "sub_session_id": "below", "dry_run": true}', "dry_run can be set for a new sub-session"),
     ],
 )
-async def test_prompts_that_are_refused(activities: SubSessionActivities, arguments: str, said: str) -> None:
-    call = PrepareSubSession(turn=TURN, round=1, tool_call_id="c", arguments=arguments, scope=Scope())
-    prepared = await ActivityEnvironment().run(activities.prepare_sub_session, call)
+async def test_prompts_that_are_refused(
+    activities: SubSessionActivities, database: Database, arguments: str, said: str
+) -> None:
+    prepared = await prepare(activities, database, "c", Scope(), **json.loads(arguments))
     assert said in str(prepared.error)
+    assert "analyst" not in str(prepared.error), "the error is in a history, and repeats what the model wrote"
 
 
 async def test_a_result_names_its_tool_calls_and_a_link(activities: SubSessionActivities, database: Database) -> None:
@@ -160,19 +165,28 @@ async def test_a_result_names_its_tool_calls_and_a_link(activities: SubSessionAc
     assert result["response"] == "It is 391."
 
 
-async def prepare(activities: SubSessionActivities, call_id: str, scope: Scope, **arguments: Any) -> Any:
-    text = json.dumps({"prompt": "x", **arguments})
-    call = PrepareSubSession(turn=TURN, round=1, tool_call_id=call_id, arguments=text, scope=scope)
+async def prepare(
+    activities: SubSessionActivities, database: Database, call_id: str, scope: Scope, **arguments: Any
+) -> Any:
+    """Let an assistant's row ask for a sub-session, each call in a round of its own, and prepare it."""
+    round_ = zlib.crc32(call_id.encode()) % 10_000
+    asked = {"name": "run_sub_session", "arguments": json.dumps({"prompt": "x", **arguments})}
+    made = [{"id": call_id, "type": "function", "function": asked}]
+    row_id = messages.row_id(TURN.turn_id, round_, "assistant")
+    row = NewMessage(row_id, "assistant", tool_calls=made, turn_id=TURN.turn_id, round=round_)
+    async with database.write() as connection:
+        await messages.append(connection, TURN.session_id, [row])
+    call = PrepareSubSession(turn=TURN, round=round_, tool_call_id=call_id, scope=scope)
     return await ActivityEnvironment().run(activities.prepare_sub_session, call)
 
 
 async def test_running_sub_sessions_are_limited_over_the_whole_tree(database: Database, temporal: FakeTemporal) -> None:
     """Ten at once get the three places. Detached ones count; a repeated call and one that is at work need no place."""
     settings = SETTINGS.model_copy(update={"max_running_sub_sessions": 3})
-    activities = SubSessionActivities(database, NO_STREAMS, cast("Client", temporal), settings)
+    activities = SubSessionActivities(database, NO_STREAMS, cast("Client", temporal), TOOLS, settings)
     scope = Scope(root_session_id=TURN.session_id)
     ids = [f"c{number}" for number in range(10)]
-    tried = await asyncio.gather(*(prepare(activities, id_, scope, detached=True) for id_ in ids))
+    tried = await asyncio.gather(*(prepare(activities, database, id_, scope, detached=True) for id_ in ids))
     made = {id_: one for id_, one in zip(ids, tried, strict=True) if one.error is None}
     assert len(made) == 3
     assert {one.error for one in tried if one.error} == {
@@ -180,8 +194,8 @@ async def test_running_sub_sessions_are_limited_over_the_whole_tree(database: Da
         "of them to end, or do this task yourself."
     }
     first, prepared = next(iter(made.items()))
-    assert (await prepare(activities, first, scope, detached=True)).sub_session_id == prepared.sub_session_id
-    follow_up = await prepare(activities, "again", scope, sub_session_id=prepared.sub_session_id)
+    assert (await prepare(activities, database, first, scope, detached=True)).sub_session_id == prepared.sub_session_id
+    follow_up = await prepare(activities, database, "again", scope, sub_session_id=prepared.sub_session_id)
     assert (follow_up.error, follow_up.sub_session_id) == (None, prepared.sub_session_id)
     turn = turns.NewTurn(prepared.turn_id, prepared.sub_session_id, TURN.user_id, "m", "fast", "standard", utc_now())
     async with database.write() as connection:
@@ -189,10 +203,10 @@ async def test_running_sub_sessions_are_limited_over_the_whole_tree(database: Da
             connection, turn.session_id, turn_id=turn.turn_id, round_=0, kind="message", of_all_turns=True
         )
         await turns.start(connection, turn)
-    assert (await prepare(activities, "one more", scope)).error is not None
+    assert (await prepare(activities, database, "one more", scope)).error is not None
     ended = Progress(
         turn_id=turn.turn_id, session_id=turn.session_id, status=TurnStatus.COMPLETED, started_at=utc_now()
     )
     async with database.write() as connection:
         await turns.end(connection, turn, ended)
-    assert (await prepare(activities, "one more", scope)).error is None
+    assert (await prepare(activities, database, "one more", scope)).error is None

@@ -15,12 +15,19 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(
-    ("variable", "value"), [("LONGHAUL_API_PORT", "none"), ("LONGHAUL_AUTH", "jwt"), ("DATABASE_URL", "mysql://x")]
+    ("module", "variable", "value"),
+    [
+        ("api", "LONGHAUL_API_PORT", "none"),
+        ("api", "LONGHAUL_AUTH", "jwt"),
+        ("api", "DATABASE_URL", "mysql://x"),
+        ("api", "LONGHAUL_PAYLOAD_CODEC", "nothing.there:codec"),
+        ("worker", "LONGHAUL_PAYLOAD_CODEC", "nothing.there:codec"),
+    ],
 )
-def test_a_wrong_setting_is_one_line(variable: str, value: str, tmp_path: Path) -> None:
+def test_a_wrong_setting_is_one_line(module: str, variable: str, value: str, tmp_path: Path) -> None:
     environment = {"PYTHONPATH": str(ROOT), "PATH": "", variable: value}
     ended = subprocess.run(
-        [sys.executable, "-m", "api"], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", module], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60
     )
     assert ended.returncode == 2
     assert len(ended.stderr.strip().splitlines()) == 1

@@ -3,15 +3,7 @@
 from temporalio.service import GrpcCompression
 
 from longhaul import temporal
-from longhaul.contracts import TurnLimits
 from longhaul.settings import Settings
-
-
-def test_all_payload_converters_of_a_process_share_their_type_adapters() -> None:
-    one, other = temporal.PayloadConverter(), temporal.PayloadConverter()
-    payload = one.to_payload(TurnLimits())
-    assert one.from_payload(payload, TurnLimits) == TurnLimits()
-    assert one.converters[b"json/plain"] is other.converters[b"json/plain"]
 
 
 async def test_only_bytes_that_leave_the_machine_are_compressed() -> None:

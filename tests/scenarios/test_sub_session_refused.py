@@ -81,7 +81,7 @@ async def test_an_agent_that_does_not_exist(product: Product) -> None:
     session = await product.api.create_session()
     used = await use(product, session, RUN, prompt="1+1", agent="analyst")
     assert used.is_error
-    assert "no agent profile 'analyst'" in used.output
+    assert "there are no agent profiles" in used.output
     assert await subs(product, session) == []
 
 

@@ -20,6 +20,7 @@ from longhaul.contracts import (
     ClosedTurn,
     CloseTurn,
     Contract,
+    Delegation,
     Empty,
     FollowUp,
     LookAtSubSession,
@@ -54,9 +55,14 @@ EMPTY = ModelAnswer(message_id="empty", finish_reason="stop")
 TEXT = ModelAnswer(message_id="text", finish_reason="stop", has_text=True, usage=Usage(calls=1))
 
 
-def tool_calls(*names: str, arguments: str | None = None, quick: bool = False) -> ModelAnswer:
+def tool_calls(
+    *names: str, arguments: str | None = None, delegation: Delegation | None = None, quick: bool = False
+) -> ModelAnswer:
     """A model answer that calls these tools; the id of each call is the name of its tool."""
-    calls = [ToolCall(tool_call_id=name, name=name, arguments=arguments, quick=quick) for name in names]
+    calls = [
+        ToolCall(tool_call_id=name, name=name, arguments=arguments, delegation=delegation, quick=quick)
+        for name in names
+    ]
     return ModelAnswer(message_id="calls", finish_reason="tool_calls", tool_calls=calls, usage=Usage(calls=1))
 
 
@@ -310,7 +316,6 @@ class Session:
             sub_session_id=sub.id,
             message_id="prompt",
             run_turn_id=sub.turn_id,
-            task="task",
             scope=Scope(depth=1, ancestors=(self.id,)),
         )
         sub._handle = self._client.get_workflow_handle(temporal.workflow_id(sub.id), result_type=TurnResult)

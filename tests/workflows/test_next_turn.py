@@ -179,4 +179,6 @@ async def test_a_defect_of_ours_in_the_close(session: Session, monkeypatch: pyte
     await session.send("m1")
     assert await session.status() is FAILED
     assert session.calls == ["open_turn m1", "call_model 1", "take_inbox", "close_turn failed"]
-    assert session.closing().progress.error == "The end of the turn could not be stored: KeyError: 'defect'"
+    assert (
+        session.closing().progress.error == "The end of the turn could not be stored: a defect in Longhaul (KeyError)."
+    )

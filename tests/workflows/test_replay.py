@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from temporalio import workflow
 from temporalio.client import WorkflowHistory
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import Replayer
 
+from longhaul.payloads import data_converter
 from tests.workflows.kinds import KINDS
 from tests.workflows.record import FOLDER
 from worker import workflow_options
@@ -28,7 +28,7 @@ async def replay(file: Path) -> None:
     Raises:
         Exception: it would have done something else.
     """
-    replayer = Replayer(data_converter=pydantic_data_converter, **workflow_options())
+    replayer = Replayer(data_converter=data_converter(), **workflow_options())
     await replayer.replay_workflow(
         WorkflowHistory.from_json(workflow_id(file), await asyncio.to_thread(file.read_text))
     )

@@ -7,7 +7,7 @@ import pytest
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client
 
-from longhaul.contracts import Budget, OpenTurn, Progress, TurnLimits, TurnStatus
+from longhaul.contracts import Budget, Delegation, OpenTurn, Progress, TurnLimits, TurnStatus
 from longhaul.db.connection import Connection
 from longhaul.db.models import utc_now
 from longhaul.errors import UnavailableError
@@ -201,7 +201,7 @@ async def test_while_a_sub_session_is_started_at_the_end(session: Session) -> No
     sub = session.new_sub_session()
     prepare = "prepare_sub_session run_sub_session"
     session.script.time_budget = Budget(session_id=session.id, max_seconds=1)
-    session.script.answers = [tool_calls("run_sub_session", arguments='{"prompt": "do it"}')]
+    session.script.answers = [tool_calls("run_sub_session", delegation=Delegation())]
     session.script.hold(prepare)
     await session.send("m1")
     await session.script.reached(prepare)

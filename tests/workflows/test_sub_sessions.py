@@ -7,6 +7,7 @@ import pytest
 
 from longhaul import temporal
 from longhaul.contracts import (
+    Delegation,
     ModelAnswer,
     PreparedSubSession,
     ReportSubSession,
@@ -29,7 +30,7 @@ WAIT_FOREVER = 60
 
 def run(**arguments: Any) -> ModelAnswer:
     """A model answer that delegates."""
-    return tool_calls(RUN, arguments=json.dumps({"prompt": "do it", **arguments}))
+    return tool_calls(RUN, delegation=Delegation(**arguments))
 
 
 def get(sub_id: str, **arguments: Any) -> ModelAnswer:
@@ -249,10 +250,8 @@ async def test_an_unknown_sub_session(session: Session) -> None:
 @pytest.mark.parametrize(
     ("arguments", "limits", "scope", "text"),
     [
-        ({"prompt": " "}, TurnLimits(), Scope(), "prompt is empty"),
         ({"sub_session_id": "above"}, TurnLimits(), Scope(ancestors=("above",)), "wait for itself"),
         ({}, TurnLimits(max_depth=2), Scope(depth=2), "2 levels deep"),
-        ({"wait_for_result": "long"}, TurnLimits(), Scope(), "wait_for_result"),
     ],
 )
 async def test_a_delegation_that_is_refused(
@@ -263,6 +262,25 @@ async def test_a_delegation_that_is_refused(
     assert await session.status() is COMPLETED
     assert text in refusal(session)
     assert session.calls[2:4] == [f"store_tool_result {RUN}", "call_model 2"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"), [('{"prompt": " "}', "prompt is empty"), ('{"wait_for_result": "long"}', "wait_for_result")]
+)
+async def test_a_refusal_in_a_turn_of_an_older_version(session: Session, arguments: str, text: str) -> None:
+    """Its model call reported all arguments, and the workflow checked them."""
+    session.script.answers = [tool_calls(RUN, arguments=arguments)]
+    await session.send("m1")
+    assert await session.status() is COMPLETED
+    assert text in refusal(session)
+
+
+async def test_arguments_that_are_not_valid_are_refused_by_an_activity(session: Session) -> None:
+    """The model call reports none, so that what is wrong with them does not travel through the history."""
+    session.script.answers = [tool_calls(RUN)]
+    await session.send("m1")
+    assert await session.status() is COMPLETED
+    assert session.calls[2] == f"run_tool {RUN}"
 
 
 async def test_a_delegation_that_cannot_be_prepared(session: Session) -> None:
