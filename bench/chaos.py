@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import shutil
 import tempfile
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -52,33 +53,36 @@ class Plan:
 
 async def run(console: Console, plan: Plan) -> Outcome:
     """A run on servers of its own."""
-    with tempfile.TemporaryDirectory(prefix="longhaul-chaos-") as folder:
-        pool = Pool(Path(folder))
-        try:
-            async with AsyncExitStack() as stack:
-                settings = {**SETTINGS, "LONGHAUL_MAX_ROUNDS": "5000", "LONGHAUL_CONTINUE_AS_NEW_EVENTS": "400"}
-                product = await pool.make(
-                    stack,
-                    backend=plan.database,
-                    workers=3,
-                    apis=2,
-                    settings=settings,
-                    own_temporal=True,
-                    own_redis=True,
-                    own_model=True,
-                    own_postgres=True,
-                )
-                if plan.messages:
-                    sent, _ = await race(product, messages=plan.messages, sessions=20, seed=plan.seed)
-                    console.print(
-                        f"closing race: {sent.how.total()} messages, none lost, all in order: {dict(sent.how)}"
-                    )
-                if plan.rounds:
-                    console.print(f"long turn: {await long_turn(product, plan.rounds)}")
-                return await chaos(product, seed=plan.seed, seconds=plan.seconds, sessions=plan.sessions)
-        finally:
-            await pool.close()
-            kill_all()
+    folder = Path(tempfile.mkdtemp(prefix="longhaul-chaos-"))
+    pool = Pool(folder)
+    try:
+        async with AsyncExitStack() as stack:
+            settings = {**SETTINGS, "LONGHAUL_MAX_ROUNDS": "5000", "LONGHAUL_CONTINUE_AS_NEW_EVENTS": "400"}
+            product = await pool.make(
+                stack,
+                backend=plan.database,
+                workers=3,
+                apis=2,
+                settings=settings,
+                own_temporal=True,
+                own_redis=True,
+                own_model=True,
+                own_postgres=True,
+            )
+            if plan.messages:
+                sent, _ = await race(product, messages=plan.messages, sessions=20, seed=plan.seed)
+                console.print(f"closing race: {sent.how.total()} messages, none lost, all in order: {dict(sent.how)}")
+            if plan.rounds:
+                console.print(f"long turn: {await long_turn(product, plan.rounds)}")
+            outcome = await chaos(product, seed=plan.seed, seconds=plan.seconds, sessions=plan.sessions)
+        if outcome.verdict.good:
+            shutil.rmtree(folder)
+        else:
+            console.print(f"logs of its processes: {folder}", soft_wrap=True)
+        return outcome
+    finally:
+        await pool.close()
+        kill_all()
 
 
 def show(console: Console, outcome: Outcome) -> None:

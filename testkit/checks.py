@@ -13,6 +13,8 @@ from sqlalchemy.orm import InstrumentedAttribute
 from longhaul.contracts import TurnStatus
 from longhaul.db.database import Database
 from longhaul.db.models import LedgerRow, MessageRow, SessionRow, TurnRow
+from longhaul.streams.events import tool_output_part
+from testkit.streamlog import StreamLog
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,29 @@ def turn_problems(session: str, rows: Sequence[Row[Any]], turns: Sequence[Row[An
             yield f"{session}: the rows of turn {turn_id} lie in {times} pieces"
     for turn_id in set(order) - {turn.turn_id for turn in turns}:
         yield f"{session}: rows of turn {turn_id}, which has no row of its own"
+
+
+def shown_problems(log: StreamLog, rows: Sequence[Row[Any]], status: str) -> Iterable[str]:
+    """A stream that was read to its end shows what the rows of its turn say, and how the turn ended."""
+    answers = [row for row in rows if row.kind != "error"]
+    for shown, role in ((log.text(), "assistant"), (log.reasoning(), "reasoning")):
+        stored = "".join(row.content for row in answers if row.role == role)
+        if shown != stored:
+            yield f"{role} is {shown[:200]!r} on the stream, {stored[:200]!r} in its rows"
+    outputs = log.outputs()
+    for row in rows:
+        if row.role == "tool":
+            shown_output = outputs.get(row.tool_call_id)
+            if shown_output != tool_output_part(row.tool_call_id, row.content, is_error=row.is_error):
+                said = f"gave {row.content[:200]!r}, shown is {str(shown_output)[:200]}"
+                yield f"call {row.tool_call_id} {said}"
+    taken = {part["data"]["message_id"] for part in log.parts("data-follow-up")}
+    for row in rows:
+        if row.kind == "follow_up" and row.client_message_id not in taken:
+            yield f"the follow-up {row.client_message_id} is not shown"
+    outcomes = [kind for kind in log.types if kind in ("abort", "error")]
+    if outcomes[-1:] != {"cancelled": ["abort"], "failed": ["error"], "completed": []}.get(status):
+        yield f"the turn is {status}, shown is {outcomes}"
 
 
 def ledger_problems(ledger: Sequence[Row[Any]]) -> Iterable[str]:

@@ -18,11 +18,15 @@ RECOVERY_LIMIT_S = 90.0
 
 
 class Breakages:
-    """Breaks parts of a product. `done` counts, `recoveries` are the seconds until others did a dead worker's work."""
+    """Breaks parts of a product. `done` counts, `recoveries` are the seconds until others did a dead worker's work.
 
-    def __init__(self, product: Product, chance: random.Random) -> None:
+    `before_outage` is awaited before the database goes away: it starts a turn whose results will have to wait for it.
+    """
+
+    def __init__(self, product: Product, chance: random.Random, before_outage: Callable[[], Awaitable[None]]) -> None:
         self._product = product
         self._chance = chance
+        self._before_outage = before_outage
         self._tasks: set[asyncio.Task[None]] = set()
         self._down: set[Process] = set()
         self.done: Counter[str] = Counter()
@@ -38,7 +42,9 @@ class Breakages:
             (2, self._hang_redis),
             (1, self._restart_temporal),
             (2, self._hang_model),
+            (2, self._hang_worker),
             (2 if product.servers.postgres in product.own else 0, self._hang_database),
+            (3 if product.servers.postgres in product.own else 0, self._stop_database),
         )
 
     async def run(self, seconds: float, pause: tuple[float, float]) -> None:
@@ -107,6 +113,18 @@ class Breakages:
                 await asyncio.sleep(0.1)
             self.recoveries.append(time.monotonic() - died)
 
+    async def _hang_worker(self) -> None:
+        if (worker := self._victim(self._product.workers)) is not None:
+            self.done["worker hang"] += 1
+            self._beside(self._hang(worker))
+
+    async def _hang(self, process: Process) -> None:
+        """Suspend a process for so long that it may be taken for dead."""
+        process.pause()
+        await asyncio.sleep(self._chance.uniform(0.5, 6))
+        process.resume()
+        self._down.discard(process)
+
     async def _drain_worker(self) -> None:
         if (worker := self._victim(self._product.workers)) is not None:
             self.done["worker SIGTERM"] += 1
@@ -170,3 +188,12 @@ class Breakages:
             postgres.pause()
             await asyncio.sleep(self._chance.uniform(0.5, 3))
             postgres.resume()
+
+    async def _stop_database(self) -> None:
+        """An outage longer than a second, while nine large results are on their way."""
+        if (postgres := self._product.servers.postgres) is not None:
+            await self._before_outage()
+            self.done["database outage"] += 1
+            await postgres.stop()
+            await asyncio.sleep(self._chance.uniform(1, 4))
+            await postgres.start()

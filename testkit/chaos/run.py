@@ -12,8 +12,15 @@ from testkit.chaos.verdict import Verdict, judge, running, unrest
 from testkit.checks import stored
 from testkit.product import Product
 
-#: No limit on pending messages: it would only turn outages into refusals.
-SETTINGS = {"LONGHAUL_MAX_PENDING_MESSAGES": "0", "LONGHAUL_SHUTDOWN_GRACE": "1", "LONGHAUL_MODEL_IDLE_TIMEOUT": "20"}
+#: No limit on pending messages: it would only turn outages into refusals. Slots are so few that calls wait for them.
+SETTINGS = {
+    "LONGHAUL_MAX_PENDING_MESSAGES": "0",
+    "LONGHAUL_SHUTDOWN_GRACE": "1",
+    "LONGHAUL_MODEL_IDLE_TIMEOUT": "20",
+    "LONGHAUL_MAX_CONCURRENT_ACTIVITIES": "3",
+    "LONGHAUL_MAX_CONCURRENT_STORES": "2",
+    "LONGHAUL_TOOLS": "testkit.chaos.tools:registry",
+}
 REST_LIMIT_S = 120.0
 
 
@@ -36,14 +43,15 @@ async def chaos(
     """Break a product under load for so many seconds, wait until it is at rest, and judge."""
     began = time.monotonic()
     load = Load(product, random.Random(f"load {seed}"))
-    breakages = Breakages(product, random.Random(f"faults {seed}"))
+    await load.prepare(sessions)
+    breakages = Breakages(product, random.Random(f"faults {seed}"), load.large_turn)
     async with asyncio.TaskGroup() as both:
-        both.create_task(load.run(sessions))
+        both.create_task(load.run())
         await breakages.run(seconds, pause)
         load.close()
     await until_at_rest(product)
     found = await stored(product.database)
-    verdict = judge(found, load.accepted, load.stopping, load.streams)
+    verdict = judge(found, load.accepted, load.streams)
     verdict.stuck += [f"{workflow} still runs" for workflow in await running(product)]
     verdict.wrong += [*load.problems, *breakages.problems]
     return Outcome(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from longhaul.contracts import TurnStatus
 from testkit import checks
+from testkit.chaos.load import Posted
 from testkit.checks import Stored
 from testkit.product import Product
 from testkit.streamlog import StreamLog
@@ -49,18 +50,19 @@ def unrest(found: Stored) -> list[str]:
     ]
 
 
-def judge(
-    found: Stored, accepted: dict[str, set[str]], stopping: set[str], streams: Iterable[tuple[str, StreamLog]]
-) -> Verdict:
+def judge(found: Stored, accepted: Iterable[Posted], streams: Iterable[tuple[str, StreamLog]]) -> Verdict:
     """Check every row of every session, sub-sessions included, and the streams that clients read."""
-    verdict = Verdict(sum(map(len, found.turns.values())), sum(map(len, accepted.values())))
-    for session, ids in accepted.items():
-        here = {row.client_message_id for row in found.messages.get(session, ())}
-        verdict.lost += [f"{session}: message {lost} was accepted and is lost" for lost in ids - here]
+    verdict = Verdict(sum(map(len, found.turns.values())))
+    for message in accepted:
+        verdict.messages += 1
+        taken = [row for row in found.of(message.session, "user") if row.client_message_id == message.message_id]
+        if not taken:
+            verdict.lost.append(f"{message} was accepted and is lost")
+        verdict.wrong += [problem for row in taken for problem in turn_of_message_problems(found, message, row.turn_id)]
     for session, rows in found.messages.items():
         turns = found.turns.get(session, ())
-        if session in accepted and session not in stopping:
-            verdict.lost += checks.answer_problems(session, rows)
+        stopped = {turn.turn_id for turn in turns if turn.status == TurnStatus.CANCELLED}
+        verdict.lost += checks.answer_problems(session, [row for row in rows if row.turn_id not in stopped])
         verdict.doubled += checks.tool_problems(session, rows)
         problems = checks.sequence_problems(session, rows, found.next_sequences.get(session))
         verdict.wrong += [problem for problem in problems if "still waits" not in problem]
@@ -72,14 +74,22 @@ def judge(
     return verdict
 
 
+def turn_of_message_problems(found: Stored, message: Posted, turn_id: str) -> Iterable[str]:
+    """The turn that took a message is the one that its sender was told, and not one that had been stopped before."""
+    if turn_id == message.after:
+        yield f"{message} is in the turn that had been stopped before it was posted"
+    failed = {turn.turn_id for turn in found.turns[message.session] if turn.status == TurnStatus.FAILED}
+    if turn_id != message.turn_id and message.turn_id not in failed:
+        yield f"{message} is in turn {turn_id}"
+
+
 def stream_problems(found: Stored, streams: Iterable[tuple[str, StreamLog]]) -> Iterable[str]:
     """Check that a stream, however often it was cut, shows what is stored."""
     for session, log in streams:
-        rows = [row for row in found.of(session, "assistant") if row.turn_id == log.turn_id and row.kind != "error"]
-        stored = "".join(row.content for row in rows)
-        if log.text() != stored:
-            said = f"{log.text()[:200]!r} on the stream, {stored[:200]!r} in its rows"
-            yield f"{session}: turn {log.turn_id} is {said}; {log.connections} connections, {shown(log)}"
+        rows = [row for row in found.of(session) if row.turn_id == log.turn_id]
+        status = next((turn.status for turn in found.turns[session] if turn.turn_id == log.turn_id), "missing")
+        for problem in checks.shown_problems(log, rows, status):
+            yield f"{session}: turn {log.turn_id}: {problem}; {log.connections} connections, {shown(log)}"
 
 
 def shown(log: StreamLog) -> str:

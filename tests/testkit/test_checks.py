@@ -7,10 +7,14 @@ from typing import Any
 import pytest
 
 from testkit import checks
+from testkit.chaos.load import Posted
+from testkit.chaos.verdict import Verdict, judge
 from testkit.grammar import check_stream, grammar_problems
 from testkit.streamlog import StreamEvent, StreamLog
 
-Message = namedtuple("Message", "sequence role turn_id round client_message_id tool_calls tool_call_id")
+Message = namedtuple(
+    "Message", "sequence role turn_id round client_message_id tool_calls tool_call_id content kind is_error"
+)
 TurnRecord = namedtuple("TurnRecord", "turn_id status started_at ended_at error")
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 GOOD: list[dict[str, Any] | None] = [
@@ -87,8 +91,9 @@ def turn_row(turn_id: str, status: object, started_at: object, ended_at: object)
 
 
 def row(sequence: int | None, role: str, turn: str = "t", **more: Any) -> Any:
-    values = {"round": 1, "client_message_id": None, "tool_calls": None, "tool_call_id": None, **more}
-    return Message(sequence=sequence, role=role, turn_id=turn, **values)
+    values: dict[str, Any] = {"round": 1, "client_message_id": None, "tool_calls": None, "tool_call_id": None}
+    values |= {"content": "", "kind": "message", "is_error": False}
+    return Message(sequence=sequence, role=role, turn_id=turn, **(values | more))
 
 
 CALL = [{"id": "c"}]
@@ -126,6 +131,57 @@ def test_a_tool_call_has_exactly_one_result() -> None:
     assert list(checks.tool_problems("s", [row(0, "tool", tool_call_id="c")]))
     result = row(1, "tool", tool_call_id="c")
     assert list(checks.tool_problems("s", [row(0, "assistant", tool_calls=CALL), result, result]))
+
+
+SHOWN = [
+    row(0, "user", client_message_id="a", content="question"),
+    row(1, "reasoning", content="hm"),
+    row(2, "assistant", content="right", tool_calls=CALL),
+    row(3, "tool", tool_call_id="c", content="o"),
+]
+
+
+def test_a_stream_that_shows_its_rows_passes() -> None:
+    assert not list(checks.shown_problems(log_of(GOOD), SHOWN, "completed"))
+
+
+@pytest.mark.parametrize(
+    ("place", "other"),
+    [(1, {"content": "aha"}), (2, {"content": "wrong"}), (3, {"content": "p"}), (3, {"is_error": True})],
+)
+def test_a_stream_that_shows_something_else_than_its_rows_is_seen(place: int, other: dict[str, Any]) -> None:
+    rows = [one._replace(**other) if number == place else one for number, one in enumerate(SHOWN)]
+    assert list(checks.shown_problems(log_of(GOOD), rows, "completed"))
+
+
+def test_a_stream_without_an_output_a_follow_up_or_the_outcome_is_seen() -> None:
+    assert list(checks.shown_problems(log_of(without("tool-output-available")), SHOWN, "completed"))
+    follow_up = row(4, "user", kind="follow_up", client_message_id="b")
+    assert list(checks.shown_problems(log_of(GOOD), [*SHOWN, follow_up], "completed"))
+    for status in ("cancelled", "failed", "running"):
+        assert list(checks.shown_problems(log_of(GOOD), SHOWN, status))
+    assert list(checks.shown_problems(log_of([*GOOD[:-2], {"type": "abort"}, *GOOD[-2:]]), SHOWN, "completed"))
+
+
+def verdict_on(*rows: Any, status: str = "completed", after: str = "") -> Verdict:
+    turns = [turn_row("t", status, NOON, NOON + timedelta(seconds=1))]
+    found = checks.Stored({"s": rows}, {"s": turns}, [], {"s": len(rows)})
+    return judge(found, [Posted("s", "a", "t", after)], [])
+
+
+def test_a_message_in_a_turn_that_its_sender_was_not_told_is_seen() -> None:
+    answered = row(0, "user", client_message_id="a"), row(1, "assistant")
+    assert verdict_on(*answered).good
+    assert verdict_on(*answered, after="t").wrong
+    elsewhere = row(0, "user", "u", client_message_id="a"), row(1, "assistant", "u")
+    assert any("is in turn u" in problem for problem in verdict_on(*elsewhere).wrong)
+    assert not any("is in turn u" in problem for problem in verdict_on(*elsewhere, status="failed").wrong)
+
+
+def test_a_lost_message_and_one_without_an_answer_are_seen() -> None:
+    assert verdict_on().lost
+    assert verdict_on(row(0, "user", client_message_id="a")).lost
+    assert verdict_on(row(0, "user", client_message_id="a"), status="cancelled").good
 
 
 def test_turns_that_overlap_mix_or_do_not_end_are_seen() -> None:

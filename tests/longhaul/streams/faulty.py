@@ -35,6 +35,8 @@ class Faults:
         self.killed = self.random.choice((0.0, 0.1, 0.4)) * some
         self.hung = self.random.choice((0.0, 0.1, 0.4)) * some
         self.flush = self.random.choice((0.0, 0.0, 0.3)) * some
+        self.outage = self.random.choice((0.0, 0.0, 0.7))
+        self.away: set[str] = set()  # what nobody can reach now: "redis", "database"
         self.stop = self.random.choice((0.0, 0.5))
         self.cut = self.random.choice((0.0, 0.3))
         self.background: set[asyncio.Future[Any]] = set()
@@ -84,8 +86,8 @@ class FaultyRedis(Redis):
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         process = self._process
         await process.moment()
-        if process.dead:
-            raise RedisConnectionError("this process is dead")
+        if process.dead or "redis" in process.faults.away:
+            raise RedisConnectionError("refused")
         command = super().execute_command
         fault = process.faults.random.choice(REDIS_FAULTS) if process.faults.happens(process.faults.redis) else ""
         if fault == "refused":
@@ -95,7 +97,7 @@ class FaultyRedis(Redis):
             raise RedisTimeoutError("no answer yet")
         answer = await command(*args, **options)  # type: ignore[no-untyped-call]
         await process.moment()
-        if fault == "unanswered" or process.dead:
+        if fault == "unanswered" or process.dead or "redis" in process.faults.away:
             raise RedisTimeoutError("the answer is lost")
         return answer
 
@@ -124,13 +126,17 @@ class FaultyDatabase(Database):
 
     async def _before(self) -> None:
         await self._process.moment()
-        if self._process.dead or self._process.faults.happens(self._process.faults.database):
+        if self._faulty():
             raise UnavailableError("The database cannot be reached.")
 
     async def _after(self) -> None:
         await self._process.moment()
-        if self._process.dead or self._process.faults.happens(self._process.faults.database):
+        if self._faulty():
             raise UnavailableError("The database's answer is lost; the transaction took effect.")
+
+    def _faulty(self) -> bool:
+        faults = self._process.faults
+        return self._process.dead or "database" in faults.away or faults.happens(faults.database)
 
 
 class FaultyModel:

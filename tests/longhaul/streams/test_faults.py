@@ -21,12 +21,14 @@ from activities.turns import TurnActivities
 from api.sse import TurnEvents
 from longhaul.contracts import (
     CallModel,
+    ClosedTurn,
     CloseTurn,
     ModelAnswer,
     OpenTurn,
     Progress,
     RunTool,
     TakeInbox,
+    TakenInbox,
     TurnRef,
     TurnStatus,
 )
@@ -47,6 +49,7 @@ from tests.longhaul.streams.faulty import Faults, FaultyModel, Process, echo
 HEADERS = {"content-type": "text/event-stream", "x-vercel-ai-ui-message-stream": "v1"}
 MAX_ATTEMPTS = 40
 RUNS, SEEDS = 3, 8
+AWAY = ("redis", "database")
 
 
 class StoppedError(Exception):
@@ -74,8 +77,11 @@ class Turn:
         self._registry = Registry([echo])
         self._ids = 0
         self._zombies: list[tuple[Process, asyncio.Task[Any]]] = []
-        self.session_id, self.turn_id = str(uuid4()), str(uuid4())
+        self.session_id, self.turn_id = str(uuid4()), ""
+        self.started_at = datetime.now(UTC)
         self.published = True
+        self.round, self.step_open, self.has_text = 0, False, False
+        self._taken: set[str] = set()
         self.stop = asyncio.Event()
         self.running = True
 
@@ -143,6 +149,7 @@ class Turn:
                     pass
             if stopped:
                 raise StoppedError
+            await self.faults.moments(60)  # as Temporal waits before the next attempt
         raise AssertionError(f"{name} never succeeded")
 
     async def _fate(self, process: Process, task: "asyncio.Task[Any]", *, last: bool) -> None:
@@ -167,59 +174,105 @@ class Turn:
         await self.faults.moments(400)
         process.runs.set()
 
-    async def run(self) -> TurnStatus:
-        """The whole turn; how it ended."""
-        message = str(uuid4())
+    async def begin(self) -> None:
+        """Store the session and its first message, whose turn this is."""
         async with self._database.write() as connection:
             await sessions.create(connection, sessions.NewSession(self.session_id, "u"))
-            await self._accept(connection, message)
-        now = datetime.now(UTC)
+        self.turn_id = await self.post()
+
+    async def run(self) -> TurnStatus:
+        """The whole turn; how it ended."""
         opening = OpenTurn(
-            turn=self.ref, message_ids=[message], model="m", mode="fast", tier="standard", started_at=now
+            turn=self.ref, message_ids=[], model="m", mode="fast", tier="standard", started_at=self.started_at
         )
         opened = await self.execute("open_turn", opening, stoppable=False)
         self.published &= opened.published
-        status, error, self.round, self.step_open, self.has_text = TurnStatus.COMPLETED, None, 0, False, False
-        try:
-            await self._work()
-        except StoppedError:
-            status = TurnStatus.CANCELLED
-        except ApplicationError as failure:
-            status, error = TurnStatus.FAILED, failure.message
-        progress = Progress(
+        must_go_on = False
+        while True:
+            try:
+                if await self._work(must_go_on=must_go_on):
+                    status = TurnStatus.COMPLETED
+                    break
+                status, error = TurnStatus.COMPLETED, None
+            except StoppedError:
+                status, error = TurnStatus.CANCELLED, None
+            except ApplicationError as failure:
+                status, error = TurnStatus.FAILED, failure.message
+            closing = CloseTurn(
+                turn=self.ref,
+                progress=self._progress(status, error),
+                answered_with_text=self.has_text,
+                step_open=self.step_open,
+                next_turn_id=str(uuid4()),
+                model="m",
+            )
+            closed: ClosedTurn = await self.execute("close_turn", closing, stoppable=False)
+            if closed.ended:
+                status = closed.status or status
+                break
+            must_go_on = True
+        self.running = False
+        return status
+
+    def _progress(self, status: TurnStatus, error: str | None = None) -> Progress:
+        return Progress(
             turn_id=self.turn_id,
             session_id=self.session_id,
             status=status,
             round=self.round,
-            started_at=now,
-            ended_at=now,
+            started_at=self.started_at,
+            ended_at=self.started_at if status.final else None,
             error=error,
         )
-        closing = CloseTurn(
-            turn=self.ref, progress=progress, answered_with_text=self.has_text, step_open=self.step_open, model="m"
-        )
-        await self.execute("close_turn", closing, stoppable=False)
-        self.running = False
-        return status
 
-    async def _accept(self, connection: Any, message: str) -> None:
-        await messages.accept(
-            connection,
-            session_id=self.session_id,
-            user_id="u",
-            message_id=message,
-            content="hello",
-            context=None,
-            limit=0,
-        )
+    async def post(self) -> str:
+        """Accept one more message of the session; the turn that it belongs to."""
+        async with self._database.write() as connection:
+            accepted = await messages.accept(
+                connection,
+                session_id=self.session_id,
+                user_id="u",
+                message_id=str(uuid4()),
+                content="hello",
+                context=None,
+                limit=0,
+            )
+        return accepted.turn_id
 
-    async def _work(self) -> None:
+    async def press_stop(self) -> None:
+        """As the API does: mark the turn, then cancel its workflow."""
+        async with self._database.write() as connection:
+            await turns.mark_stopped(connection, self.session_id, self.turn_id)
+        self.stop.set()
+
+    async def _take_inbox(self) -> bool:
+        taking = TakeInbox(turn=self.ref, round=self.round, message_ids=[])
+        taken: TakenInbox = await self.execute("take_inbox", taking, stoppable=False)
+        self.published &= taken.published
+        took = bool(set(taken.taken) - self._taken)
+        self._taken |= set(taken.taken)
+        return took
+
+    async def _work(self, *, must_go_on: bool) -> bool:
+        """Rounds until an answer asks for no tool and no message waits; whether the last one has ended the turn."""
+        if must_go_on:
+            await self._take_inbox()
         while True:
+            if self.stop.is_set():
+                raise StoppedError
             self.round += 1
-            call = CallModel(turn=self.ref, round=self.round, model="m", step_open=self.step_open)
+            call = CallModel(
+                turn=self.ref,
+                round=self.round,
+                model="m",
+                step_open=self.step_open,
+                progress=self._progress(TurnStatus.RUNNING),
+            )
             answer: ModelAnswer = await self.execute("call_model", call)
             self.published &= answer.published
             self.step_open, self.has_text = bool(answer.tool_calls), answer.has_text
+            if answer.turn_ended_at is not None:
+                return True
             if self.stop.is_set():
                 raise StoppedError
             tools = [
@@ -237,17 +290,8 @@ class Turn:
                 if isinstance(outcome, BaseException):
                     raise outcome
                 self.published &= outcome.published
-            if self.faults.happens(0.3):
-                message = str(uuid4())
-                async with self._database.write() as connection:
-                    await self._accept(connection, message)
-                taking = TakeInbox(turn=self.ref, round=self.round, message_ids=[message])
-                taken = await self.execute("take_inbox", taking, stoppable=False)
-                self.published &= taken.published
-            elif not answer.tool_calls:
-                return
-            if self.stop.is_set():
-                raise StoppedError
+            if not await self._take_inbox() and not answer.tool_calls:
+                return False
 
     async def end_zombies(self) -> None:
         """Everything that was given up comes back to life and does what it still can."""
@@ -314,13 +358,12 @@ async def check(turn: Turn, log: StreamLog, database: Database, status: TurnStat
     said = "".join(row.content for row in rows if row.role == "assistant" and row.kind != "error")
     assert log.text() == said, log.types
     outputs = log.outputs()
-    for row in rows:
-        if row.role == "tool":
-            assert row.tool_call_id in outputs
     results = {row.tool_call_id: row.content for row in rows if row.role == "tool"}
     for call_id, content in results.items():
         shown = outputs[str(call_id)]
         assert shown.get("output", shown.get("errorText")) == content
+    taken = {part["data"]["message_id"] for part in log.parts("data-follow-up")}
+    assert {row.client_message_id for row in rows if row.kind == "follow_up"} <= taken
     assert log.count("abort") == (status is TurnStatus.CANCELLED)
     assert log.count("error") == (status is TurnStatus.FAILED)
 
@@ -329,13 +372,16 @@ async def run(seed: int, database: Database, url: str, settings: Settings) -> No
     faults = Faults(seed)
     settings = settings.model_copy(update={"model_retry_seconds": faults.random.choice((0, 600))})
     turn = Turn(faults, database, url, settings)
+    await turn.begin()
     running = asyncio.create_task(turn.run())
     watching = [asyncio.create_task(watch(turn, turn.process(), settings)) for _ in range(3)]
     others: list[asyncio.Task[None]] = []
     if faults.happens(faults.stop):
         others.append(asyncio.create_task(press_stop(turn)))
+    others += [asyncio.create_task(post(turn)) for _ in range(faults.random.choice((0, 0, 1, 3)))]
     if faults.happens(faults.flush):
         others.append(asyncio.create_task(flush(turn)))
+    others += [asyncio.create_task(go_away(turn, part)) for part in AWAY if faults.happens(faults.outage)]
     async with asyncio.timeout(30):
         status = await running
         logs = await asyncio.gather(*watching)
@@ -351,11 +397,30 @@ async def run(seed: int, database: Database, url: str, settings: Settings) -> No
 
 async def press_stop(turn: Turn) -> None:
     await turn.faults.moments(2_000)
-    turn.stop.set()
+    await turn.press_stop()
+
+
+async def post(turn: Turn) -> None:
+    await turn.faults.moments(2_000)
+    await turn.post()
+
+
+async def go_away(turn: Turn, part: str) -> None:
+    """Nobody reaches a part for some time; Redis may come back empty."""
+    await turn.faults.moments(1_500)
+    turn.faults.away.add(part)
+    await turn.faults.moments(500)
+    if part == "redis" and turn.faults.happens(turn.faults.flush):
+        await delete_stream(turn)
+    turn.faults.away.discard(part)
 
 
 async def flush(turn: Turn) -> None:
     await turn.faults.moments(2_000)
+    await delete_stream(turn)
+
+
+async def delete_stream(turn: Turn) -> None:
     redis = reader.connect_for_reading(load_settings(redis_url=turn._url))
     await redis.delete(stream_key(turn.turn_id), writers_key(turn.turn_id))
     await redis.aclose()
