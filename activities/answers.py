@@ -16,6 +16,7 @@ from longhaul.db.turns import NewTurn
 from longhaul.errors import TurnEndedError
 from longhaul.llm import prompts
 from longhaul.llm.completion import Completion
+from longhaul.llm.tokens import scale_from
 
 #: The kind of a row whose text was cut off, and why it was.
 PARTIAL = "partial"
@@ -58,7 +59,8 @@ class Prompt:
     """What a request is built from.
 
     `stored`: this round's answer, if an earlier attempt has stored it. `call_ids`: the tool calls that the model has
-    made in this turn. `budget_used_up` says which budget is used up, if one is.
+    made in this turn. `budget_used_up` says which budget is used up, if one is. `token_scale`: how many tokens the
+    endpoint counted for an estimated one in the session's last call.
     """
 
     system_context: str | None
@@ -66,17 +68,20 @@ class Prompt:
     stored: StoredAnswer | None
     call_ids: list[str]
     budget_used_up: str | None
+    token_scale: float | None
 
 
 async def load_prompt(connection: Connection, call: CallModel) -> Prompt:
     session_id, turn_id = call.turn.session_id, call.turn.turn_id
     rows = await conversation.for_model(connection, session_id)
+    session = await sessions.get(connection, session_id)
     return Prompt(
-        system_context=(await sessions.get(connection, session_id)).system_context,
+        system_context=session.system_context,
         rows=rows,
         stored=await stored_answer(connection, call),
         call_ids=[made["id"] for row in rows if row.turn_id == turn_id for made in row.tool_calls or ()],
         budget_used_up=await ledger.budget_used_up(connection, session_id, call.scope),
+        token_scale=session.token_scale,
     )
 
 
@@ -115,6 +120,8 @@ async def store_answer(
     if answer.id not in appended and (stored := await stored_answer(connection, call)) is not None:
         received = (messages.replace_unstorable(completion.text), answer.tool_calls or [])
         return replace(stored, is_ours=(stored.text, stored.tool_calls) == received)
+    if scale := scale_from(completion.estimated_tokens, completion.usage.prompt_tokens):
+        await sessions.calibrate(connection, turn.session_id, scale)
     return StoredAnswer(
         message_id=answer.id,
         text=completion.text,

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import timedelta
@@ -35,11 +36,18 @@ from activities.attempt import (
 from longhaul.contracts import CallModel, ModelAnswer, ToolCall, TurnStatus
 from longhaul.db import conversation
 from longhaul.db.database import Database
-from longhaul.errors import BUDGET_REACHED, MODEL_FAILED, MODEL_RETRY, StreamBrokenError, new_reference
+from longhaul.errors import (
+    BUDGET_REACHED,
+    MODEL_FAILED,
+    MODEL_RETRY,
+    ContextTooLongError,
+    StreamBrokenError,
+    new_reference,
+)
 from longhaul.llm.client import ModelClient
 from longhaul.llm.completion import Assembler, Completion, priced
 from longhaul.llm.failures import ModelFailure, classify, retry_delay
-from longhaul.llm.request import request_for
+from longhaul.llm.request import Request, request_for, room
 from longhaul.settings import Settings
 from longhaul.streams.ending import Ending, end_stream
 from longhaul.streams.events import data_part
@@ -50,6 +58,8 @@ from longhaul.tools.workflow_tools import for_workflow
 
 log = logging.getLogger(__name__)
 PARTIAL_MAX_CHARS = 200_000
+#: Of a refused request, at most this share is sent again.
+CUT_TO = 2 / 3
 
 
 class CallState(BaseModel):
@@ -84,6 +94,20 @@ class Attempt:
     step: StepWriter
 
 
+@dataclass
+class Asking:
+    """The tokens of a model call's requests, as we estimate them: what the next may take, and what the last took."""
+
+    max_tokens: float
+    estimated_tokens: int = 0
+
+    def cut_harder(self, settings: Settings, refusal: ContextTooLongError) -> None:
+        """Let the next request take less: by a third at least, more if the endpoint says by how much it is too long."""
+        scale = (refusal.counted or 0) / self.estimated_tokens
+        told = room(settings.model_copy(update={"context_window": refusal.window}), scale) if refusal.window else None
+        self.max_tokens = min(filter(None, (self.estimated_tokens * CUT_TO, told)))
+
+
 class ModelActivities:
     """Calls the model."""
 
@@ -113,7 +137,7 @@ class ModelActivities:
             answer = await self._earlier_answer(attempt, prompt)
             await self._clear_stream(attempt, answer)
             if answer is None:
-                completion = await self._stream(attempt, self._request(call, prompt), Assembler(prompt.call_ids))
+                completion = await self._stream(attempt, prompt, Assembler(prompt.call_ids))
                 checkpoint(CallState(completion=completion))
                 answer = await self._store(call, completion)
                 if answer.is_ours:
@@ -153,14 +177,7 @@ class ModelActivities:
         if answer is not None:
             attempt.step.show_stored(answer.text, answer.tool_calls)
 
-    def _request(self, call: CallModel, prompt: Prompt) -> dict[str, Any]:
-        """The body of the request.
-
-        Raises:
-            ApplicationError: `BudgetReached`; nothing is asked of the model.
-        """
-        if prompt.budget_used_up:
-            raise ApplicationError(prompt.budget_used_up, type=BUDGET_REACHED, non_retryable=True)
+    def _request(self, call: CallModel, prompt: Prompt, max_tokens: float) -> Request:
         return request_for(
             self._settings,
             model=call.model,
@@ -168,17 +185,24 @@ class ModelActivities:
             session_context=prompt.system_context,
             rows=prompt.rows,
             tools=self._tools.schemas(call.scope),
+            max_tokens=max_tokens,
         )
 
-    async def _stream(self, attempt: Attempt, request: dict[str, Any], assembler: Assembler) -> Completion:
-        """Receive the answer and publish it as it arrives; the step stays open until the answer is stored."""
+    async def _stream(self, attempt: Attempt, prompt: Prompt, assembler: Assembler) -> Completion:
+        """Receive the answer and publish it as it arrives; the step stays open until the answer is stored.
+
+        Raises:
+            ApplicationError: `BudgetReached`; nothing is asked of the model.
+        """
+        if prompt.budget_used_up:
+            raise ApplicationError(prompt.budget_used_up, type=BUDGET_REACHED, non_retryable=True)
         call, step = attempt.call, attempt.step
-        chunks = self._model_client.stream(request, call_key=f"{call.turn.turn_id}:{call.round}")
+        asking = Asking(room(self._settings, prompt.token_scale))
         started = time.monotonic()
         step_settled = False
         step.begin()
         try:
-            async with aclosing(chunks):
+            async with aclosing(self._chunks(call, prompt, asking)) as chunks:
                 async for chunk in chunks:
                     step.show(assembler.feed(chunk))
             if not assembler.ended:
@@ -188,7 +212,7 @@ class ModelActivities:
             step.show(assembler.rest())
             step_settled = await self._cancelled(attempt, assembler.completion(_milliseconds_since(started)))
             raise
-        except (OpenAIError, StreamBrokenError) as error:
+        except (OpenAIError, StreamBrokenError, ContextTooLongError) as error:
             step.show(assembler.rest())
             received = assembler.completion(_milliseconds_since(started))
             step_settled = True
@@ -197,7 +221,42 @@ class ModelActivities:
             if not step_settled:
                 step.take_back()
         completion = assembler.completion(_milliseconds_since(started))
-        return completion.model_copy(update={"usage": priced(completion.model or request["model"], completion.usage)})
+        usage = priced(completion.model or call.model, completion.usage)
+        return completion.model_copy(update={"usage": usage, "estimated_tokens": asking.estimated_tokens})
+
+    async def _chunks(self, call: CallModel, prompt: Prompt, asking: "Asking") -> AsyncGenerator[dict[str, Any], None]:
+        """The chunks of the answer. A request that is too long for the model's window is cut harder and sent again.
+
+        Raises:
+            ContextTooLongError: it cannot be cut any harder.
+        """
+        while True:
+            request = self._request(call, prompt, asking.max_tokens)
+            if 0 < asking.estimated_tokens <= request.estimated_tokens:
+                raise ContextTooLongError
+            asking.estimated_tokens = request.estimated_tokens
+            chunks = self._model_client.stream(request.body, call_key=f"{call.turn.turn_id}:{call.round}")
+            begun = False
+            try:
+                async with aclosing(chunks):
+                    async for chunk in chunks:
+                        begun = True
+                        yield chunk
+                return
+            except ContextTooLongError as refusal:
+                if begun:
+                    raise StreamBrokenError(
+                        "The model endpoint refused the request in the middle of its answer."
+                    ) from None
+                asking.cut_harder(self._settings, refusal)
+                log.warning(
+                    "%s refused a request of %d estimated tokens (its window: %s tokens, LONGHAUL_CONTEXT_WINDOW: %d); "
+                    "it is cut and sent again",
+                    call.model,
+                    request.estimated_tokens,
+                    refusal.window or "not told",
+                    self._settings.context_window,
+                )
 
     async def _cancelled(self, attempt: Attempt, received: Completion) -> bool:
         """Keep what has been shown when Stop was pressed. After a shutdown or time-out another attempt makes the call.

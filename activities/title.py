@@ -14,7 +14,7 @@ from longhaul.db.database import Database
 from longhaul.db.ledger import LedgerEntry
 from longhaul.db.messages import row_id
 from longhaul.db.sessions import Session
-from longhaul.errors import StreamBrokenError, UnavailableError
+from longhaul.errors import ContextTooLongError, StreamBrokenError, UnavailableError
 from longhaul.llm import prompts
 from longhaul.llm.client import ModelClient
 from longhaul.llm.completion import Assembler, Completion, priced
@@ -78,7 +78,7 @@ class Titles:
                 if named:
                     async with self._streams.publisher_of(turn, ActivityAttempt(f"title:{turn.turn_id}")) as publisher:
                         publisher.put(data_part("title", {"title": title}))
-        except (OpenAIError, StreamBrokenError, UnavailableError, TimeoutError) as error:
+        except (OpenAIError, StreamBrokenError, ContextTooLongError, UnavailableError, TimeoutError) as error:
             log.warning("session %s keeps its provisional title: %s", turn.session_id, error)
 
     async def _ask(self, text: str) -> Completion:

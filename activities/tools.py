@@ -150,7 +150,7 @@ class ToolActivities:
         checkpoint(ToolState(starts=starts + 1))
         try:
             async with asyncio.timeout(call.timeout or None) as limit:
-                output = await tool.run(parsed, _context(self._settings, call))
+                output = await tool.run(parsed, self._context(call))
         except asyncio.CancelledError:
             if activity.is_worker_shutdown() and tool.repeatable and not stop_requested():
                 checkpoint(ToolState(starts=starts))
@@ -190,14 +190,23 @@ class ToolActivities:
             publisher.put(shown, once=f"output:{round_}:{call_id}")
         return ToolOutcome(tool_call_id=call_id, status=result.status, published=not publisher.broken)
 
+    def _context(self, call: RunTool) -> ToolContext:
+        session_id = call.turn.session_id
 
-def _context(settings: Settings, call: RunTool) -> ToolContext:
-    return ToolContext(
-        user_id=call.turn.user_id,
-        session_id=call.turn.session_id,
-        turn_id=call.turn.turn_id,
-        tool_call_id=call.tool_call_id,
-        workspace=settings.workspace_of(call.scope.root_session_id or call.turn.session_id),
-        workspace_max_bytes=settings.workspace_max_bytes,
-        scope=call.scope,
-    )
+        async def result_of(tool_call_id: str) -> str | None:
+            async def read() -> str | None:
+                async with self._database.read() as connection:
+                    return await conversation.tool_result(connection, session_id, tool_call_id)
+
+            return await when_storage_is_back(read, self._storage_window)
+
+        return ToolContext(
+            user_id=call.turn.user_id,
+            session_id=session_id,
+            turn_id=call.turn.turn_id,
+            tool_call_id=call.tool_call_id,
+            workspace=self._settings.workspace_of(call.scope.root_session_id or session_id),
+            workspace_max_bytes=self._settings.workspace_max_bytes,
+            scope=call.scope,
+            result_of=result_of,
+        )

@@ -54,6 +54,21 @@ class StreamBrokenError(LonghaulError):
     """A model's stream ended before its end."""
 
 
+class ContextTooLongError(LonghaulError):
+    """A model's endpoint refused a request because it is longer than the model's window.
+
+    `window` and `counted`: the tokens of the window and of the request, where the endpoint names them.
+    """
+
+    def __init__(self, window: int | None = None, counted: int | None = None) -> None:
+        super().__init__(
+            "The model's window is too small even for the newest message. Set LONGHAUL_CONTEXT_WINDOW to the tokens "
+            "that the model takes, or use a model with a larger window."
+        )
+        self.window = window
+        self.counted = counted
+
+
 def new_reference() -> str:
     """An id that connects a generic text for people with the log entry that holds the details."""
     return secrets.token_hex(4)

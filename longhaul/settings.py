@@ -104,9 +104,11 @@ class Settings(BaseSettings):
     system_prompt: str = Field("", description="Added behind the built-in system prompt, the same for all users.")
     context_window: Annotated[int, Field(ge=1000)] = Field(128_000, description="The model's window in tokens.")
     context_share: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.7, description="Share of the window that the history may fill."
+        0.7, description="Share of the window to fill; a request may take half of the rest too, the answer the other."
     )
-    tool_result_max_chars: Count = Field(70_000, description="Characters of one tool result that the model is shown.")
+    tool_result_max_chars: Count = Field(
+        70_000, description="Characters of one tool result that the model is shown at once."
+    )
 
     # Turns
     max_rounds: Annotated[int, Field(ge=1)] = Field(

@@ -9,7 +9,7 @@ import orjson
 from offline_model import english
 from offline_model.conversation import Task, ToolCall
 from offline_model.request import ChatRequest
-from offline_model.script import Call, Delegate, Fault, Mode, Pace, Rounds, Say, Speak, Think, json_object
+from offline_model.script import Call, Delegate, Fault, Mode, Pace, Recall, Rounds, Say, Speak, Think, json_object
 
 RUN, GET = "run_sub_session", "get_sub_session_result"
 _HOW_TO_RUN: dict[Mode, dict[str, Any]] = {
@@ -43,6 +43,10 @@ def decide(request: ChatRequest, tasks: list[Task], pace: Pace) -> Answer:
         first = next((message.text for message in request.messages if message.role == "user"), "")
         return Answer(pieces=english.words(english.title_of(first)), pace=pace)
     newest = tasks[-1] if tasks else Task("", [], [])
+    if newest.of(Recall):
+        first = next(message.text for message in request.messages if message.role == "user")
+        said = f"Your first message was: “{english.shortened(first, 80)}”. {english.SUFFIX}"
+        return Answer(pieces=english.words(said), pace=pace)
     # The plain calls of the newest task come first: `_report` finds their results by place.
     calls = [call for task in reversed(tasks) for call in _calls_of(task, tools)]
     follow_ups = [f"“{english.shortened(entry.text, 60)}”" for entry in newest.entries if entry.follow_up]

@@ -13,7 +13,8 @@ from offline_model.request import Message
 from offline_model.script import S, Script
 
 _FOLLOW_UP = re.compile(r"<user_follow_up\b[^>]*>(.*?)(?:</user_follow_up>|\Z)", re.DOTALL)
-_CONTEXT = re.compile(r"<user_context>.*?</user_context>", re.DOTALL)
+#: What stands behind the text of a message; a block that was cut has no end.
+_BLOCKS = re.compile(r"<(user_context|session_context)>.*?(?:</\1>|\Z)", re.DOTALL)
 _NUMBER = re.compile(r"^(\d{1,4})\. ", re.MULTILINE)
 
 
@@ -80,7 +81,7 @@ def _entries(text: str) -> list[Script]:
     blocks = _FOLLOW_UP.findall(text)
     if blocks:
         return [read_script(entry, follow_up=True) for block in blocks for entry in _follow_ups(block)]
-    return [read_script(_CONTEXT.sub("", text).strip())]
+    return [read_script(_BLOCKS.sub("", text).strip())]
 
 
 def _follow_ups(block: str) -> list[str]:

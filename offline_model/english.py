@@ -6,7 +6,7 @@ from itertools import accumulate
 
 from pydantic import ValidationError
 
-from offline_model.script import AnyStep, Call, Delegate, Fault, Pace, Rounds, Script, Speak, Think, json_script
+from offline_model.script import AnyStep, Call, Delegate, Fault, Pace, Recall, Rounds, Script, Speak, Think, json_script
 
 SUFFIX = "(offline stand-in model: no real model is connected)"
 
@@ -36,6 +36,7 @@ def _wait(match: re.Match[str]) -> Call:
 #: Phrases that can stand together in one text; sums are looked for in the rest of it.
 _PHRASES: list[tuple[re.Pattern[str], Callable[[re.Match[str]], AnyStep]]] = [
     (re.compile(r"\bspeak\s+(\d{1,8})\b", _I), lambda match: Speak(speak=int(match[1]))),
+    (re.compile(r"\bwhat was my first message\b", _I), lambda _: Recall()),
     (re.compile(r"\brounds\s+(\d{1,9})\b", _I), lambda match: Rounds(rounds=int(match[1]))),
     (re.compile(r"\blist\s+(?:the\s+|all\s+|my\s+)*files\b", _I), lambda _: _call("list_files", path=".")),
     (

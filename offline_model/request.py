@@ -1,10 +1,17 @@
 """Reading a Chat Completions request, as strictly as OpenAI does: a broken history must show in tests."""
 
+import re
 from functools import cached_property
 from hashlib import blake2b
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field, field_validator
+
+#: A model of a name like `offline-window-16000` refuses requests of more tokens than that.
+_WINDOW = re.compile(r"\bwindow-(\d{1,9})\b")
+# Roughly what OpenAI's tokenizers do before they look into their tables. What uses this server must not know it: a real
+# tokenizer is not known either.
+_TOKENS = re.compile(r"[A-Z]?[a-z]{1,5}|[A-Z]{1,2}|\d{1,3}|\s+(?=\s)|[^\w\s]|[^\x00-\x7f]")
 
 
 class _Function(BaseModel):
@@ -58,8 +65,21 @@ class ChatRequest(BaseModel):
         """
         request = cls.model_validate_json(raw)
         request.digest = blake2b(raw + call_key.encode(), digest_size=8).hexdigest()
-        request.prompt_tokens = max(1, len(raw) // 4)
+        request.prompt_tokens = max(1, len(raw) // 4) if request.window is None else request.counted()
         return request
+
+    @property
+    def window(self) -> int | None:
+        """The tokens that the model takes; None: it takes all."""
+        named = _WINDOW.search(self.model)
+        return int(named[1]) if named else None
+
+    def counted(self) -> int:
+        """The tokens of the prompt. Counting takes longer than an answer, so it is done for models with a window."""
+        texts = [message.text for message in self.messages]
+        texts += [call.function.arguments for message in self.messages for call in message.tool_calls or ()]
+        texts += [tool.model_dump_json() for tool in self.tools or ()]
+        return sum(4 + len(_TOKENS.findall(text)) for text in texts)
 
     @field_validator("messages")
     @classmethod

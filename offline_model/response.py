@@ -31,7 +31,10 @@ class ChatResponse:
 
     async def play(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the answer, or break where the fault says so."""
-        if self.fault and self.fault.kind == "status":
+        if self.request.window is not None and self.request.prompt_tokens > self.request.window:
+            self.record.outcome = "too long"
+            await _too_long(self.request.window, self.request.prompt_tokens)(scope, receive, send)
+        elif self.fault and self.fault.kind == "status":
             self.record.outcome = f"status {self.fault.number}"
             message = f"The offline model was asked for status {self.fault.number}."
             await error_response(self.fault.number, message, headers=self.fault.headers)(scope, receive, send)
@@ -87,12 +90,25 @@ async def _flush(send: Send, waiting: list[bytes], *, more: bool = True) -> None
 
 
 def error_response(
-    status: int, message: str, *, param: str | None = None, headers: dict[str, str] | None = None
+    status: int,
+    message: str,
+    *,
+    param: str | None = None,
+    code: str | None = None,
+    headers: dict[str, str] | None = None,
 ) -> JSONResponse:
     """An error in OpenAI's shape."""
     kind = "server_error" if status >= 500 else "invalid_request_error"
-    error = {"message": message, "type": kind, "param": param, "code": None}
+    error = {"message": message, "type": kind, "param": param, "code": code}
     return JSONResponse({"error": error}, status, headers)
+
+
+def _too_long(window: int, counted: int) -> JSONResponse:
+    message = (
+        f"This model's maximum context length is {window} tokens. However, your messages resulted in {counted} tokens. "
+        "Please reduce the length of the messages."
+    )
+    return error_response(400, message, param="messages", code="context_length_exceeded")
 
 
 def _usage(request: ChatRequest, answer: Answer) -> dict[str, Any]:

@@ -35,6 +35,12 @@ class Speak(Step):
     unit: Literal["words", "bytes"] = "words"
 
 
+class Recall(Step):
+    """Say the beginning of the first message of the conversation, as far as the model is given it."""
+
+    recall: Literal["first"] = "first"
+
+
 class Think(Step):
     """Send a text as reasoning before each answer."""
 
@@ -126,7 +132,7 @@ class Fault(Step):
         return has_calls or self.kind not in ("badargs", "unknowntool")
 
 
-AnyStep = Say | Speak | Think | Call | Rounds | Delegate | Pace | Fault
+AnyStep = Say | Speak | Recall | Think | Call | Rounds | Delegate | Pace | Fault
 S = TypeVar("S", bound=Step)
 
 

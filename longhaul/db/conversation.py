@@ -51,6 +51,17 @@ FOR_MODEL = (
     )
     .order_by(MessageRow.sequence)
 )
+RESULT_OF = (
+    select(MessageRow.content)
+    .where(
+        MessageRow.session_id == bindparam("session"),
+        MessageRow.role == "tool",
+        MessageRow.tool_call_id == bindparam("call"),
+        IN_CONVERSATION,
+    )
+    .order_by(MessageRow.sequence.desc())
+    .limit(1)
+)
 CALLS_AND_RESULTS = (
     select(MessageRow.role, MessageRow.tool_calls, MessageRow.tool_call_id, MessageRow.turn_id, MessageRow.round)
     .where(IN_CONVERSATION, MessageRow.role.in_(("assistant", "tool")))
@@ -80,6 +91,12 @@ async def for_model(connection: Connection, session_id: str, after: int = -1) ->
     """A session's rows behind a sequence, oldest first, reasoning left out: what a model may see."""
     rows = await connection.execute(FOR_MODEL, {"session": session_id, "after": after})
     return [PromptMessage._make(row) for row in rows]
+
+
+async def tool_result(connection: Connection, session_id: str, tool_call_id: str) -> str | None:
+    """The output of a tool call of this session, the newest if ids repeat; None if there is none."""
+    content: str | None = await connection.scalar(RESULT_OF, {"session": session_id, "call": tool_call_id})
+    return content
 
 
 async def rows_of_round(connection: Connection, turn_id: str, round_: int) -> list[StoredMessage]:

@@ -11,6 +11,7 @@ from sqlalchemy import (
     Boolean,
     DateTime,
     Enum,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -98,6 +99,7 @@ class SessionRow(Base):
     """A conversation. `next_sequence` is the lock and the counter that make its rows gapless.
 
     `stopped_turn_id` is the newest turn that a person stopped: messages accepted later belong to the next turn.
+    `token_scale`: how many tokens the endpoint counted for each one that we estimated, in the newest model call.
     """
 
     __tablename__ = "sessions"
@@ -115,6 +117,7 @@ class SessionRow(Base):
     scope: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     max_cost_microdollars: Mapped[int | None] = mapped_column(BigInteger)
     max_seconds: Mapped[int | None] = mapped_column(Integer)
+    token_scale: Mapped[float | None] = mapped_column(Float)
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     updated_at: Mapped[datetime] = mapped_column(default=utc_now)
 

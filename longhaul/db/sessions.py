@@ -30,6 +30,7 @@ class Session(NamedTuple):
     scope: dict[str, Any] | None
     max_cost_microdollars: int | None
     max_seconds: int | None
+    token_scale: float | None
     created_at: datetime
     updated_at: datetime
 
@@ -59,6 +60,7 @@ class NewSession(NamedTuple):
 
 SESSIONS = select(*columns_of(SessionRow, Session))
 BY_ID = SESSIONS.where(SessionRow.id == bindparam("session"))
+CALIBRATE = update(SessionRow).where(SessionRow.id == bindparam("session")).values(token_scale=bindparam("scale"))
 BY_ID_AND_USER = BY_ID.where(SessionRow.user_id == bindparam("user"))
 
 
@@ -161,6 +163,11 @@ async def replace_title(connection: Connection, session_id: str, old: str, new: 
         .values(title=replace_unstorable(new)[:TITLE_MAX])
     )
     return bool(replaced.rowcount)
+
+
+async def calibrate(connection: Connection, session_id: str, scale: float) -> None:
+    """Note how many tokens the endpoint counted for each one that was estimated, in the newest call."""
+    await connection.execute(CALIBRATE, {"session": session_id, "scale": scale})
 
 
 async def delete_all(connection: Connection, session_ids: Sequence[str]) -> None:

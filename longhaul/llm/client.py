@@ -12,9 +12,10 @@ from typing import Any
 
 import httpx2
 import orjson
-from openai import AsyncAPIResponse, AsyncOpenAI
+from openai import APIStatusError, AsyncAPIResponse, AsyncOpenAI
 
 from longhaul.errors import StreamBrokenError
+from longhaul.llm.failures import context_refusal
 from longhaul.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class ModelClient:
 
         Raises:
             openai.OpenAIError: the endpoint refused or cannot be reached.
+            ContextTooLongError: the endpoint refused because the request is longer than the model's window.
             StreamBrokenError: the stream ended early, was silent for `model_idle_timeout` seconds, or is not JSON.
         """
         idle = self._settings.model_idle_timeout
@@ -82,6 +84,10 @@ class ModelClient:
                         if loop.time() > extended + idle * IDLE_PRECISION:
                             extended = loop.time()
                             idle_limit.reschedule(extended + idle)
+        except APIStatusError as error:
+            if refusal := context_refusal(error.body, error.status_code):
+                raise refusal from error
+            raise
         except TimeoutError as error:
             raise StreamBrokenError(f"The model sent nothing for {idle:g} s.") from error
         except httpx2.HTTPError as error:
@@ -116,6 +122,8 @@ async def _drain(lines: AsyncIterator[bytes]) -> None:
 
 
 def _raise_error_in(chunk: dict[str, Any]) -> None:
-    """Some endpoints report a fault in the middle of a stream as a chunk with an `error`."""
-    if chunk.get("error"):
+    """Some endpoints report a fault, or refuse the request, in the stream: as a chunk with an `error`."""
+    if error := chunk.get("error"):
+        if refusal := context_refusal(error):
+            raise refusal
         raise StreamBrokenError("The model endpoint reported a fault in the middle of its answer.")

@@ -41,7 +41,10 @@ class CompletedCall(BaseModel):
 
 
 class Completion(BaseModel):
-    """A whole answer; usually small enough for a heartbeat's checkpoint."""
+    """A whole answer; usually small enough for a heartbeat's checkpoint.
+
+    `estimated_tokens`: what the prompt was estimated to take, which calibrates the next estimate; 0: not known.
+    """
 
     text: str = ""
     reasoning: str = ""
@@ -50,6 +53,7 @@ class Completion(BaseModel):
     usage: Usage = Usage()
     model: str = ""
     duration_ms: int = 0
+    estimated_tokens: int = 0
 
 
 Piece = tuple[Literal["text", "reasoning", "tool", "arguments"], str, str]

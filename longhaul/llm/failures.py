@@ -2,17 +2,41 @@
 
 import math
 import random
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import Any
 
+import orjson
 from openai import APIConnectionError, APIStatusError, APITimeoutError, OpenAIError
 
-from longhaul.errors import StreamBrokenError
+from longhaul.errors import ContextTooLongError, StreamBrokenError
 from longhaul.settings import Settings
 
 RETRIED_STATUSES = frozenset({408, 409, 429})
 DETAIL_MAX = 300
+#: Too large for an endpoint, in its codes and words: OpenAI, Anthropic, OpenRouter, vLLM, llama.cpp, Bedrock, Gemini.
+TOO_LONG = re.compile(
+    r"context_length_exceeded|exceed_context_size_error|string_above_max_length|request_too_large"
+    r"|maximum context length|exceeds? (?:the|your) (?:model'?s? )?(?:available )?context (?:size|window|length|limit)"
+    r"|exceeds? (?:the )?context (?:window|limit|length)|prompt is too long|input is too long"
+    r"|longer than the maximum model length|is too long and exceeds|exceeds the maximum number of tokens"
+    r"|reduce the length of (?:the |your )?(?:messages|prompt|input)|max_tokens must be at least 1, got -",
+    re.IGNORECASE,
+)
+_NUMBER = r"(\d[\d,]*)"
+_WINDOW = re.compile(
+    rf"maximum context length (?:is|of) {_NUMBER}|> {_NUMBER}|limit of {_NUMBER}|maximum model length of {_NUMBER}"
+    rf"|tokens allowed \({_NUMBER}\)|\"n_ctx\":\s*{_NUMBER}",
+    re.IGNORECASE,
+)
+_COUNTED = re.compile(
+    rf"requested (?:about )?{_NUMBER} tokens|resulted in {_NUMBER} tokens|too long: {_NUMBER} tokens"
+    rf"|(?:has|least) {_NUMBER} input tokens|prompt \({_NUMBER} tokens\)|prompt \(length {_NUMBER}\)"
+    rf"|context limit: {_NUMBER}|token count \({_NUMBER}\)|\"n_prompt_tokens\":\s*{_NUMBER}",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -28,8 +52,28 @@ class ModelFailure:
     retry_after: float | None = None
 
 
-def classify(error: OpenAIError | StreamBrokenError) -> ModelFailure:
+def context_refusal(error: Any, status: int = 400) -> ContextTooLongError | None:
+    """What an endpoint's error says about the model's window; None for every other error.
+
+    Args:
+        error: the decoded body of the response, or the `error` of a chunk: some endpoints refuse in the stream.
+        status: of the response. 429 speaks of a rate, also when it says that there are too many tokens.
+    """
+    text = error if isinstance(error, str) else orjson.dumps(error, default=str).decode()
+    if status == 429 or not (status == 413 or TOO_LONG.search(text)):
+        return None
+    return ContextTooLongError(window=_number(_WINDOW, text), counted=_number(_COUNTED, text))
+
+
+def _number(pattern: re.Pattern[str], text: str) -> int | None:
+    found = pattern.search(text)
+    return int(next(filter(None, found.groups())).replace(",", "")) if found else None
+
+
+def classify(error: OpenAIError | StreamBrokenError | ContextTooLongError) -> ModelFailure:
     """Classify an exception of a model call."""
+    if isinstance(error, ContextTooLongError):
+        return ModelFailure(retryable=False, text=str(error))
     if isinstance(error, APITimeoutError):
         return ModelFailure(retryable=True, text="The model did not answer in time.")
     if isinstance(error, StreamBrokenError):

@@ -33,6 +33,10 @@ TOOL_TIMED_OUT = (
     "{name} was ended after {seconds:g} seconds, the longest that a tool may run; it may have taken effect in part. "
     "For longer work, start it with one call and poll for its result with others."
 )
-CUT_RESULT = "\n[cut: {shown} of {total} characters are shown; ask for a part of it to read the rest]"
+CUT_RESULT = '\n[cut: read the rest with read_tool_result(tool_call_id="{call_id}", offset={shown})]'
+CUT_TEXT = "\n[cut: {left} more characters, which do not fit into the model's window]"
+CUT_WORK = (
+    "\n[cut: everything before and after this message is left out, because it does not fit into the model's window]"
+)
 FOLLOW_UP_ENTRY_MAX = 2_000
 FOLLOW_UP_MAX = 6_000

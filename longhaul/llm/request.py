@@ -1,19 +1,19 @@
 """Builds the body of a Chat Completions request from a session's rows, with what differs between providers."""
 
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import orjson
 
 from longhaul.llm import prompts
+from longhaul.llm.fit import fit
+from longhaul.llm.tokens import tokens_of_tools
 from longhaul.settings import Settings
 from longhaul.tools.registry import defect_of_arguments
 
-CHARS_PER_TOKEN = 4
-NEWEST_KEPT = 20
 #: The beginning of a tag that only we may write.
-MARKUP = re.compile(r"<(?=\s*/?\s*(?:user_follow_up|user_context|turn_stopped)\b)", re.IGNORECASE)
+MARKUP = re.compile(r"<(?=\s*/?\s*(?:user_follow_up|user_context|turn_stopped|session_context)\b)", re.IGNORECASE)
 EFFORT_MODELS = ("gpt-5", "o1", "o3", "o4")
 COST_ENDPOINTS = ("openrouter.ai", "127.0.0.1", "localhost")
 
@@ -29,6 +29,21 @@ def knows_cost(settings: Settings) -> bool:
     return any(host in settings.openai_base_url for host in COST_ENDPOINTS)
 
 
+class Request(NamedTuple):
+    """The body of a request, and how many tokens its prompt was estimated to take, not calibrated."""
+
+    body: dict[str, Any]
+    estimated_tokens: int
+
+
+def room(settings: Settings, token_scale: float | None) -> float:
+    """The estimated tokens that a request may take: beyond the share at which a compaction is due, half of the rest.
+
+    The other half is for the answer. `token_scale`: how many tokens the endpoint counts for an estimated one.
+    """
+    return settings.context_window * (1 + settings.context_share) / 2 / (token_scale or 1.0)
+
+
 def request_for(
     settings: Settings,
     *,
@@ -37,14 +52,17 @@ def request_for(
     session_context: str | None,
     rows: Sequence[Any],
     tools: list[dict[str, Any]],
-) -> dict[str, Any]:
-    """The body of the request that answers a conversation's `rows`, shortened to the model's window."""
+    max_tokens: float,
+) -> Request:
+    """The request that answers a conversation's `rows`, shortened to `max_tokens` estimated tokens."""
     messages = [
-        system_message(settings.system_prompt, session_context),
-        *openai_messages(rows, tool_result_max=settings.tool_result_max_chars),
+        system_message(settings.system_prompt),
+        *openai_messages(rows, tool_result_max=settings.tool_result_max_chars, session_context=session_context),
     ]
-    shortened = fit(messages, int(settings.context_window * settings.context_share))
-    return request_body(settings, model=model, mode=mode, messages=shortened, tools=tools)
+    of_tools = tokens_of_tools(tools)
+    fitted = fit(messages, max_tokens - of_tools)
+    body = request_body(settings, model=model, mode=mode, messages=fitted.messages, tools=tools)
+    return Request(body, round(fitted.tokens + of_tools))
 
 
 def request_body(
@@ -81,13 +99,18 @@ def _mark_cacheable(body: dict[str, Any], ttl: str) -> None:
         body["tools"] = [*body["tools"][:-1], {**body["tools"][-1], "cache_control": control}]
 
 
-def system_message(extra: str, session_context: str | None) -> dict[str, Any]:
-    """The built-in system prompt, the operator's addition, and the context that a parent gave to its sub-session."""
-    return {"role": "system", "content": "\n\n".join(filter(None, (prompts.SYSTEM, extra, session_context)))}
+def system_message(extra: str) -> dict[str, Any]:
+    """The built-in system prompt and the operator's addition: the same bytes for all users, sessions and turns."""
+    return {"role": "system", "content": "\n\n".join(filter(None, (prompts.SYSTEM, extra)))}
 
 
-def openai_messages(rows: Sequence[Any], *, tool_result_max: int) -> list[dict[str, Any]]:
+def openai_messages(
+    rows: Sequence[Any], *, tool_result_max: int, session_context: str | None = None
+) -> list[dict[str, Any]]:
     """Rows in order, as messages: results directly follow their calls, consecutive assistant rows are merged.
+
+    What a parent gave to its sub-session follows the text of the first user message, so that all sessions share the
+    bytes before it.
 
     Results are matched by turn and call id, not by position. A call without a result (its turn is being repaired) gets
     a `lost` one, so that the endpoint never refuses the conversation.
@@ -95,6 +118,7 @@ def openai_messages(rows: Sequence[Any], *, tool_result_max: int) -> list[dict[s
     results = {(row.turn_id, row.tool_call_id): row for row in rows if row.role == "tool"}
     newest_user = next((row for row in reversed(rows) if row.role == "user" and row.kind != "follow_up"), None)
     newest_turn = newest_user.turn_id if newest_user is not None else None
+    first_user = next((row for row in rows if row.role == "user" and row.kind != "follow_up"), None)
     messages: list[dict[str, Any]] = []
     follow_ups: list[Any] = []
     for row in rows:
@@ -107,8 +131,9 @@ def openai_messages(rows: Sequence[Any], *, tool_result_max: int) -> list[dict[s
             messages.append(follow_up_message(follow_ups, newest_turn))
             follow_ups = []
         if row.role == "user":
+            about = block("session_context", session_context or "") if row is first_user else ""
             page = page_of(row) if row is newest_user else ""
-            messages.append({"role": "user", "content": escaped(row.content) + page})
+            messages.append({"role": "user", "content": escaped(row.content) + about + page})
         elif row.role == "assistant" and row.kind != "error":
             _append_assistant(messages, row)
             messages += [_result(results, row.turn_id, call, tool_result_max) for call in row.tool_calls or ()]
@@ -152,15 +177,19 @@ def _result(results: dict[tuple[str, str], Any], turn_id: str, call: dict[str, A
     row = results.get((turn_id, call["id"]))
     content = row.content if row is not None else prompts.LOST_CALL
     if most and len(content) > most:
-        content = content[:most] + prompts.CUT_RESULT.format(shown=most, total=len(content))
+        content = content[:most] + prompts.CUT_RESULT.format(shown=most, call_id=call["id"])
     return {"role": "tool", "tool_call_id": call["id"], "content": escaped(content)}
 
 
 def page_of(row: Any) -> str:
     """The page on which a user's message was written, as a block behind its text; "" without one."""
     context = row.context or {}
-    page = "\n".join(filter(None, (context.get("url"), context.get("content"))))
-    return f"\n\n<user_context>\n{escaped(page)}\n</user_context>" if page else ""
+    return block("user_context", "\n".join(filter(None, (context.get("url"), context.get("content")))))
+
+
+def block(tag: str, text: str) -> str:
+    """A text in our markup, to stand behind the text of a message; "" for an empty one."""
+    return f"\n\n<{tag}>\n{escaped(text)}\n</{tag}>" if text else ""
 
 
 def follow_up_message(rows: Sequence[Any], newest_turn: str | None = None) -> dict[str, Any]:
@@ -187,39 +216,3 @@ def follow_up_message(rows: Sequence[Any], newest_turn: str | None = None) -> di
             pages.append(page_of(row))
     block = "<user_follow_up>\n" + "\n".join(entries) + "\n</user_follow_up>"
     return {"role": "user", "content": block + "".join(pages)}
-
-
-def fit(messages: list[dict[str, Any]], max_tokens: int) -> list[dict[str, Any]]:
-    """`messages` (system first), shortened to a window: the oldest are dropped, but never the system prompt, the first
-    user message, the newest messages, or a tool call without its results."""
-    sizes = [_size(message) for message in messages]
-    excess = sum(sizes) - max_tokens * CHARS_PER_TOKEN
-    if excess <= 0 or len(messages) <= NEWEST_KEPT + 2:
-        return messages
-    first_user = next((index for index, message in enumerate(messages) if message["role"] == "user"), 0)
-    head = first_user + 1
-    cut = head
-    while cut < len(messages) - NEWEST_KEPT and excess > 0:
-        excess -= sizes[cut]
-        cut += 1
-    return messages[:head] + messages[_between_calls(messages, head, cut) :]
-
-
-def _between_calls(messages: list[dict[str, Any]], head: int, cut: int) -> int:
-    """`cut`, moved if it separates a call from its results: behind them, or before the call if nothing would remain."""
-    behind = cut
-    while behind < len(messages) and messages[behind]["role"] == "tool":
-        behind += 1
-    if behind < len(messages):
-        return behind
-    while cut > head and messages[cut]["role"] == "tool":
-        cut -= 1
-    return cut
-
-
-def _size(message: dict[str, Any]) -> int:
-    return len(message.get("content") or "") + sum(_call_size(message.get("tool_calls") or ()))
-
-
-def _call_size(calls: Iterable[dict[str, Any]]) -> Iterable[int]:
-    return (len(call["function"]["arguments"]) + len(call["function"]["name"]) for call in calls)

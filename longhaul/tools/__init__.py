@@ -3,13 +3,24 @@
 from longhaul.tools.files import list_files, read_file, write_file
 from longhaul.tools.quick import calculator, current_time
 from longhaul.tools.registry import Registry, Tool, ToolContext, ToolError, tool
+from longhaul.tools.results import read_tool_result
 from longhaul.tools.workflow_tools import get_sub_session_result, run_sub_session, wait
 
 
 def default_tools() -> Registry:
     """The tools that come with Longhaul."""
     return Registry(
-        [calculator, current_time, list_files, read_file, write_file, wait, run_sub_session, get_sub_session_result]
+        [
+            calculator,
+            current_time,
+            list_files,
+            read_file,
+            write_file,
+            read_tool_result,
+            wait,
+            run_sub_session,
+            get_sub_session_result,
+        ]
     )
 
 

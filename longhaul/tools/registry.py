@@ -22,12 +22,17 @@ class ToolError(Exception):
     """A tool's refusal or failure; its text is written for the model and is stored as the call's result."""
 
 
+async def _no_result(tool_call_id: str) -> str | None:  # noqa: ARG001
+    return None
+
+
 @dataclass(frozen=True)
 class ToolContext:
     """What a tool knows about its call: user, session, turn, the session's folder, and what the session may do.
 
     `workspace` is shared with the session's root and all its sub-sessions; `workspace_max_bytes` (0: no limit) is what
-    its files may take together.
+    its files may take together. `result_of` reads the whole output of an earlier tool call of this session by its id;
+    None if there is none.
     """
 
     user_id: str
@@ -37,6 +42,7 @@ class ToolContext:
     workspace: Path
     scope: Scope
     workspace_max_bytes: int = 0
+    result_of: Callable[[str], Awaitable[str | None]] = _no_result
 
 
 @dataclass(frozen=True)

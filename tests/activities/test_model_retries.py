@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any, cast
 
 import httpx2
@@ -14,9 +15,11 @@ from temporalio.testing import ActivityEnvironment
 from activities import attempt as attempts
 from activities.model import CallState, ModelActivities
 from longhaul.contracts import CallModel
-from longhaul.db import conversation, ledger
+from longhaul.db import conversation, ledger, messages, sessions
 from longhaul.db.database import Database
-from longhaul.errors import MODEL_FAILED, MODEL_RETRY, StreamBrokenError
+from longhaul.db.messages import NewMessage
+from longhaul.errors import MODEL_FAILED, MODEL_RETRY, ContextTooLongError, StreamBrokenError
+from longhaul.llm.tokens import tokens_of_request
 from longhaul.tools import default_tools
 from tests.activities.conftest import SETTINGS, TURN
 
@@ -51,19 +54,22 @@ class Recorder(AsyncExitStack):
 
 
 class Model:
-    """Gives each attempt its script: pieces of text, then a failure or None for a proper end."""
+    """Gives each request its script: pieces of text, then a failure or None for a proper end."""
 
     def __init__(self, *scripts: tuple[str, Exception | None]) -> None:
         self.scripts = list(scripts)
+        self.requests: list[dict[str, Any]] = []
 
-    async def stream(self, _: dict[str, Any], *, call_key: str) -> AsyncGenerator[dict[str, Any], None]:
+    async def stream(self, body: dict[str, Any], *, call_key: str) -> AsyncGenerator[dict[str, Any], None]:
         assert call_key == f"{TURN.turn_id}:1"
+        self.requests.append(body)
         text, failure = self.scripts.pop(0)
         if text:
             yield {"choices": [{"delta": {"content": text}}]}
         if failure is not None:
             raise failure
-        yield {"choices": [{"delta": {}, "finish_reason": "stop"}]}
+        counted = 2 * tokens_of_request(body)
+        yield {"choices": [{"delta": {}, "finish_reason": "stop"}], "usage": {"prompt_tokens": counted}}
 
 
 async def attempt(
@@ -165,3 +171,50 @@ async def test_a_providers_words_stay_in_the_log(database: Database, caplog: pyt
         assert "secret" not in f"{failure} {stream.parts}"
         reference = str(failure).partition("Reference: ")[2].partition(".")[0]
         assert f"reference {reference}: {PROVIDERS_WORDS}" in caplog.text
+
+
+async def said(database: Database, *texts: str) -> None:
+    async with database.write() as connection:
+        rows = [NewMessage(f"said {place}", "user", text, turn_id=TURN.turn_id) for place, text in enumerate(texts)]
+        await messages.append(connection, TURN.session_id, rows)
+
+
+TOLD = ContextTooLongError(window=8_000, counted=60_000)
+NOT_TOLD = ContextTooLongError()
+
+
+@pytest.mark.parametrize(("refusals", "asked"), [([TOLD], 2), ([NOT_TOLD] * 3, 4), ([NOT_TOLD, TOLD], 3)])
+async def test_a_request_that_is_too_long_is_cut_harder_in_the_same_attempt(
+    database: Database, refusals: list[Exception], asked: int
+) -> None:
+    await said(database, "持久的会话引擎" * 5_000)
+    model = Model(*(("", refusal) for refusal in refusals), ("whole", None))
+    stream = Recorder()
+    _, failure = await attempt(database, model, stream, None, 1, 0)
+    assert failure is None
+    assert stream.visible() == "whole"
+    sizes = [tokens_of_request(body) for body in model.requests]
+    assert len(sizes) == asked
+    assert all(after <= before * 0.67 for before, after in pairwise(sizes))
+    if refusals == [TOLD]:
+        counted_for_one = 60_000 / sizes[0]
+        assert 0.7 * 8_000 < sizes[1] * counted_for_one < 0.85 * 8_000 + 1, "as long as the endpoint said"
+
+
+async def test_what_the_endpoint_counted_calibrates_the_next_call(database: Database) -> None:
+    await said(database, "some words of a person " * 40_000)
+    model = Model(("whole", None))
+    await attempt(database, model, Recorder(), None, 1, 0)
+    async with database.read() as connection:
+        assert (await sessions.get(connection, TURN.session_id)).token_scale == pytest.approx(2, abs=0.01)
+    assert tokens_of_request(model.requests[0]) == pytest.approx(0.85 * SETTINGS.context_window, rel=0.01)
+
+
+async def test_a_window_that_takes_nothing_fails_the_turn_with_the_remedy(database: Database) -> None:
+    await said(database, "hello")
+    model = Model(*[("", NOT_TOLD)] * 99)
+    _, failure = await attempt(database, model, Recorder(), None, 1, 600)
+    assert failure is not None
+    assert (failure.type, failure.non_retryable) == (MODEL_FAILED, True)
+    assert "LONGHAUL_CONTEXT_WINDOW" in str(failure)
+    assert len(model.requests) < 25

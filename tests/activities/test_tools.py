@@ -16,12 +16,13 @@ from temporalio.testing import ActivityEnvironment
 from activities import attempt as module
 from activities.tools import ROUND_CHECKPOINTS_BYTES, ToolActivities, ToolResult, ToolState
 from longhaul.contracts import RunTool, Scope, StoreToolResult, ToolOutcome, ToolStatus
-from longhaul.db import conversation, messages
+from longhaul.db import conversation, messages, sessions
 from longhaul.db.connection import Connection
 from longhaul.db.database import Database
 from longhaul.errors import UnavailableError
 from longhaul.llm import prompts
 from longhaul.tools import Registry, ToolContext, ToolError, default_tools, tool
+from longhaul.tools.results import PartOfResult
 from tests.activities.conftest import NO_STREAMS, SETTINGS, TURN
 
 RUNS: list[str] = []
@@ -266,3 +267,30 @@ async def test_a_workspace_is_the_root_sessions(database: Database) -> None:
     assert (await result(database, "r"))[0] == "from below"
     assert not (SETTINGS.workspace_of(TURN.session_id) / "a").exists()
     shutil.rmtree(folder)
+
+
+async def test_the_rest_of_a_cut_result_can_be_read(database: Database) -> None:
+    """Of this session only, character by character."""
+    whole = "".join(f"{number:05}" for number in range(10_000))
+    rows = [messages.tool_row("earlier", 1, "call_1", "n", whole, is_error=False)]
+    async with database.write() as connection:
+        await messages.append(connection, TURN.session_id, rows)
+        await sessions.create(connection, sessions.NewSession("other", TURN.user_id))
+        await messages.append(connection, "other", [rows[0]._replace(id="x", tool_call_id="foreign")])
+    activities = ToolActivities(database, NO_STREAMS, default_tools(), SETTINGS)
+    call = RunTool(turn=TURN, round=1, message_id="m", tool_call_id="now", name="read_tool_result")
+    tool, context = default_tools().get("read_tool_result", Scope()), activities._context(call)
+
+    async def read(tool_call_id: str, offset: int) -> str:
+        assert tool.run is not None
+        return await tool.run(PartOfResult(tool_call_id=tool_call_id, offset=offset), context)
+
+    shown, offset = "", 0
+    while offset >= 0:
+        part, _, note = (await read("call_1", offset)).partition("\n[")
+        shown += part
+        offset = int(note.rpartition("=")[2].rstrip("]")) if note else -1
+    assert shown == whole
+    for missing, at in (("foreign", 0), ("nothing", 0), ("call_1", len(whole))):
+        with pytest.raises(ToolError):
+            await read(missing, at)

@@ -8,7 +8,7 @@ import openai
 import pytest
 
 from longhaul.errors import StreamBrokenError
-from longhaul.llm.failures import ModelFailure, _retry_after, backoff, classify, retry_delay
+from longhaul.llm.failures import ModelFailure, _retry_after, backoff, classify, context_refusal, retry_delay
 from longhaul.settings import Settings, load_settings
 from longhaul.tools.registry import defect_of_arguments
 
@@ -169,3 +169,133 @@ def test_retries_end_by_time(retryable: bool, failing_for: float, retried: bool)
     assert (retry_delay(settings, failure, 1, failing_for) is not None) == retried
     assert retry_delay(settings, ModelFailure(retryable=True, text="", retry_after=11), 1, 0) is None
     assert retry_delay(settings.model_copy(update={"model_retry_seconds": 0}), failure, 1, 0) is None
+
+
+def said(message: str, **more: object) -> dict[str, object]:
+    return {"message": message, **more}
+
+
+@pytest.mark.parametrize(
+    ("error", "window", "counted"),
+    [
+        (  # OpenAI
+            said(
+                "This model's maximum context length is 128000 tokens. However, your messages resulted in "
+                "204308 tokens. Please reduce the length of the messages.",
+                type="invalid_request_error",
+                param="messages",
+                code="context_length_exceeded",
+            ),
+            128_000,
+            204_308,
+        ),
+        (  # OpenAI, newer
+            said(
+                "Your input exceeds the context window of this model. Please adjust your input and try again.",
+                code="context_length_exceeded",
+            ),
+            None,
+            None,
+        ),
+        (  # OpenAI, one text
+            said(
+                "Invalid 'messages[1].content': string too long. Expected a string with maximum length 10485760, but "
+                "got a string with length 12000000 instead.",
+                code="string_above_max_length",
+            ),
+            None,
+            None,
+        ),
+        (said("prompt is too long: 215000 tokens > 200000 maximum", type="invalid_request_error"), 200_000, 215_000),
+        (  # Anthropic, with the answer
+            said(
+                "input length and `max_tokens` exceed context limit: 178959 + 64000 > 200000, decrease input length or "
+                "`max_tokens` and try again"
+            ),
+            200_000,
+            178_959,
+        ),
+        (  # OpenRouter
+            said(
+                "This endpoint's maximum context length is 131072 tokens. However, you requested about 138956 tokens "
+                "(7884 of text input, 131072 in the output). Please reduce the length of either one, or use the "
+                '"middle-out" transform to compress your prompt automatically.',
+                code=400,
+                metadata={"provider_name": None},
+            ),
+            131_072,
+            138_956,
+        ),
+        (  # OpenRouter, what the provider said
+            said(
+                "Provider returned error",
+                code=400,
+                metadata={"raw": '{"type":"error","error":{"message":"prompt is too long: 9 tokens > 8 maximum"}}'},
+            ),
+            8,
+            9,
+        ),
+        (  # vLLM
+            said(
+                "This model's maximum context length is 16384 tokens. However, you requested 122946 tokens (112946 in "
+                "the messages, 10000 in the completion). Please reduce the length of the messages or completion.",
+                object="error",
+                code=400,
+            ),
+            16_384,
+            122_946,
+        ),
+        (  # vLLM, newer
+            said(
+                "'max_tokens' or 'max_completion_tokens' is too large: 2000. This model's maximum context length is "
+                "4096 tokens and your request has 2104 input tokens (2000 > 4096 - 2104)."
+            ),
+            4096,
+            2104,
+        ),
+        (said("The decoder prompt (length 35247) is longer than the maximum model length of 1000."), 1000, 35_247),
+        (said("Input prompt (35247 tokens) is too long and exceeds limit of 1000"), 1000, 35_247),
+        (said("max_tokens must be at least 1, got -186.", type="BadRequestError"), None, None),
+        (  # llama.cpp
+            said(
+                "the request exceeds the available context size. try increasing the context size or enable "
+                "context shift",
+                code=400,
+                type="exceed_context_size_error",
+                n_prompt_tokens=14429,
+                n_ctx=8192,
+            ),
+            8192,
+            14_429,
+        ),
+        (said("Input is too long for requested model."), None, None),  # Bedrock
+        (  # Gemini
+            said("The input token count (1196265) exceeds the maximum number of tokens allowed (1048575)."),
+            1_048_575,
+            1_196_265,
+        ),
+    ],
+)
+def test_a_request_that_is_too_long_is_recognised(error: object, window: int | None, counted: int | None) -> None:
+    refusal = context_refusal(error)
+    assert refusal is not None
+    assert (refusal.window, refusal.counted) == (window, counted)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (said("Rate limit reached: too many tokens, prompt is too long for this minute"), 429),
+        (said("Invalid value for 'messages[3].role'."), 400),
+        (said("Unsupported parameter: 'max_tokens' is not supported with this model."), 400),
+        (said("The server is overloaded."), 503),
+        (None, 500),
+        ("<html>Bad gateway</html>", 502),
+    ],
+)
+def test_other_refusals_say_nothing_of_the_window(error: object, status: int) -> None:
+    assert context_refusal(error, status) is None
+
+
+def test_a_body_that_a_proxy_refuses_as_too_large_is_cut_too() -> None:
+    assert context_refusal("<html>413 Request Entity Too Large</html>", 413) is not None

@@ -1,14 +1,18 @@
 """The request, with what differs between providers; and prices."""
 
+import hashlib
 from typing import Any
 
+import orjson
 import pytest
 
-from longhaul.contracts import Usage
+from longhaul.contracts import Scope, Usage
+from longhaul.db.conversation import PromptMessage
 from longhaul.llm.completion import PRICES, priced
 from longhaul.llm.prompts import SYSTEM
-from longhaul.llm.request import request_body, system_message
-from longhaul.settings import load_settings
+from longhaul.llm.request import request_body, request_for, system_message
+from longhaul.settings import Settings, load_settings
+from longhaul.tools import default_tools
 
 MESSAGES = [{"role": "system", "content": "rules"}, {"role": "user", "content": "hello"}]
 TOOLS: list[dict[str, Any]] = [{"type": "function", "function": {"name": name}} for name in ("a", "b")]
@@ -103,9 +107,39 @@ def test_cost_is_asked_of_those_who_know_it(url: str, setting: bool | None, aske
     assert found.get("usage") == ({"include": True} if asked else None)
 
 
-def test_the_system_prompt_begins_the_same_for_all() -> None:
-    assert system_message("", None) == {"role": "system", "content": SYSTEM}
-    assert system_message("Ours.", "For the sub-session.")["content"] == f"{SYSTEM}\n\nOurs.\n\nFor the sub-session."
+ROWS = [
+    PromptMessage(f"{place}", place, role, "message", content, None, None, "t", None)
+    for place, (role, content) in enumerate([("user", "hello"), ("assistant", "hi"), ("user", "more")])
+]
+
+
+def prefix(settings: Settings, context: str | None, rows: int, mode: str) -> str:
+    """A hash of what comes before the first user message: what a prompt cache can share."""
+    request = request_for(
+        settings,
+        model="anthropic/claude-sonnet-4.5",
+        mode=mode,
+        session_context=context,
+        rows=ROWS[:rows],
+        tools=default_tools().schemas(Scope()),
+        max_tokens=100_000,
+    )
+    before = [message for message in request.body["messages"] if message["role"] == "system"]
+    assert request.body["messages"][: len(before)] == before
+    return hashlib.sha256(orjson.dumps([request.body["tools"], before])).hexdigest()
+
+
+def test_the_prefix_is_the_same_for_all_users_turns_rounds_and_sub_sessions() -> None:
+    settings = load_settings()
+    found = {
+        prefix(settings, context, rows, mode)
+        for context in (None, "Context of a sub-session.")
+        for rows in (1, 3)
+        for mode in ("fast", "extended_thinking")
+    }
+    assert len(found) == 1
+    assert system_message("") == {"role": "system", "content": SYSTEM}
+    assert system_message("Ours.")["content"] == f"{SYSTEM}\n\nOurs."
 
 
 USAGE = Usage(calls=1, prompt_tokens=1_000_000, cached_tokens=400_000, completion_tokens=500_000)
