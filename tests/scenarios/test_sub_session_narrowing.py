@@ -21,7 +21,7 @@ async def test_tools(product: Product) -> None:
     turn = await say(product, sub_id, calling(RUN, prompt="1+1"))
     assert "is not allowed" in (await results(product, sub_id, RUN, turn))[0].output
     shown = await product.api.session(sub_id)
-    assert shown["allow_tools"] == ["write_file", "calculator", "read_file"]
+    assert shown["allow_tools"] == ["calculator", "read_file"]
     assert shown["deny_tools"] == ["write_file"]
 
 
