@@ -1,6 +1,7 @@
 # syntax=docker/dockerfile:1
 # One image for API, worker and migrations: `docker build -t longhaul .`, then `docker run longhaul api`.
-FROM python:3.13-slim AS build
+ARG PYTHON=python:3.13.7-slim-bookworm@sha256:adafcc17694d715c905b4c7bebd96907a1fd5cf183395f0ebc4d3428bd22d92d
+FROM ${PYTHON} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /app
 # Some locked packages have no wheel for every platform; the compiler stays in this stage.
@@ -10,7 +11,7 @@ RUN apt-get update \
 COPY requirements.lock .
 RUN python -m venv /app/.venv && /app/.venv/bin/pip install --require-hashes -r requirements.lock
 
-FROM python:3.13-slim
+FROM ${PYTHON}
 ENV PATH=/app/.venv/bin:$PATH PYTHONPATH=/app PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 LONGHAUL_HOME=/data
 RUN useradd --system --uid 10001 --home-dir /data --create-home longhaul
 COPY --from=build /app/.venv /app/.venv

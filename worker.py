@@ -168,6 +168,12 @@ async def run(settings: Settings, registry: Registry) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    if not settings.workspaces:  # the embedded stack sets it
+        log.warning(
+            "LONGHAUL_WORKSPACES is not set: files of sessions are in %s, on this machine only. With workers or APIs "
+            "on several hosts, set it on all of them to the same folder of a shared file system.",
+            (settings.home / "workspaces").absolute(),
+        )
     client = await _connected(settings, stop)
     if client is None:
         return

@@ -156,7 +156,8 @@ def test_every_container_is_restricted(compose: dict[str, Any]) -> None:
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
         assert set(service["deploy"]["resources"]["limits"]) == {"cpus", "memory", "pids"}, name
-        assert service["image"] == "longhaul:local" or re.search(r":(\$\{\w+:-)?\d+\.\d+", service["image"]), name
+        image = interpolated(service["image"], {})
+        assert image == "longhaul:local" or re.fullmatch(r"[\w/-]+:\d+\.\d+[\w.-]*@sha256:[0-9a-f]{64}", image), name
     assert {name for name, service in compose["services"].items() if service.get("read_only")} == set(OURS)
 
 

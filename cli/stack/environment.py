@@ -104,6 +104,8 @@ def stack_environment(
             del env[name]  # it describes a server that we do not use, and would turn TLS on
         env[variable_of("temporal_address")] = endpoints.temporal_address
         env.setdefault(variable_of("temporal_ui_url"), endpoints.temporal_ui_url)
+        if not settings.workspaces:  # All its processes are on this machine.
+            env[variable_of("workspaces")] = str(settings.home.absolute() / "workspaces")
     if "redis" in embedded:
         env[variable_of("redis_url")] = endpoints.redis_url
     if "database" in embedded:

@@ -48,3 +48,11 @@ async def deleted_with_streams(product: Product, session: str, turn_id: str) -> 
         assert await redis.ttl(stream_key(turn_id)) <= DELETED_TTL_S
     finally:
         await redis.aclose()
+
+
+async def test_a_worker_without_a_folder_for_files_says_so(product: Product) -> None:
+    """Temporal is not the embedded one here, so there may be other hosts."""
+    (worker,) = product.workers
+    warning = next(line for line in worker.log.read_text().splitlines() if "LONGHAUL_WORKSPACES is not set" in line)
+    assert str(workspaces(product)) in warning
+    assert "same folder of a shared file system" in warning

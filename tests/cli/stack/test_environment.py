@@ -30,6 +30,7 @@ def test_programs_get_the_addresses_of_embedded_components(bare: Path) -> None:
     assert env["OPENAI_API_KEY"] == "offline"
     assert env["LONGHAUL_API_PORT"] == "8702"
     assert env["LONGHAUL_HOME"] == str(bare)
+    assert env["LONGHAUL_WORKSPACES"] == str(bare / "workspaces")
     assert env["LONGHAUL_MODEL_STANDARD"] == "offline-standard"
     assert env["LONGHAUL_MODEL_ADVANCED"] == "offline-advanced"
     assert env["LONGHAUL_MODEL_SMALL"] == "offline-small"
@@ -52,6 +53,7 @@ def test_what_the_user_set_stays(bare: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert {name: env[name] for name in user_set} == user_set
     assert "OPENAI_BASE_URL" not in env
     assert "LONGHAUL_MODEL_STANDARD" not in env
+    assert "LONGHAUL_WORKSPACES" not in env, "on several hosts nobody but the operator knows the shared folder"
 
 
 def test_model_names_of_the_user_are_kept_with_the_offline_model(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
