@@ -28,6 +28,7 @@ from api.schemas import (
 )
 from longhaul.contracts import Scope
 from longhaul.db import conversation, messages, sessions, turns
+from longhaul.db.connection import Connection
 from longhaul.errors import UnavailableError
 from longhaul.streams.ending import expire_streams
 from longhaul.streams.reader import newest_id
@@ -177,17 +178,24 @@ async def rename(
 async def delete(session: OwnSession, deps: Deps) -> Response:
     """Stops the session and all sub-sessions below it, then removes their rows and streams, and the root's files."""
     async with deps.database.read() as connection:
-        below = await sessions.descendants(connection, session.id, session.root_session_id)
-    doomed = [session.id, *(sub_session.id for sub_session in below)]
-    await asyncio.gather(*(deps.stopper.stop_for_good(session_id, STOP_MAX_S) for session_id in doomed))
+        running = await _with_descendants(connection, session)
+    await asyncio.gather(*(deps.stopper.stop(session_id, STOP_MAX_S) for session_id in running))
     async with deps.database.write() as connection:
+        doomed = await _with_descendants(connection, session)  # A turn may have started another one until its Stop.
         turn_ids = await turns.ids_of_sessions(connection, doomed)
         await sessions.delete_all(connection, doomed)
+    # What did not stop in time, and turns of messages that were accepted after the Stop. Without rows none follows.
+    await asyncio.gather(*(deps.stopper.terminate(session_id) for session_id in doomed))
     await deps.sessions.forget(doomed)
     await expire_streams(deps.redis, turn_ids)
     if session.root_session_id in (None, session.id):
         await asyncio.to_thread(_remove_workspace, deps.settings.workspace_of(session.id))
     return Response(status_code=204)
+
+
+async def _with_descendants(connection: Connection, session: SessionRecord) -> list[str]:
+    below = await sessions.descendants(connection, session.id, session.root_session_id)
+    return [session.id, *(sub_session.id for sub_session in below)]
 
 
 def _remove_workspace(folder: Path) -> None:

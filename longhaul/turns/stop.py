@@ -84,14 +84,13 @@ class TurnStopper:
             if error.status != RPCStatusCode.NOT_FOUND:
                 raise
 
-    async def stop_for_good(self, session_id: str, seconds: float) -> None:
-        """Stop what a session runs; terminate it if it does not end in time. For sessions that are deleted.
+    async def terminate(self, session_id: str) -> None:
+        """End what a session runs at once, without rows. For sessions that are deleted.
 
         Raises:
             UnavailableError: Temporal does not answer.
         """
-        turn = await self._turns.running(session_id)
-        if turn is None or (await self._stop(session_id, turn, seconds)).status.final:
+        if (turn := await self._turns.running(session_id)) is None:
             return
         try:
             async with temporal.reachable(self._rpc_timeout):

@@ -20,10 +20,18 @@ class Payment(BaseModel):
     amount: int
 
 
+class Length(BaseModel):
+    length: int
+
+
+def _note(what: str) -> None:
+    with (Path(os.environ[FOLDER]) / "runs").open("a") as runs:
+        runs.write(f"{os.getpid()} {what}\n")
+
+
 async def _held(what: str) -> None:
     folder = Path(os.environ[FOLDER])
-    with (folder / "runs").open("a") as runs:
-        runs.write(f"{os.getpid()} {what}\n")
+    _note(what)
     while not await asyncio.to_thread((folder / "gate").exists):  # noqa: ASYNC110  # the test is another process
         await asyncio.sleep(POLL_S)
 
@@ -39,6 +47,13 @@ async def ponder(given: Sum, context: ToolContext) -> str:
     return f"pondered {given.expression}"
 
 
+async def recite(given: Length, _: ToolContext) -> str:
+    """A long result; the second note says that it is about to be stored."""
+    await _held(f"recite {given.length}")
+    _note(f"recited {given.length}")
+    return "x" * given.length
+
+
 async def pay(given: Payment, context: ToolContext) -> str:
     await _held(f"pay {given.amount}")
     return f"paid {given.amount}"
@@ -51,6 +66,7 @@ def registry() -> Registry:
         [
             *others,
             Tool("calculator", "Compute.", Sum, calculator),
+            Tool("recite", "Recite.", Length, recite),
             Tool("ponder", "Ponder.", Sum, ponder, quick=True),
             Tool("pay", "Pay.", Payment, pay, repeatable=False, changes=True),
         ]

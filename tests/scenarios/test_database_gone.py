@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -10,14 +12,16 @@ import pytest
 
 from testkit.checks import check_rows
 from testkit.grammar import check_stream
-from testkit.pool import ProductOptions
+from testkit.pool import MakeProduct, ProductOptions
 from testkit.postgres import PostgresServer
 from testkit.product import Product
 from testkit.servers import script
 from testkit.wait import until
+from tests.scenarios.held_tools import Gate
 from tests.scenarios.support import (
     api_raised_nothing,
     next_message_works,
+    pending,
     same_as_stored,
     until_answer_is_kept,
     until_answered,
@@ -26,6 +30,7 @@ from tests.scenarios.support import (
 
 PRODUCT: ProductOptions = {"backend": "postgresql", "own_postgres": True, "settings": {"LONGHAUL_MODEL_SMALL": ""}}
 AWAY_S = 6.0
+LARGE = 1_000_000
 
 
 def database(product: Product) -> PostgresServer:
@@ -89,6 +94,32 @@ async def test_while_the_model_speaks(product: Product, text: str) -> None:
     assert not log.voided
     await next_message_works(product, session)
     api_raised_nothing(product)
+
+
+async def test_while_nine_large_results_wait(make_product: MakeProduct, tmp_path: Path) -> None:
+    """They are more than Temporal lets the checkpoints of one turn be. The turn goes on; no tool runs again."""
+    gate = Gate(tmp_path)
+    product = await make_product(backend="postgresql", own_postgres=True, settings=gate.settings)
+    session = await product.api.create_session()
+    calls = [{"call": "recite", "arguments": {"length": LARGE + number}} for number in range(9)]
+    turn = await product.api.start(session, script(*calls))
+    await until(lambda: len(gate.runs("recite ")) == 9, what="nine tools run")
+    await database(product).stop()
+    gate.open()
+    await until(lambda: len(gate.runs("recited ")) == 9, what="nine results wait to be stored")
+    recited = datetime.now(UTC)
+
+    async def reported() -> bool:
+        """Each attempt has sent a heartbeat since, with its result if the result is a checkpoint."""
+        beats = [one.last_heartbeat_time.ToDatetime(UTC) for one in await pending(product, session)]
+        return len(beats) == 9 and min(beats) > recited
+
+    await until(reported, what="Temporal has heard from all nine")
+    await database(product).start()
+    assert (await product.api.wait_for_turn(session, turn))["status"] == "completed"
+    found = await check_rows(product.database, sessions=[session])
+    assert sorted(len(row.content) for row in found.of(session, "tool")) == [LARGE + number for number in range(9)]
+    assert len(gate.runs("recite ")) == 9
 
 
 async def test_while_a_tool_waits(product: Product) -> None:
