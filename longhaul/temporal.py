@@ -1,6 +1,7 @@
 """Temporal for API, worker and CLI: its names, each written once; the client; one error for "cannot be reached"."""
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -22,7 +23,7 @@ from temporalio.client import (
     ScheduleUpdate,
     ScheduleUpdateInput,
 )
-from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
+from temporalio.common import Priority, SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
 from temporalio.envconfig import ClientConfig, ClientConnectConfig
 from temporalio.runtime import Runtime
 from temporalio.service import GrpcCompression, RPCError, RPCStatusCode
@@ -87,6 +88,15 @@ def stores_task_queue(task_queue: str) -> str:
 def redelivery_id(task_queue: str) -> str:
     """The id of the Schedule that delivers forgotten messages again, and the first part of its workflows' ids."""
     return f"{task_queue}-redelivery"
+
+
+def priority_of(user_id: str) -> Priority:
+    """The priority of a user's turns: the server takes tasks from the users in turn, however many wait of one.
+
+    Activities, sub-sessions and runs that continue as new inherit it. A key has at most 64 bytes and a user id may have
+    more, hence the hash.
+    """
+    return Priority(fairness_key=hashlib.blake2b(user_id.encode(), digest_size=16).hexdigest())
 
 
 def search_attributes_of(request: TurnInput) -> TypedSearchAttributes:

@@ -19,11 +19,13 @@ from longhaul.temporal import SEARCH_ATTRIBUTES
 
 _HEALTH_S = 5.0
 _ALIVE_S = 30.0
-# Temporal's own values are made for large clusters of many users; these make a turn about seven times as fast.
+# Temporal's own values are made for large clusters of many users; these make a turn about seven times as fast, and let
+# users take their turns.
 TEMPORAL_DYNAMIC_CONFIG: Mapping[str, int | bool | str] = {
     "history.transferProcessorMaxPollRPS": 2000,  # else 20 tasks a second per shard: 50 ms per step of a turn
     "system.enableActivityEagerExecution": True,
     "history.workflowIdReuseMinimalInterval": "0s",  # else the next turn of a session waits up to 1 s
+    "matching.enableFairness": True,  # else the tasks of a user wait behind all tasks that other users queued before
     # The dev server sets these two to true, and then reads its database in each request.
     "system.forceSearchAttributesCacheRefreshOnRead": False,
     "system.forceNexusEndpointRefreshOnRead": False,

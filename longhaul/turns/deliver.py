@@ -160,6 +160,7 @@ class MessageDelivery:
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
             memo={temporal.TURN_ID_MEMO: turn.turn_id},
             search_attributes=temporal.search_attributes_of(turn),
+            priority=temporal.priority_of(user_id),
             static_summary=f"turn · {model} · session {session.id[:8]}",
             static_details=(
                 f"Turn `{turn.turn_id}` of session `{session.id}`, user `{user_id}`, first message `{message.id}`.\n\n"
