@@ -10,12 +10,15 @@ from redis.asyncio import Redis
 from starlette.requests import HTTPConnection
 from temporalio.client import Client
 
+from api.long_polls import LongPolls
 from api.ownership import SessionRecord, SessionsOfOwners
 from api.rate_limit import RateLimit
+from api.slots import Slot, UserSlots
 from longhaul import redis, temporal
 from longhaul.auth import Authenticator
 from longhaul.db.database import Database
 from longhaul.settings import Settings
+from longhaul.streams.feed import TurnFeeds
 from longhaul.streams.reader import connect_for_reading
 from longhaul.turns.deliver import MessageDelivery
 from longhaul.turns.status import TurnLookup
@@ -36,11 +39,20 @@ class Dependencies:
 
     def __post_init__(self) -> None:
         settings = self.settings
+        self.feeds = TurnFeeds(self.stream_redis)
         self.sessions = SessionsOfOwners(self.database, self.redis, settings.session_copy_ttl)
         self.turns = TurnLookup(self.database, self.temporal, settings.temporal_rpc_timeout)
+        self.polls = LongPolls(self.turns, self.feeds)
         self.stopper = TurnStopper(self.database, self.temporal, self.turns, settings.temporal_rpc_timeout)
         self.delivery = MessageDelivery(settings, self.database, self.temporal, self.turns)
-        self.rate_limit = RateLimit(self.redis, settings.follow_up_rate_limit, settings.redis_timeout)
+        self.rate_limit = RateLimit(
+            self.redis,
+            follow_ups=settings.follow_up_rate_limit,
+            new_turns=settings.new_turn_rate_limit,
+            redis_timeout=settings.redis_timeout,
+        )
+        self.stream_slots = UserSlots(settings.max_streams, "streams")
+        self.poll_slots = UserSlots(settings.max_long_polls, "waiting polls")
 
 
 @asynccontextmanager
@@ -58,6 +70,7 @@ async def connected(settings: Settings) -> AsyncIterator[Dependencies]:
         yield dependencies
     finally:
         dependencies.closing = True
+        await dependencies.feeds.aclose()
         await dependencies.stream_redis.aclose()
         await dependencies.redis.aclose()
         await dependencies.database.close()
@@ -92,3 +105,19 @@ async def own_session(session_id: SessionId, user: CurrentUser, deps: Deps) -> S
 
 
 OwnSession = Annotated[SessionRecord, Depends(own_session)]
+
+
+async def stream_slot(user: CurrentUser, deps: Deps) -> AsyncIterator[Slot]:
+    """The slot of a request that may open a stream: its handler takes it, and the end of the response gives it back."""
+    with deps.stream_slots.slot(user) as slot:
+        yield slot
+
+
+async def poll_slot(user: CurrentUser, deps: Deps) -> AsyncIterator[Slot]:
+    """The same for a poll that may wait."""
+    with deps.poll_slots.slot(user) as slot:
+        yield slot
+
+
+StreamSlot = Annotated[Slot, Depends(stream_slot)]
+PollSlot = Annotated[Slot, Depends(poll_slot)]

@@ -14,7 +14,15 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from longhaul.auth import UnauthorizedError
-from longhaul.errors import InboxFullError, LonghaulError, MessageIdUsedError, NotFoundError, UnavailableError
+from longhaul.errors import (
+    InboxFullError,
+    LonghaulError,
+    MessageIdUsedError,
+    NotFoundError,
+    OpenTurn,
+    TooManyTurnsError,
+    UnavailableError,
+)
 
 log = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
@@ -29,6 +37,13 @@ class Defect(BaseModel):
     type: str = Field(examples=["string_too_long"])
 
 
+class Running(BaseModel):
+    """A turn that has not ended."""
+
+    session_id: str = Field(examples=["7f0d6a52-5a3c-4c39-a1e7-6d4f6f0f3a11"])
+    turn_id: str = Field(examples=["0c1c8d6e-2f0b-4b55-8a55-0f4f7d8f9a10"])
+
+
 class Problem(BaseModel):
     """RFC 9457."""
 
@@ -38,6 +53,7 @@ class Problem(BaseModel):
     detail: str = Field(examples=["There is no session 7f0d6a52-5a3c-4c39-a1e7-6d4f6f0f3a11."])
     instance: str = Field(examples=["/v1/sessions/7f0d6a52-5a3c-4c39-a1e7-6d4f6f0f3a11"])
     errors: list[Defect] | None = None
+    running: list[Running] | None = Field(None, description="The turns that reach the limit of running turns.")
 
 
 class ProblemError(LonghaulError):
@@ -50,6 +66,7 @@ class ProblemError(LonghaulError):
         detail: str,
         *,
         errors: Sequence[Mapping[str, Any]] | None = None,
+        running: Sequence[OpenTurn] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(detail)
@@ -57,6 +74,7 @@ class ProblemError(LonghaulError):
         self.name = name
         self.detail = detail
         self.errors = errors
+        self.running = running
         self.headers = headers
 
 
@@ -71,6 +89,8 @@ def response(instance: str, problem: ProblemError) -> Response:
     }
     if problem.errors is not None:
         body["errors"] = [{"loc": list(e["loc"]), "msg": e["msg"], "type": e["type"]} for e in problem.errors]
+    if problem.running is not None:
+        body["running"] = [{"session_id": one.session_id, "turn_id": one.turn_id} for one in problem.running]
     return Response(orjson.dumps(body), problem.status, problem.headers, MEDIA_TYPE)
 
 
@@ -83,6 +103,8 @@ def problem_of(error: Exception) -> ProblemError:
             return ProblemError(404, "not-found", str(error))
         case InboxFullError():
             return ProblemError(429, "inbox-full", str(error), headers={"Retry-After": "5"})
+        case TooManyTurnsError():
+            return ProblemError(429, "too-many-turns", str(error), running=error.running, headers={"Retry-After": "5"})
         case MessageIdUsedError():
             return ProblemError(409, "message-id-used", str(error))
         case UnavailableError():
@@ -140,7 +162,7 @@ CONFLICT: dict[int | str, dict[str, Any]] = {
 }
 TOO_MANY: dict[int | str, dict[str, Any]] = {
     429: {
-        "description": "Too many messages wait, or too many were sent in a minute.",
+        "description": "A limit is reached; `detail` says which, and `Retry-After` when to try again.",
         "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
     }
 }

@@ -1,4 +1,4 @@
-"""The limit on follow-ups per user and minute."""
+"""What one user may do a minute: follow-ups, and turns that begin."""
 
 import asyncio
 import logging
@@ -16,14 +16,15 @@ PAUSE_S = 5.0
 
 
 class RateLimit:
-    """At most `limit` follow-ups a user and minute over all sessions; 0: no limit.
+    """At most so many follow-ups and new turns a user and minute over all sessions; 0: no limit.
 
     The counters live in Redis. While Redis is away nothing is counted and nothing refused.
     """
 
-    def __init__(self, redis: "Redis", limit: int, redis_timeout: float) -> None:
+    def __init__(self, redis: "Redis", *, follow_ups: int, new_turns: int, redis_timeout: float) -> None:
         self._redis = redis
-        self._limit = limit
+        self._follow_ups = follow_ups
+        self._new_turns = new_turns
         self._redis_timeout = redis_timeout
         self._paused_until = 0.0
 
@@ -33,9 +34,23 @@ class RateLimit:
         Raises:
             ProblemError: 429, this user has sent too many in this minute.
         """
-        if not self._limit or time.monotonic() < self._paused_until:
-            return
-        key = f"longhaul:follow-ups:{user_id}"
+        if wait_s := await self._count("follow-ups", user_id, self._follow_ups):
+            raise _refused(f"{self._follow_ups} messages a minute may be sent to running turns.", wait_s)
+
+    async def count_new_turn(self, user_id: str) -> None:
+        """Count one message of a user that begins a turn.
+
+        Raises:
+            ProblemError: 429, this user has begun too many in this minute.
+        """
+        if wait_s := await self._count("new-turns", user_id, self._new_turns):
+            raise _refused(f"{self._new_turns} turns a minute may be begun.", wait_s)
+
+    async def _count(self, name: str, user_id: str, limit: int) -> int:
+        """Count once; 0, or if it was too many, the seconds until the window ends."""
+        if not limit or time.monotonic() < self._paused_until:
+            return 0
+        key = f"longhaul:{name}:{user_id}"
         try:
             async with asyncio.timeout(self._redis_timeout):
                 # In a transaction, so that the window cannot end between SET and INCR: INCR would then make a key that
@@ -48,13 +63,11 @@ class RateLimit:
         except (RedisError, OSError, TimeoutError) as error:
             # Redis gets a pause: while it hangs, every post would wait for the timeout.
             self._paused_until = time.monotonic() + PAUSE_S
-            log.warning("follow-ups are not being counted: %s", error)
-            return
-        if count > self._limit:
-            metrics.REFUSED.labels("frequency").inc()
-            raise ProblemError(
-                429,
-                "too-many-messages",
-                f"{self._limit} messages a minute may be sent to running turns.",
-                headers={"Retry-After": str(max(1, left))},
-            )
+            log.warning("%s are not being counted: %s", name, error)
+            return 0
+        return max(1, left) if count > limit else 0
+
+
+def _refused(detail: str, wait_s: int) -> ProblemError:
+    metrics.REFUSED.labels("frequency").inc()
+    return ProblemError(429, "too-many-messages", detail, headers={"Retry-After": str(wait_s)})

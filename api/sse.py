@@ -1,7 +1,7 @@
 """A turn's parts as server-sent events: from Redis as they are written, from rows when Redis does not have them.
 
-One instance serves one client. The client's pace is the generator's pace: nothing is read before the client has taken
-what was read before.
+One instance serves one client, at the client's pace. All clients of a turn in this process share its feed and what is
+looked up about it (`longhaul/streams/feed.py`).
 """
 
 import logging
@@ -14,8 +14,9 @@ from api import metrics
 from api.dependencies import Dependencies
 from longhaul.errors import UnavailableError
 from longhaul.streams.events import FINISH_ID, data_part, encode
+from longhaul.streams.feed import StreamLostError, TurnFeed
 from longhaul.streams.from_rows import parts_from_rows
-from longhaul.streams.reader import BEGINNING, StreamLostError, StreamReader
+from longhaul.streams.reader import BEGINNING, StreamReader
 from longhaul.streams.viewer import ViewerState
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,6 @@ class TurnEvents:
         self._turn_id = turn_id
         self._after = after
         self._state = ViewerState()
-        self._reader = StreamReader(deps.stream_redis, turn_id, self._state)
         self._client_unknown = after is not None  # the client may have parts that are not in `_state`
         self._silent = 0  # reads
         self._rows_ahead = False
@@ -58,8 +58,8 @@ class TurnEvents:
     async def events(self) -> AsyncIterator[bytes]:
         """Chunks of events until the turn has ended, this process ends, or the client goes."""
         sent_at = time.monotonic()
-        with metrics.STREAMS_OPEN.track_inprogress():
-            async for chunk in self._chunks():
+        with metrics.STREAMS_OPEN.track_inprogress(), self._deps.feeds.follow(self._turn_id) as feed:
+            async for chunk in self._chunks(feed):
                 now = time.monotonic()
                 if chunk or now - sent_at >= self._deps.settings.stream_keep_alive:
                     sent_at = now
@@ -68,9 +68,9 @@ class TurnEvents:
                     return  # without its [DONE]: the client sees that it was cut off and resumes elsewhere
             yield DONE
 
-    async def _chunks(self) -> AsyncIterator[bytes]:
+    async def _chunks(self, feed: TurnFeed) -> AsyncIterator[bytes]:
         try:
-            async for chunk in self._from_redis():
+            async for chunk in self._from_redis(feed):
                 yield chunk
         except StreamLostError as error:
             log.warning("stream of turn %s goes on from rows: %s", self._turn_id, error)
@@ -83,6 +83,7 @@ class TurnEvents:
         yield FORGET_ID
         rows = parts_from_rows(
             self._deps.database,
+            feed.looks,
             self._state,
             self._session_id,
             self._turn_id,
@@ -94,32 +95,34 @@ class TurnEvents:
                 events[-1] = LAST_ID + events[-1]
             yield b"".join(events)
 
-    async def _from_redis(self) -> AsyncIterator[bytes]:
+    async def _from_redis(self, feed: TurnFeed) -> AsyncIterator[bytes]:
+        reader = StreamReader(self._deps.feeds, feed, self._state)
         if self._after is not None:
-            known = await self._reader.skip_to(self._after)
+            known = await reader.skip_to(self._after)
             self._client_unknown = False
             if not known:  # an id of another stream: of another turn, or of this turn's stream before it was withdrawn
                 yield VOID_ALL
         while not self._state.finished:
-            entries = await self._reader.read()
+            entries = await reader.read()
             self._silent = 0 if entries else self._silent + 1
             self._rows_ahead = self._rows_ahead and not entries
             if not entries:
-                await self._check_silence()
+                await self._check_silence(feed, reader)
             yield b"".join(b"id: %b\ndata: %b\n\n" % entry for entry in entries)
 
-    async def _check_silence(self) -> None:
+    async def _check_silence(self, feed: TurnFeed, reader: StreamReader) -> None:
         """Distinguish a turn that is thinking from a stream that has no writer any more.
 
         Raises:
             StreamLostError: the stream is gone from Redis, or it lacks parts whose rows are stored.
         """
-        if self._state.started and not await self._reader.exists():
+        if self._state.started and not await reader.exists():
             raise StreamLostError("it has gone from Redis")
         if self._silent % CHECK_ROWS_EVERY:
             return
+        turns, ids = self._deps.turns, (self._session_id, self._turn_id)
         try:
-            stored = await self._deps.turns.stored(self._session_id, self._turn_id)
+            stored = await feed.look("stored", lambda: turns.stored(*ids))
             if stored is not None and not self._state.started:
                 raise StreamLostError("the turn goes on and Redis does not have its beginning")
             ahead = stored is not None and (stored.status.final or stored.round > self._state.answered_round)
@@ -127,7 +130,7 @@ class TurnEvents:
                 raise StreamLostError("rows are ahead of what Redis has")
             self._rows_ahead = ahead  # An answer's row is stored a moment before its last parts are: look once more.
             check_running = self._silent % CHECK_RUNNING_EVERY == 0
-            if check_running and not await self._deps.turns.is_running(self._session_id, self._turn_id):
+            if check_running and not await feed.look("runs", lambda: turns.is_running(*ids)):
                 raise StreamLostError("the turn does not run")
         except UnavailableError as error:
             log.debug("turn %s is streamed on from Redis alone: %s", self._turn_id, error)

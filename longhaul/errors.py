@@ -4,6 +4,9 @@ The sandbox imports what workflows import once per run, so this module must stay
 """
 
 import secrets
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
 
 
 class LonghaulError(Exception):
@@ -20,6 +23,27 @@ class InboxFullError(LonghaulError):
     def __init__(self, waiting: int, limit: int) -> None:
         super().__init__(f"{waiting} messages wait for the running turn already; the limit is {limit}.")
         self.waiting = waiting
+        self.limit = limit
+
+
+class OpenTurn(NamedTuple):
+    """A turn that has not ended by its rows, and since when: it has begun, or its first message waits for it."""
+
+    session_id: str
+    turn_id: str
+    since: datetime
+
+
+class TooManyTurnsError(LonghaulError):
+    """As many of a user's turns run as the limit allows."""
+
+    def __init__(self, running: Sequence[OpenTurn], limit: int) -> None:
+        first = running[0]
+        super().__init__(
+            f"{len(running)} of your turns run already, the limit is {limit}; the oldest is turn {first.turn_id} "
+            f"of session {first.session_id}. Wait until one has ended, or stop one: POST /v1/sessions/{{id}}/cancel."
+        )
+        self.running = running
         self.limit = limit
 
 

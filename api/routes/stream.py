@@ -6,17 +6,18 @@ from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from api import metrics
-from api.dependencies import ID, CurrentUser, Dependencies, Deps, OwnSession, SessionId
+from api.dependencies import ID, CurrentUser, Dependencies, Deps, OwnSession, SessionId, StreamSlot
 from api.ownership import SessionRecord
 from api.problems import CONFLICT, RESPONSES, TOO_LARGE, TOO_MANY
 from api.request_body import MESSAGE_BODY_MAX, PostMessage, UiMessages, body_schema, parse_message, read_body
 from api.schemas import Queued, Taken
+from api.slots import Slot
 from api.sse import TurnEvents
 from longhaul.db import sessions, turns
-from longhaul.errors import InboxFullError, MessageIdUsedError, NotFoundError, UnavailableError
+from longhaul.errors import InboxFullError, MessageIdUsedError, NotFoundError, TooManyTurnsError, UnavailableError
 from longhaul.streams.events import FINISH_ID
-from longhaul.streams.reader import BEGINNING, StreamLostError, StreamReader
-from longhaul.streams.viewer import ViewerState
+from longhaul.streams.feed import StreamLostError
+from longhaul.streams.reader import BEGINNING, has_entry, may_have_had_entry
 from longhaul.turns.deliver import Delivery, IncomingMessage
 
 router = APIRouter(prefix="/v1", tags=["messages"], responses=RESPONSES)
@@ -46,15 +47,22 @@ STREAM = {
 
 
 async def _deliver(
-    deps: Dependencies, session_id: str, user: str, request: Request
+    deps: Dependencies, session_id: str, user: str, request: Request, slot: Slot | None = None
 ) -> tuple[IncomingMessage, Delivery]:
-    """Check owner, body and rate limit, then deliver. The owner comes first: a foreign session reads as missing."""
+    """Check owner, body and limits, then deliver. The owner comes first: a foreign session reads as missing.
+
+    A new turn that is to be streamed takes the `slot`.
+    """
     async with deps.database.read() as connection:
         session = await sessions.get(connection, session_id, user)
         busy = await turns.is_busy(connection, session_id)
     message = parse_message(await read_body(request, MESSAGE_BODY_MAX), session_id)
     if busy:
         await deps.rate_limit.count_follow_up(user)
+    else:
+        if slot is not None:
+            slot.take()
+        await deps.rate_limit.count_new_turn(user)
     try:
         delivery = await deps.delivery.deliver(user, session, message)
     except MessageIdUsedError:
@@ -63,9 +71,13 @@ async def _deliver(
     except InboxFullError:
         metrics.REFUSED.labels("inbox_full").inc()
         raise
+    except TooManyTurnsError:
+        metrics.REFUSED.labels("turns").inc()
+        raise
     except UnavailableError:
         metrics.REFUSED.labels("unavailable").inc()
         raise
+    deps.feeds.nudge(delivery.turn_id)
     metrics.ACCEPTED.labels("started" if delivery.started else "queued").inc()
     return message, delivery
 
@@ -83,12 +95,14 @@ async def _deliver(
     },
     openapi_extra=BODY,
 )
-async def post_and_stream(session_id: SessionId, user: CurrentUser, deps: Deps, request: Request) -> Response:
+async def post_and_stream(
+    session_id: SessionId, user: CurrentUser, deps: Deps, request: Request, slot: StreamSlot
+) -> Response:
     """Idle: the turn's events. Busy: 202, and the running turn's stream shows the answer.
 
     Leaving never stops a turn. The same `message_id` again is the same message: a repeated POST finds its turn.
     """
-    message, delivery = await _deliver(deps, session_id, user, request)
+    message, delivery = await _deliver(deps, session_id, user, request, slot)
     if delivery.started:
         return TurnEvents(deps, session_id, delivery.turn_id).response()
     queued = Queued(
@@ -128,11 +142,12 @@ async def post_message(
     "/sessions/{session_id}/stream",
     response_model=None,
     summary="Resume the stream of the running turn",
-    responses={200: STREAM, 204: {"description": "Nothing runs."}},
+    responses={200: STREAM, 204: {"description": "Nothing runs."}, **TOO_MANY},
 )
 async def resume(
     session: OwnSession,
     deps: Deps,
+    slot: StreamSlot,
     turn_id: Annotated[
         str | None, Query(max_length=64, pattern=ID, description="A certain turn, also one that has ended.")
     ] = None,
@@ -145,6 +160,7 @@ async def resume(
     turn_to_stream = await _turn_to_resume(deps, session, turn_id, after)
     if turn_to_stream is None:
         return Response(status_code=204)
+    slot.take()
     return TurnEvents(deps, session.id, turn_to_stream, after).response()
 
 
@@ -171,13 +187,13 @@ async def _left_before_end(deps: Dependencies, turn_id: str, after: str) -> bool
     if after == BEGINNING:
         return True  # it was watching rows, and would have FINISH_ID if it had seen their end
     try:
-        return await StreamReader(deps.stream_redis, turn_id, ViewerState()).may_have_had(after)
+        return await may_have_had_entry(deps.feeds.redis, turn_id, after)
     except StreamLostError:
         return False
 
 
 async def _stream_has(deps: Dependencies, turn_id: str, entry_id: str) -> bool:
     try:
-        return await StreamReader(deps.stream_redis, turn_id, ViewerState()).has(entry_id)
+        return await has_entry(deps.feeds.redis, turn_id, entry_id)
     except StreamLostError:
         return False

@@ -33,6 +33,10 @@ class Connection(ABC):
     @abstractmethod
     async def _run(self, statement: Executable, parameters: Parameters) -> CursorResult[Any]: ...
 
+    @abstractmethod
+    async def lock_name(self, name: str) -> None:
+        """Let no other transaction lock this name until this one ends."""
+
     async def execute(self, statement: Executable, parameters: Parameters = None) -> Rows:
         """Run a statement; with a sequence of parameters, once for each."""
         result = await self._run(statement, parameters)

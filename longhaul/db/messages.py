@@ -6,7 +6,7 @@ Which turn a message belongs to is decided once, when it is accepted: the sessio
 a turn, so a message either joins a turn that will take it or begins the next one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -272,6 +272,7 @@ async def accept(
     content: str,
     context: dict[str, Any] | None,
     limit: int,
+    may_begin: Callable[[], Awaitable[None]] | None = None,
 ) -> Accepted:
     """Keep a message until a turn takes it, and decide which turn that is; the same id again changes nothing.
 
@@ -282,6 +283,7 @@ async def accept(
         NotFoundError: no such session of this user.
         InboxFullError: `limit` messages (0: no limit) wait for that turn already.
         MessageIdUsedError: the session has a message of this id with other content.
+        LonghaulError: the message would begin a turn, and `may_begin` refuses that.
     """
     content = replace_unstorable(content)
     session = await lock_session(connection, session_id, user_id)
@@ -324,6 +326,8 @@ async def accept(
         return accepted
     if limit and len(waiting_ids) >= limit:
         raise InboxFullError(len(waiting_ids), limit)
+    if not open_turns and may_begin is not None:
+        await may_begin()
     await connection.execute(
         INSERT,
         {

@@ -187,7 +187,15 @@ class TurnRow(Base):
     ended_at: Mapped[datetime | None]
     duration_ms: Mapped[int | None] = mapped_column(BigInteger)
 
-    __table_args__ = (Index("ix_turns_session", "session_id", "started_at"),)
+    __table_args__ = (
+        Index("ix_turns_session", "session_id", "started_at"),
+        Index(
+            "ix_turns_unfinished",
+            "user_id",
+            postgresql_where=text("ended_at IS NULL"),
+            sqlite_where=text("ended_at IS NULL"),
+        ),
+    )
 
 
 #: Sorted by bytes in every locale, so that the paths below a session are one range of the index.

@@ -7,12 +7,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlencode
 
-from sqlalchemy import URL, CursorResult, Executable
+from sqlalchemy import URL, CursorResult, Executable, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from longhaul.db.connection import Connection, Parameters
 
 log = logging.getLogger(__name__)
+LOCK_NAME = select(func.pg_advisory_xact_lock(func.hashtextextended(bindparam("name"), 0)))
 CONNECT_TIMEOUT_S = 5
 STATEMENT_TIMEOUT_S = 30
 # Parameters of a URL that SQLAlchemy reads; all others are libpq's.
@@ -66,6 +67,9 @@ class PostgresConnection(Connection):
 
     async def _run(self, statement: Executable, parameters: Parameters) -> CursorResult[Any]:
         return await self._connection.execute(statement, parameters)
+
+    async def lock_name(self, name: str) -> None:
+        await self._connection.execute(LOCK_NAME, {"name": name})
 
 
 class Postgres:

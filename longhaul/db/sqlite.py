@@ -48,6 +48,9 @@ class SqliteConnection(Connection):
     async def _run(self, statement: Executable, parameters: Parameters) -> CursorResult[Any]:
         return self._connection.execute(statement, parameters)
 
+    async def lock_name(self, name: str) -> None:
+        """Nothing to do: a transaction that writes is the only one."""
+
 
 class Sqlite:
     """Transactions on a database file."""

@@ -10,6 +10,7 @@ from longhaul.contracts import Progress, Scope, TurnStatus
 from longhaul.db.connection import Connection
 from longhaul.db.messages import replace_unstorable
 from longhaul.db.models import UNFINISHED, MessageRow, SessionRow, TurnRow, columns_of
+from longhaul.errors import OpenTurn
 
 WORKFLOW_LOST = "The turn ended without a result: its workflow was terminated or could not continue."
 
@@ -94,6 +95,25 @@ AT_WORK = select(SessionRow.id).where(
     SessionRow.id != bindparam("root"),
     exists().where(TurnRow.session_id == SessionRow.id, TurnRow.status.in_(UNFINISHED))
     | exists().where(MessageRow.session_id == SessionRow.id, MessageRow.sequence.is_(None)),
+)
+_OF_ANOTHER_SESSION = (
+    SessionRow.id != bindparam("session"),
+    SessionRow.parent_session_id.is_(None),
+)
+OPEN_OF_USER = (
+    select(TurnRow.session_id, TurnRow.turn_id, TurnRow.started_at)
+    .join(SessionRow, SessionRow.id == TurnRow.session_id)
+    .where(TurnRow.user_id == bindparam("user"), TurnRow.ended_at.is_(None), *_OF_ANOTHER_SESSION)
+    .union_all(
+        select(MessageRow.session_id, MessageRow.turn_id, MessageRow.created_at)
+        .join(SessionRow, SessionRow.id == MessageRow.session_id)
+        .where(
+            SessionRow.user_id == bindparam("user"),
+            MessageRow.sequence.is_(None),
+            MessageRow.turn_id.is_not(None),
+            *_OF_ANOTHER_SESSION,
+        )
+    )
 )
 MARK_STOPPED = update(SessionRow).where(SessionRow.id == bindparam("session")).values(stopped_turn_id=bindparam("turn"))
 FAIL_EARLIER = (
@@ -192,6 +212,16 @@ async def ids_of_sessions(connection: Connection, session_ids: Sequence[str]) ->
 async def sub_sessions_at_work(connection: Connection, root_session_id: str) -> set[str]:
     """The sub-sessions below a root with an unfinished turn, or with a message that is about to start one."""
     return set(await connection.scalars(AT_WORK, {"root": root_session_id}))
+
+
+async def open_of_user(connection: Connection, user_id: str, session_id: str) -> list[OpenTurn]:
+    """The turns of a user's other sessions that run or are about to, one for each session, the oldest first.
+
+    Sub-sessions are left out: they have limits of their own.
+    """
+    rows = await connection.execute(OPEN_OF_USER, {"user": user_id, "session": session_id})
+    found = sorted(map(OpenTurn._make, rows), key=lambda one: one.since)
+    return list({one.session_id: one for one in reversed(found)}.values())[::-1]
 
 
 async def newest(connection: Connection, session_id: str) -> TurnRecord | None:

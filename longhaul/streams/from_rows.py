@@ -6,14 +6,18 @@ gets what is open closed and what it saw of an unfinished round voided, then tha
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from functools import partial
 
 from longhaul.contracts import TurnStatus
 from longhaul.db import conversation, turns
 from longhaul.db.database import Database
 from longhaul.db.messages import StoredMessage
+from longhaul.db.turns import TurnRecord
 from longhaul.errors import UnavailableError
 from longhaul.streams.events import Part, data_part, decoded, start_part, tool_output_part
+from longhaul.streams.looks import SharedLooks
 from longhaul.streams.viewer import ViewerState
 
 log = logging.getLogger(__name__)
@@ -112,22 +116,30 @@ def outcome_part(status: TurnStatus, error: str | None) -> Part | None:
 
 
 async def parts_from_rows(
-    database: Database, state: ViewerState, session_id: str, turn_id: str, runs: Callable[[], Awaitable[bool]]
+    database: Database,
+    looks: SharedLooks,
+    state: ViewerState,
+    session_id: str,
+    turn_id: str,
+    runs: Callable[[], Awaitable[bool]],
 ) -> AsyncIterator[list[bytes]]:
     """Follow a turn by its rows until it has ended; an empty list is yielded while nothing is new.
 
     `runs` says whether Temporal runs this turn; it may raise `UnavailableError`. An absent database or Temporal does
-    not end this: a client may watch a turn for as long as it wants.
+    not end this: a client may watch a turn for as long as it wants. Viewers of this turn share their `looks`.
     """
     parts = RowParts(state, turn_id)
     yield [state.note_and_encode(part) for part in parts.opening()]
     after, polls, gone = -1, 0, False
+    asked_at = 0.0
     while True:
         encoded: list[bytes] = []
         try:
-            async with database.read() as connection:
-                turn = await turns.get(connection, session_id, turn_id)
-                rows = await conversation.rows_of_turn(connection, turn_id, after)
+            turn, rows = await looks.look(
+                ("rows", after),
+                partial(_stored, database, session_id, turn_id, after),
+                since=asked_at if gone else time.monotonic() - POLL_S,
+            )
             for row in rows:
                 encoded += [state.note_and_encode(part) for part in parts.row(row)]
                 after = row.sequence
@@ -138,11 +150,20 @@ async def parts_from_rows(
                 yield encoded + [state.note_and_encode(part) for part in parts.closing(status, error)]
                 return
             # Asked before the rows are read once more: a turn that ended in between has stored its end by then.
-            if polls % CHECK_RUNNING_EVERY == CHECK_RUNNING_EVERY - 1 and not await runs():
-                gone = True
+            if polls % CHECK_RUNNING_EVERY == CHECK_RUNNING_EVERY - 1:
+                gone = not await looks.look("runs", runs, since=time.monotonic() - POLL_S)
+                asked_at = time.monotonic()
         except UnavailableError as error:
             log.warning("turn %s is followed by rows and has to wait: %s", turn_id, error)
         yield encoded
         polls += 1
         if not gone:
             await asyncio.sleep(POLL_S)
+
+
+async def _stored(
+    database: Database, session_id: str, turn_id: str, after: int
+) -> tuple[TurnRecord | None, list[StoredMessage]]:
+    async with database.read() as connection:
+        turn = await turns.get(connection, session_id, turn_id)
+        return turn, await conversation.rows_of_turn(connection, turn_id, after)

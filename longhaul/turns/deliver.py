@@ -4,7 +4,9 @@ No turn runs: one starts with this message. One runs: the message joins it. Long
 `accept` stores holds the message's text until a turn takes it, and names that turn.
 """
 
+import asyncio
 import logging
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
@@ -14,16 +16,19 @@ from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 
 from longhaul import temporal
 from longhaul.contracts import FollowUp, Scope, TurnInput, TurnLimits
-from longhaul.db import messages
+from longhaul.db import messages, turns
+from longhaul.db.connection import Connection
 from longhaul.db.database import Database
 from longhaul.db.messages import Accepted
 from longhaul.db.models import utc_now
 from longhaul.db.sessions import Session
-from longhaul.errors import InboxFullError, UnavailableError
+from longhaul.errors import InboxFullError, OpenTurn, TooManyTurnsError, UnavailableError
 from longhaul.settings import Settings
 from longhaul.turns.status import TurnLookup
 
 log = logging.getLogger(__name__)
+# A signal to Temporal takes a few seconds at most.
+LOST_AFTER_S = 30
 Mode = Literal["fast", "extended_thinking"]
 Tier = Literal["standard", "advanced"]
 
@@ -71,6 +76,7 @@ class MessageDelivery:
         Raises:
             NotFoundError: the session was deleted.
             InboxFullError: too many messages wait already.
+            TooManyTurnsError: the message would begin a turn, and too many turns of this user run.
             MessageIdUsedError: the id belongs to a message with other content.
             UnavailableError: try again with the same message id; no step is done twice.
         """
@@ -108,10 +114,21 @@ class MessageDelivery:
             # Rows that wait while no turn runs belong to posts that never reached Temporal. They fill no inbox.
             if await self._turns.running(session_id) is not None:
                 raise
-        return await self._store(user_id, session_id, message, 0)
+            return await self._store(user_id, session_id, message, 0)
+        except TooManyTurnsError as error:
+            lost = await self._lost(error.running)
+            if not lost:
+                raise
+            return await self._store(user_id, session_id, message, self._settings.max_pending_messages, lost)
 
-    async def _store(self, user_id: str, session_id: str, message: IncomingMessage, limit: int) -> Accepted:
+    async def _store(
+        self, user_id: str, session_id: str, message: IncomingMessage, limit: int, lost: Collection[str] = ()
+    ) -> Accepted:
         async with self._database.write() as connection:
+
+            async def may_begin() -> None:
+                await self._check_running(connection, user_id, session_id, lost)
+
             return await messages.accept(
                 connection,
                 session_id=session_id,
@@ -120,7 +137,32 @@ class MessageDelivery:
                 content=message.text,
                 context=message.context,
                 limit=limit,
+                may_begin=may_begin if self._settings.max_running_turns else None,
             )
+
+    async def _check_running(
+        self, connection: Connection, user_id: str, session_id: str, lost: Collection[str]
+    ) -> None:
+        """Refuse one turn more than a user may have at once. Two posts at once are counted one after the other.
+
+        Raises:
+            TooManyTurnsError: so many run, not counting those in `lost`.
+        """
+        await connection.lock_name(f"turns of {user_id}")
+        found = await turns.open_of_user(connection, user_id, session_id)
+        running = [one for one in found if one.turn_id not in lost]
+        if len(running) >= self._settings.max_running_turns:
+            raise TooManyTurnsError(running, self._settings.max_running_turns)
+
+    async def _lost(self, running: Sequence[OpenTurn]) -> list[str]:
+        """Those of the turns whose workflow was lost, or never started: they would count for ever.
+
+        A turn whose message was accepted a moment ago may be about to start.
+        """
+        before = utc_now() - timedelta(seconds=LOST_AFTER_S)
+        older = [one for one in running if one.since < before]
+        runs = await asyncio.gather(*(self._turns.is_running(one.session_id, one.turn_id) for one in older))
+        return [one.turn_id for one, is_running in zip(older, runs, strict=True) if not is_running]
 
     async def _signal_with_start(
         self, user_id: str, session: Session, message: IncomingMessage, accepted: Accepted

@@ -164,15 +164,24 @@ async def test_ten_wait_and_the_eleventh_is_refused(product: Product) -> None:
 
 async def test_thirty_a_minute_over_all_sessions(make_product: MakeProduct) -> None:
     product = await make_product(
-        workers=0, settings={"LONGHAUL_FOLLOW_UP_RATE_LIMIT": "5", "LONGHAUL_MAX_PENDING_MESSAGES": "0"}
+        workers=0,
+        settings={
+            "LONGHAUL_FOLLOW_UP_RATE_LIMIT": "5",
+            "LONGHAUL_NEW_TURN_RATE_LIMIT": "4",
+            "LONGHAUL_MAX_PENDING_MESSAGES": "0",
+        },
     )
     first, second = await product.api.create_session(), await product.api.create_session()
     for session in (first, second):
-        await product.api.start(session, "starts a turn, which is not counted")
+        await product.api.start(session, "starts a turn, which is counted on its own")
     statuses = [(await product.api.post(session, "more")).status for session in (first, second) * 4]
     assert statuses == [202] * 5 + [429] * 3
-    idle = await product.api.create_session()
-    assert (await product.api.post(idle, "starts a turn all the same")).status == 202
+    for status in (202, 202, 429):
+        idle = await product.api.create_session()
+        response = await product.api.http.post(f"/v1/sessions/{idle}/messages", json={"message": "starts a turn"})
+        assert response.status_code == status
+    assert 0 < int(response.headers["retry-after"]) <= 60
+    assert response.json()["detail"] == "4 turns a minute may be begun."
 
 
 async def test_the_ai_sdk_body(product: Product) -> None:

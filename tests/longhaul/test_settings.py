@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from longhaul.settings import Settings, SettingsError, load_settings, variable_of, without_secrets
+from longhaul.settings import LIMITS_OF_USERS, Settings, SettingsError, load_settings, variable_of, without_secrets
 from scripts import settings_doc
 
 ISSUER = {"jwt_audience": "longhaul", "jwt_issuer": "https://issuer"}
@@ -112,6 +112,15 @@ def test_errors_show_no_secrets(monkeypatch: pytest.MonkeyPatch, variable: str, 
         load_settings()
     assert "hush" not in str(raised.value)
     assert "***" in str(raised.value)
+
+
+def test_limits_of_users_need_users() -> None:
+    """Without authentication all that a product's back end asks for is one user's."""
+    users = load_settings(auth="jwt", jwt_secret="x" * 32)
+    assert {getattr(users, name) for name in LIMITS_OF_USERS} == {20, 50, 60}
+    nobody = load_settings(auth="off", max_streams=7)
+    assert nobody.max_streams == 7
+    assert {getattr(nobody, name) for name in LIMITS_OF_USERS - {"max_streams"}} == {0}
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])

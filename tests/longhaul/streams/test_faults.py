@@ -18,6 +18,7 @@ from activities.model import ModelActivities
 from activities.title import Titles
 from activities.tools import ToolActivities
 from activities.turns import TurnActivities
+from api.dependencies import Dependencies
 from api.sse import TurnEvents
 from longhaul.contracts import (
     CallModel,
@@ -36,8 +37,9 @@ from longhaul.db import conversation, messages, sessions, turns
 from longhaul.db.database import Database
 from longhaul.db.migrate import upgrade
 from longhaul.settings import Settings, load_settings
-from longhaul.streams import from_rows, reader
+from longhaul.streams import feed, from_rows, reader
 from longhaul.streams.events import stream_key, writers_key
+from longhaul.streams.feed import TurnFeeds
 from longhaul.streams.reader import BEGINNING
 from longhaul.tools import Registry
 from testkit.client import _note
@@ -325,13 +327,21 @@ class FakeDependencies:
 
     def __init__(self, turn: Turn, process: Process, settings: Settings) -> None:
         self.settings, self.closing = settings, False
-        self.database, self.stream_redis = process.database, process.redis
+        self.database, self.feeds = process.database, TurnFeeds(process.redis)
         self.turns = FakeLookup(turn, process)
 
 
-async def watch(turn: Turn, process: Process, settings: Settings) -> StreamLog:
+async def watch(turn: Turn, process: Process, settings: Settings, clients: int) -> list[StreamLog]:
+    """Clients of one process."""
+    deps = FakeDependencies(turn, process, settings)
+    try:
+        return await asyncio.gather(*(watch_alone(turn, cast("Any", deps)) for _ in range(clients)))
+    finally:
+        await deps.feeds.aclose()
+
+
+async def watch_alone(turn: Turn, deps: Dependencies) -> StreamLog:
     """A client that loses its connection now and then, and comes back."""
-    deps = cast("Any", FakeDependencies(turn, process, settings))
     log = StreamLog(200, headers=HEADERS)
     while not log.count("finish"):
         if log.last_id == BEGINNING:
@@ -374,7 +384,7 @@ async def run(seed: int, database: Database, url: str, settings: Settings) -> No
     turn = Turn(faults, database, url, settings)
     await turn.begin()
     running = asyncio.create_task(turn.run())
-    watching = [asyncio.create_task(watch(turn, turn.process(), settings)) for _ in range(3)]
+    watching = [asyncio.create_task(watch(turn, turn.process(), settings, clients)) for clients in (1, 2)]
     others: list[asyncio.Task[None]] = []
     if faults.happens(faults.stop):
         others.append(asyncio.create_task(press_stop(turn)))
@@ -390,8 +400,8 @@ async def run(seed: int, database: Database, url: str, settings: Settings) -> No
         quiet = Faults(seed)
         quiet.redis = quiet.database = quiet.cut = 0
         turn.faults = quiet
-        late = await watch(turn, turn.process(), settings)
-    for log in (*logs, late):
+        late = await watch(turn, turn.process(), settings, 1)
+    for log in (*logs[0], *logs[1], *late):
         await check(turn, log, database, status)
 
 
@@ -431,6 +441,7 @@ async def test_every_client_sees_what_is_stored(
     seed: int, database: Database, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reader, "BLOCK_S", 0.01)
+    monkeypatch.setattr(feed, "BLOCK_S", 0.01)
     monkeypatch.setattr(from_rows, "POLL_S", 0.005)
     monkeypatch.setattr(attempts, "STORE_PAUSE_S", 0.001)
     monkeypatch.setattr(attempts, "STORE_PAUSE_MAX_S", 0.001)

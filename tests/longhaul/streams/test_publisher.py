@@ -26,7 +26,7 @@ from longhaul.streams.events import (
 )
 from longhaul.streams.publisher import BATCH, StreamPublisher
 from longhaul.streams.scripts import ActivityAttempt
-from testkit.servers import RedisServer, free_port
+from testkit.servers import RedisClusterServer, RedisServer, free_port
 from testkit.wait import LIMIT_S, until
 
 Part = dict[str, Any]
@@ -294,22 +294,10 @@ async def test_a_redis_set_back_to_an_older_state_gets_no_stream_with_a_hole(tmp
 async def test_the_keys_of_a_turn_share_a_slot(tmp_path: Path, turn_id: str) -> None:
     """A node of a Redis Cluster refuses scripts whose keys lie in different slots."""
 
-    class ClusterNode(RedisServer):
-        async def argv(self) -> list[str]:
-            argv = await super().argv()
-            at = argv.index("--databases")
-            return [*argv[:at], *argv[at + 2 :], "--cluster-enabled", "yes"]
-
-    server = ClusterNode(tmp_path)
+    server = RedisClusterServer(tmp_path)
     await server.start()
     client = connect(load_settings(redis_url=server.url(0)))
     try:
-        await client.cluster("ADDSLOTS", *range(16_384))
-
-        async def in_order() -> bool:
-            return bool((await client.cluster("INFO"))["cluster_state"] == "ok")
-
-        await until(in_order, what="the cluster is in order")
         async with StreamPublisher(client, turn_id, flush_s=0, attempt=ActivityAttempt("run:1", 2)) as publisher:
             await publisher.begin()
             assert await publisher.open_step() == [start_part(turn_id)]

@@ -1,6 +1,7 @@
 """The reading end of a stream, on a real Redis; and what a client is sent when Redis cannot say any more."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -11,8 +12,9 @@ from redis.asyncio import Redis
 from longhaul.contracts import TurnStatus
 from longhaul.settings import load_settings
 from longhaul.streams.events import FIELD, FINISH_ID, START_ID, encode, start_part, stream_key
+from longhaul.streams.feed import StreamLostError, TurnFeeds
 from longhaul.streams.from_rows import RowParts
-from longhaul.streams.reader import StreamLostError, StreamReader, connect_for_reading, newest_id
+from longhaul.streams.reader import StreamReader, connect_for_reading, newest_id
 from longhaul.streams.viewer import ViewerState
 from testkit.servers import RedisServer
 
@@ -24,6 +26,14 @@ async def redis(redis_server: RedisServer) -> AsyncIterator["Redis"]:
     client = connect_for_reading(load_settings(redis_url=redis_server.url(0)))
     yield client
     await client.aclose()
+
+
+@contextmanager
+def follow(redis: "Redis", turn_id: str, state: ViewerState | None = None) -> Iterator[StreamReader]:
+    """A viewer with a reader of its own."""
+    feeds = TurnFeeds(redis)
+    with feeds.follow(turn_id) as feed:
+        yield StreamReader(feeds, feed, state or ViewerState())
 
 
 async def publish(redis: "Redis", turn_id: str, parts: Sequence[Part]) -> list[str]:
@@ -49,7 +59,8 @@ async def test_entries_come_through_byte_for_byte_and_end_with_finish(redis: "Re
     turn_id, state = str(uuid4()), ViewerState()
     parts = [start_part(turn_id), *step(1, *text("1.1.0", "Hë", "llo")), {"type": "finish"}]
     ids = await publish(redis, turn_id, parts)
-    entries = await StreamReader(redis, turn_id, state).read()
+    with follow(redis, turn_id, state) as reader:
+        entries = await reader.read()
     assert [part for _, part in entries] == [encode(part) for part in parts]
     assert [key.decode() for key, _ in entries] == ids
     assert state.finished
@@ -58,54 +69,60 @@ async def test_entries_come_through_byte_for_byte_and_end_with_finish(redis: "Re
 
 async def test_a_silent_stream_gives_nothing_and_a_later_entry_at_once(redis: "Redis") -> None:
     turn_id = str(uuid4())
-    reader = StreamReader(redis, turn_id, ViewerState())
-    assert await reader.read() == []
-    assert not await reader.exists()
-    await publish(redis, turn_id, [start_part(turn_id)])
-    assert len(await reader.read()) == 1
+    with follow(redis, turn_id) as reader:
+        assert await reader.read() == []
+        assert not await reader.exists()
+        await publish(redis, turn_id, [start_part(turn_id)])
+        assert len(await reader.read()) == 1
 
 
 async def test_a_client_goes_on_behind_what_it_has(redis: "Redis") -> None:
     turn_id, state = str(uuid4()), ViewerState()
     parts = [start_part(turn_id), *step(1, *text("1.1.0", *("x" * 500))), {"type": "finish"}]
     ids = await publish(redis, turn_id, parts)
-    reader = StreamReader(redis, turn_id, state)
-    await reader.skip_to(ids[300])
-    assert state.open_blocks == {"1.1.0": "text"}
     rest = []
-    while not state.finished:
-        rest += await reader.read()
+    with follow(redis, turn_id, state) as reader:
+        await reader.skip_to(ids[300])
+        assert state.open_blocks == {"1.1.0": "text"}
+        while not state.finished:
+            rest += await reader.read()
     assert [key.decode() for key, _ in rest] == ids[301:]
 
 
 async def test_an_id_of_another_stream_starts_over(redis: "Redis") -> None:
     turn_id = str(uuid4())
     await publish(redis, turn_id, [start_part(turn_id)])
-    reader = StreamReader(redis, turn_id, ViewerState())
-    await reader.skip_to("123-0")
-    assert len(await reader.read()) == 1
+    with follow(redis, turn_id) as reader:
+        await reader.skip_to("123-0")
+        assert len(await reader.read()) == 1
 
 
 async def test_a_stream_without_its_beginning_is_lost(redis: "Redis") -> None:
     turn_id = str(uuid4())
     await publish(redis, turn_id, text("1.1.0", "half"))
-    with pytest.raises(StreamLostError):
-        await StreamReader(redis, turn_id, ViewerState()).read()
+    with follow(redis, turn_id) as reader, pytest.raises(StreamLostError):
+        await reader.read()
 
 
 async def test_a_redis_that_is_away_is_a_lost_stream() -> None:
     client = connect_for_reading(load_settings(redis_url="redis://127.0.0.1:1/0"))
-    reader = StreamReader(client, "any", ViewerState())
-    for attempt in (reader.read, reader.exists):
-        with pytest.raises(StreamLostError):
-            await attempt()
+    with follow(client, "any") as reader:
+        for attempt in (reader.exists, reader.read):
+            with pytest.raises(StreamLostError):
+                await attempt()
     assert await newest_id(client, "any") is None
 
 
 async def test_a_redis_that_hangs_is_noticed(make_hanging_redis: RedisServer) -> None:
     client = connect_for_reading(load_settings(redis_url=make_hanging_redis.url(0)))
-    with pytest.raises(StreamLostError):
-        await StreamReader(client, "any", ViewerState()).read()
+    state = ViewerState()
+
+    async def read_to_the_end(reader: StreamReader) -> None:
+        while not state.finished:
+            await reader.read()
+
+    with follow(client, "any", state) as reader, pytest.raises(StreamLostError):
+        await read_to_the_end(reader)
     await client.aclose()
 
 

@@ -1,5 +1,6 @@
 """What a sender is answered when parts fail after its message is on its way."""
 
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -10,7 +11,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from longhaul.db import messages, sessions, turns
 from longhaul.db.database import Database
 from longhaul.db.models import utc_now
-from longhaul.errors import MessageIdUsedError, UnavailableError
+from longhaul.errors import MessageIdUsedError, TooManyTurnsError, UnavailableError
 from longhaul.settings import load_settings
 from longhaul.turns.deliver import Delivery, IncomingMessage, MessageDelivery
 from longhaul.turns.status import TurnLookup
@@ -127,3 +128,61 @@ async def test_a_turn_that_took_the_message_before_its_signal_is_its_turn(databa
 
     temporal.start_workflow = start_after_a_whole_turn  # type: ignore[method-assign]
     assert (await deliver(database, temporal, IncomingMessage("m1", "hello"))).turn_id == "t1"
+
+
+class Runs:
+    """A `TurnLookup` that knows which turns run."""
+
+    def __init__(self, *turn_ids: str) -> None:
+        self._turn_ids = turn_ids
+
+    async def is_running(self, _: str, turn_id: str) -> bool:
+        return turn_id in self._turn_ids
+
+
+async def open_elsewhere(database: Database, turn_id: str, *, minutes: float, parent: str | None = None) -> None:
+    """A turn of another session of the same user, begun so long ago."""
+    began = utc_now() - timedelta(minutes=minutes)
+    session_id = f"of-{turn_id}"
+    async with database.write() as connection:
+        await sessions.create(connection, sessions.NewSession(session_id, USER, parent_session_id=parent))
+        await turns.start(connection, turns.NewTurn(turn_id, session_id, USER, "m", "fast", "standard", began))
+
+
+async def deliver_within(database: Database, limit: int, *running: str) -> Delivery:
+    """Deliver a message that would begin a turn."""
+    settings = load_settings(max_running_turns=limit)
+    temporal = cast("Client", TemporalAwayAfterSignal(started=True))
+    delivery = MessageDelivery(settings, database, temporal, cast("TurnLookup", Runs(*running)))
+    async with database.read() as connection:
+        session = await sessions.get(connection, SESSION)
+    return await delivery.deliver(USER, session, IncomingMessage("m1", "hello"))
+
+
+async def test_as_many_turns_as_the_limit_allows(database: Database) -> None:
+    for turn_id, minutes in (("old", 60), ("older", 90)):
+        await open_elsewhere(database, turn_id, minutes=minutes)
+    with pytest.raises(TooManyTurnsError, match="turn older of session of-older") as refused:
+        await deliver_within(database, 2, "old", "older")
+    assert [one.turn_id for one in refused.value.running] == ["older", "old"]
+    assert (await deliver_within(database, 3, "old", "older")).started
+
+
+async def test_turns_whose_workflow_is_lost_do_not_count(database: Database) -> None:
+    """Else one who has lost as many as the limit allows could never begin a turn again."""
+    await open_elsewhere(database, "lost", minutes=60)
+    await open_elsewhere(database, "runs", minutes=60)
+    assert (await deliver_within(database, 2, "runs")).started
+
+
+async def test_a_turn_that_is_about_to_start_counts(database: Database) -> None:
+    """Its message was accepted by another post, which has not reached Temporal yet."""
+    await open_elsewhere(database, "starting", minutes=0)
+    with pytest.raises(TooManyTurnsError):
+        await deliver_within(database, 1)
+
+
+async def test_sub_sessions_and_the_same_session_do_not_count(database: Database) -> None:
+    await open_elsewhere(database, "sub", minutes=60, parent=SESSION)
+    assert (await deliver_within(database, 1, "sub")).started
+    assert (await deliver_within(database, 1, "sub")).started, "the same message again is no turn more"

@@ -1,0 +1,82 @@
+"""What one user may have at once: running turns, streams, polls that wait."""
+
+import asyncio
+
+from testkit.grammar import check_stream
+from testkit.pool import MakeProduct
+from testkit.product import Backend, Product
+from testkit.wait import until
+
+LONG = "wait 60 s"
+
+
+async def test_running_turns(make_product: MakeProduct, backend: Backend) -> None:
+    """Six posts at once for two places; a follow-up is none of them, nor a post that is repeated."""
+    product = await make_product(backend=backend, settings={"LONGHAUL_MAX_RUNNING_TURNS": "2"})
+    api = product.api
+    sessions = [await api.create_session() for _ in range(6)]
+    answers = await asyncio.gather(
+        *(api.post(session, LONG, f"{number:032x}") for number, session in enumerate(sessions))
+    )
+    statuses = [answer.status for answer in answers]
+    assert sorted(statuses) == [202, 202, 429, 429, 429, 429]
+    running = {
+        session: answer.body["turn_id"]
+        for session, answer in zip(sessions, answers, strict=True)
+        if answer.status == 202
+    }
+    for answer in answers:
+        if answer.status == 429:
+            assert answer.body["type"] == "urn:longhaul:problem:too-many-turns"
+            named = {one["session_id"]: one["turn_id"] for one in answer.body["running"]}
+            assert named == running
+            assert "/cancel" in answer.body["detail"]
+    session, turn = next(iter(running.items()))
+    assert (await api.post(session, "and this?")).body["disposition"] == "queued"
+    again = await api.post(session, LONG, f"{sessions.index(session):032x}")
+    assert (again.status, again.body["turn_id"]) == (202, turn)
+    refused = sessions[statuses.index(429)]
+    assert (await api.post(refused, "hello")).status == 429
+    assert (await api.session(refused))["messages"] == [], "a message that was refused is not kept"
+    assert (await api.cancel(session)).body["status"] == "cancelled"
+    assert (await api.post(refused, "hello")).status == 202
+    await asyncio.gather(*(api.cancel(one) for one in sessions))
+
+
+async def test_streams_and_polls(make_product: MakeProduct) -> None:
+    product = await make_product(settings={"LONGHAUL_MAX_STREAMS": "2", "LONGHAUL_MAX_LONG_POLLS": "1"})
+    api = product.api
+    session, other = await api.create_session(), await api.create_session()
+    live = await api.open(session, "speak 400 [delay=20]")
+    await live.until_seen("start")
+    second = asyncio.create_task(api.resume(session))
+    await until_open(product, 2)
+    third = await api.resume(session)
+    assert (third.status, third.body["type"]) == (429, "urn:longhaul:problem:too-many-streams")
+    refused = await api.stream(other, "hello")
+    assert refused.status == 429
+    assert (await api.session(other))["messages"] == [], "a turn whose stream is refused does not begin"
+    assert (await api.call("POST", f"/sessions/{session}/stream", json={"message": "more"})).status == 202
+    second.cancel()
+    await until_open(product, 1)
+    check_stream(await api.stream(other, "hello"))
+    path = f"/v1/sessions/{session}/turns/{live.log.turn_id}"
+    waiting = asyncio.create_task(api.http.get(path, params={"wait": "60"}))
+
+    async def counted() -> bool:
+        response = await api.http.get(path, params={"wait": "0.1"})
+        return response.status_code == 429 and response.json()["type"] == "urn:longhaul:problem:too-many-waiting-polls"
+
+    await until(counted, what="the poll that waits is counted")
+    assert (await api.http.get(path)).status_code == 200, "a poll that does not wait is not"
+    await api.cancel(session)
+    assert (await waiting).status_code == 200
+    assert (await api.http.get(path, params={"wait": "0.1"})).status_code == 200
+    await live.done()
+
+
+async def until_open(product: Product, count: int) -> None:
+    async def right() -> bool:
+        return f"\nlonghaul_streams_open {count}.0\n" in (await product.api.http.get("/metrics")).text
+
+    await until(right, what=f"{count} streams are open")
