@@ -6,7 +6,7 @@ LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --genera
 .DEFAULT_GOAL := help
 # Where it is set, each of the many processes of a run compiles our code anew.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help setup run stop check test bench chaos lock settings-doc clean
+.PHONY: help setup run stop check test bench bench-viewers chaos lock settings-doc clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -35,6 +35,9 @@ test: setup ## All tests, with PostgreSQL, Redis and Temporal as real servers. A
 
 bench: setup ## The benchmarks in bench/.
 	$(PYTHON) -m bench $(ARGS)
+
+bench-viewers: setup ## How far behind 1,000 viewers are and what they and polls cost.
+	$(PYTHON) -m bench.viewers $(ARGS)
 
 chaos: setup ## Kill processes of a running stack at random moments and count lost messages (none).
 	$(PYTHON) -m bench.chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
