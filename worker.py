@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
+from redis.asyncio import Redis
 from temporalio.client import Client
 from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkerDeploymentConfig
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
-from activities.attempt import HeartbeatInterceptor, TurnStreams
+from activities.attempt import HEARTBEAT_THROTTLE, HeartbeatInterceptor, TurnStreams
 from activities.model import ModelActivities
 from activities.redelivery import RedeliveryActivities
 from activities.sub_sessions import SubSessionActivities
@@ -39,6 +40,7 @@ from longhaul.payloads import data_converter
 from longhaul.settings import Settings, SettingsError, load_settings
 from longhaul.tools import Registry, default_tools
 from longhaul.tools.registry import load_tools
+from longhaul.turns import stop_notices
 from workflows.redelivery import RedeliverWorkflow
 from workflows.turn import SubSessionWorkflow, TurnWorkflow
 
@@ -76,7 +78,7 @@ class Activities:
     stores: Sequence[Callable[..., Any]]
 
 
-def build(client: Client, settings: Settings, activities: Activities) -> list[Worker]:
+def build(client: Client, settings: Settings, activities: Activities, heartbeats: HeartbeatInterceptor) -> list[Worker]:
     """The workers of a process: one for workflows and calls, one for stores, so that no store waits behind a call.
 
     Their workflows are pinned to their build id when the settings name one.
@@ -89,8 +91,8 @@ def build(client: Client, settings: Settings, activities: Activities) -> list[Wo
             default_versioning_behavior=VersioningBehavior.PINNED,
         )
     same: dict[str, Any] = {
-        "interceptors": [HeartbeatInterceptor(settings.heartbeat_interval)],
-        "max_heartbeat_throttle_interval": timedelta(seconds=settings.heartbeat_interval),
+        "interceptors": [heartbeats],
+        "max_heartbeat_throttle_interval": min(timedelta(seconds=settings.heartbeat_interval), HEARTBEAT_THROTTLE),
         "graceful_shutdown_timeout": timedelta(seconds=settings.shutdown_grace),
         "deployment_config": versioning,
         # Else the SDK reads and hashes every imported module for a name: most of a worker's start.
@@ -145,7 +147,7 @@ async def serving(client: Client, settings: Settings, registry: Registry) -> Asy
         turns = TurnActivities(database, streams, titles, settings)
         model = ModelActivities(database, streams, model_client, registry, settings)
         tools = ToolActivities(database, streams, registry, settings)
-        sub_sessions = SubSessionActivities(database, streams, client, registry, settings)
+        sub_sessions = SubSessionActivities(database, streams, client, redis_client, registry, settings)
         activities = Activities(
             calls=[model.call_model, tools.run_tool, tools.quick_tool],
             stores=[
@@ -159,8 +161,22 @@ async def serving(client: Client, settings: Settings, registry: Registry) -> Asy
                 RedeliveryActivities(database, client, settings).redeliver_forgotten,
             ],
         )
-        await stack.enter_async_context(polling(build(client, settings, activities)))
+        heartbeats = HeartbeatInterceptor(settings.heartbeat_interval)
+        await stack.enter_async_context(_notices(redis_client, heartbeats))
+        await stack.enter_async_context(polling(build(client, settings, activities, heartbeats)))
         yield
+
+
+@asynccontextmanager
+async def _notices(redis_client: "Redis", heartbeats: HeartbeatInterceptor) -> AsyncIterator[None]:
+    """Bring notices of stopped sessions to the running calls until the block ends."""
+    listening = asyncio.create_task(stop_notices.listen(redis_client, heartbeats.session_stopped))
+    try:
+        yield
+    finally:
+        listening.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await listening
 
 
 async def run(settings: Settings, registry: Registry) -> None:

@@ -7,6 +7,7 @@ checkpoint, and brings back that Stop was pressed.
 import asyncio
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -19,7 +20,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory, FailureError
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
-from longhaul.contracts import TurnRef
+from longhaul.contracts import CallModel, RunTool, TurnRef
 from longhaul.errors import (
     HANDED_OVER,
     STORAGE_UNAVAILABLE,
@@ -38,6 +39,10 @@ log = logging.getLogger(__name__)
 SESSION_GONE = "SessionGone"
 CHECKPOINT_MAX_BYTES = 1_000_000
 STORE_PAUSE_S, STORE_PAUSE_MAX_S = 0.2, 5.0
+#: Pauses between the heartbeats after a notice of a Stop: four seconds in all, for a server that is slow.
+BEATS_AFTER_NOTICE_S = (0.02, 0.02, 0.03, 0.03, 0.05, 0.05, 0.1, 0.1, 0.2, 0.4, 1.0, 2.0)
+#: The SDK holds heartbeats back that come faster than this.
+HEARTBEAT_THROTTLE = timedelta(milliseconds=20)
 
 _heartbeat_details: ContextVar[list[Any]] = ContextVar("heartbeat_details")
 State = TypeVar("State", bound=BaseModel)
@@ -63,19 +68,35 @@ def last_checkpoint(kind: type[State]) -> State | None:
 
 
 class HeartbeatInterceptor(Interceptor):
-    """Sends a heartbeat every `interval` seconds from the first interval on; short activities send none."""
+    """Sends a heartbeat every `interval` seconds from the first interval on; short activities send none.
+
+    After a notice that their session was stopped, calls send some at once: the cancellation reaches Temporal's record
+    of the activity some milliseconds after the notice, and the answer to the next heartbeat brings it.
+    """
 
     def __init__(self, interval: float) -> None:
         self._interval = interval
+        self._calls: dict[str, set[asyncio.Event]] = defaultdict(set)
 
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002
-        return _Heartbeating(next, self._interval)
+        return _Heartbeating(next, self._interval, self._calls)
+
+    def session_stopped(self, session_id: str) -> None:
+        """Let the running calls of a session, and of those below it, ask Temporal now whether they are cancelled."""
+        for noticed in self._calls.get(session_id, ()):
+            noticed.set()
 
 
 class _Heartbeating(ActivityInboundInterceptor):
-    def __init__(self, next: ActivityInboundInterceptor, interval: float) -> None:  # noqa: A002
+    def __init__(
+        self,
+        next: ActivityInboundInterceptor,  # noqa: A002
+        interval: float,
+        calls: dict[str, set[asyncio.Event]],
+    ) -> None:
         super().__init__(next)
         self._interval = interval
+        self._calls = calls
 
     async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002
         try:
@@ -97,17 +118,41 @@ class _Heartbeating(ActivityInboundInterceptor):
         # Start with the checkpoint of the attempts before: a heartbeat without it would erase it for the next attempt.
         details = list(activity.info().heartbeat_details)
         _heartbeat_details.set(details)
-        beating = asyncio.create_task(self._beat(details))
-        try:
-            return await super().execute_activity(input)
-        finally:
-            beating.cancel()
-            with suppress(asyncio.CancelledError):
-                await beating
+        call = input.args[0] if input.args else None
+        with self._noticed(call) as noticed:
+            beating = asyncio.create_task(self._beat(details, noticed))
+            try:
+                return await super().execute_activity(input)
+            finally:
+                beating.cancel()
+                with suppress(asyncio.CancelledError):
+                    await beating
 
-    async def _beat(self, details: list[Any]) -> None:
+    @contextmanager
+    def _noticed(self, call: object) -> Iterator[asyncio.Event]:
+        """An event that is set when the call's session is stopped, or one above it."""
+        noticed = asyncio.Event()
+        sessions = (call.turn.session_id, *call.scope.ancestors) if isinstance(call, CallModel | RunTool) else ()
+        for session_id in sessions:
+            self._calls[session_id].add(noticed)
+        try:
+            yield noticed
+        finally:
+            for session_id in sessions:
+                self._calls[session_id].discard(noticed)
+                if not self._calls[session_id]:
+                    del self._calls[session_id]
+
+    async def _beat(self, details: list[Any], noticed: asyncio.Event) -> None:
         while True:
-            await asyncio.sleep(self._interval)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._interval):
+                    await noticed.wait()
+            pauses = BEATS_AFTER_NOTICE_S if noticed.is_set() else ()
+            noticed.clear()
+            for pause in pauses:
+                activity.heartbeat(*details)
+                await asyncio.sleep(pause)
             activity.heartbeat(*details)
 
 

@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 import orjson
+from redis.asyncio import Redis
 from temporalio import activity
 from temporalio.client import Client
 from temporalio.exceptions import ApplicationError
@@ -53,14 +54,20 @@ class SubSessionActivities:
     """Creates sub-sessions, looks how they stand, reports their results."""
 
     def __init__(
-        self, database: Database, streams: TurnStreams, temporal: Client, tools: Registry, settings: Settings
+        self,
+        database: Database,
+        streams: TurnStreams,
+        temporal: Client,
+        redis: "Redis",
+        tools: Registry,
+        settings: Settings,
     ) -> None:
         self._database = database
         self._streams = streams
         self._tools = tools
         self._settings = settings
         self._turns = TurnLookup(database, temporal, settings.temporal_rpc_timeout)
-        self._stopper = TurnStopper(database, temporal, self._turns, settings.temporal_rpc_timeout)
+        self._stopper = TurnStopper(database, temporal, redis, self._turns, settings.temporal_rpc_timeout)
 
     @activity.defn
     async def prepare_sub_session(self, call: PrepareSubSession) -> PreparedSubSession:

@@ -43,7 +43,7 @@ class Dependencies:
         self.sessions = SessionsOfOwners(self.database, self.redis, settings.session_copy_ttl)
         self.turns = TurnLookup(self.database, self.temporal, settings.temporal_rpc_timeout)
         self.polls = LongPolls(self.turns, self.feeds)
-        self.stopper = TurnStopper(self.database, self.temporal, self.turns, settings.temporal_rpc_timeout)
+        self.stopper = TurnStopper(self.database, self.temporal, self.redis, self.turns, settings.temporal_rpc_timeout)
         self.delivery = MessageDelivery(settings, self.database, self.temporal, self.turns)
         self.rate_limit = RateLimit(
             self.redis,

@@ -137,7 +137,7 @@ class Settings(BaseSettings):
         15.0, description="Seconds after which a silent worker's activity goes to another."
     )
     heartbeat_interval: Seconds = Field(
-        1.0, description="Seconds between heartbeats; also how fast Stop reaches a running call."
+        5.0, description="Seconds between heartbeats; also how fast Stop reaches a running call while Redis is away."
     )
     tool_timeout: Seconds = Field(300.0, description="Seconds one tool call may take.")
     tool_tries: Annotated[int, Field(ge=1)] = Field(

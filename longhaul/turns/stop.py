@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from redis.asyncio import Redis
 from temporalio.client import Client, WorkflowContinuedAsNewError, WorkflowFailureError, WorkflowHandle
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -14,6 +15,7 @@ from longhaul.contracts import TurnResult, TurnStatus
 from longhaul.db import turns
 from longhaul.db.database import Database
 from longhaul.errors import UnavailableError
+from longhaul.turns import stop_notices
 from longhaul.turns.status import RunningTurn, TurnLookup
 
 log = logging.getLogger(__name__)
@@ -30,9 +32,12 @@ class StoppedTurn:
 class TurnStopper:
     """Stops turns."""
 
-    def __init__(self, database: Database, client: Client, turns: TurnLookup, rpc_timeout: float) -> None:
+    def __init__(
+        self, database: Database, client: Client, redis: "Redis", turns: TurnLookup, rpc_timeout: float
+    ) -> None:
         self._database = database
         self._client = client
+        self._redis = redis
         self._turns = turns
         self._rpc_timeout = rpc_timeout
 
@@ -62,12 +67,15 @@ class TurnStopper:
                 temporal.workflow_id(session_id), run_id=run_id, result_type=TurnResult
             )
             await self._cancel(run)
+            notice = asyncio.create_task(stop_notices.publish(self._redis, session_id))
             try:
                 return (await run.result(follow_runs=False)).status
             except WorkflowContinuedAsNewError as continued:
                 run_id = await self._run_of(session_id, turn, continued.new_execution_run_id)
             except WorkflowFailureError:
                 break
+            finally:
+                await notice
         stored = await self._turns.stored(session_id, turn.turn_id)
         return stored.status if stored is not None else TurnStatus.CANCELLED
 
@@ -120,6 +128,7 @@ class TurnStopper:
                 temporal.workflow_id(session_id), run_id=turn.run_id, result_type=TurnResult
             )
         )
+        await stop_notices.publish(self._redis, session_id)
 
     async def _mark_stopped(self, session_id: str, turn_id: str) -> None:
         """Let messages that are accepted from now on belong to the next turn.

@@ -22,8 +22,9 @@ TURN = TurnRef(session_id="s", turn_id="t", user_id="u", published=False)
 
 
 SETTINGS = load_settings(home=Path(tempfile.gettempdir()) / "longhaul-activities", redis_url="redis://127.0.0.1:1")
-#: Streams on a Redis that does not answer.
-NO_STREAMS = TurnStreams(redis.connect(SETTINGS), SETTINGS)
+#: A Redis that does not answer, and streams on it.
+NO_REDIS = redis.connect(SETTINGS)
+NO_STREAMS = TurnStreams(NO_REDIS, SETTINGS)
 
 
 @pytest.fixture(scope="session")

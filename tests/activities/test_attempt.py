@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
@@ -12,6 +12,8 @@ from temporalio.testing import ActivityEnvironment
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput
 
 from activities.attempt import HeartbeatInterceptor, checkpoint, last_checkpoint
+from longhaul.contracts import CallModel, Scope
+from tests.activities.conftest import TURN
 
 BEATS = 3
 
@@ -30,11 +32,22 @@ class Body(ActivityInboundInterceptor):
         return await self._body()
 
 
-async def attempt(number: int, details: list[Any], body: Callable[[], Awaitable[object]]) -> list[Any]:
-    """Run one attempt until it has sent some heartbeats of its own; the details that the next attempt gets."""
+async def attempt(
+    number: int,
+    details: list[Any],
+    body: Callable[[], Awaitable[object]],
+    *,
+    interval: float = 0.01,
+    call: CallModel | None = None,
+    stopped: str = "",
+) -> list[Any]:
+    """Run one attempt until it has sent some heartbeats of its own; the details that the next attempt gets.
+
+    `stopped`: the session of a notice that arrives while it runs.
+    """
     environment = ActivityEnvironment()
     environment.info = replace(environment.info, attempt=number, heartbeat_details=details, is_local=False)
-    newest, beats, enough = details, 0, asyncio.Event()
+    newest, beats, enough, begun = details, 0, asyncio.Event(), asyncio.Event()
 
     def sent(*state: Any) -> None:
         nonlocal newest, beats
@@ -43,13 +56,25 @@ async def attempt(number: int, details: list[Any], body: Callable[[], Awaitable[
             enough.set()
 
     async def until_enough() -> None:
+        begun.set()
         await body()
         await asyncio.wait_for(enough.wait(), 60)
 
     environment.on_heartbeat = sent
-    inbound = HeartbeatInterceptor(0.01).intercept_activity(Body(until_enough))
-    await environment.run(inbound.execute_activity, cast("Any", None))
+    heartbeats = HeartbeatInterceptor(interval)
+    inbound = heartbeats.intercept_activity(Body(until_enough))
+    running = asyncio.ensure_future(environment.run(inbound.execute_activity, started(call)))
+    try:
+        await begun.wait()
+        heartbeats.session_stopped(stopped)
+        await running
+    finally:
+        running.cancel()
     return newest
+
+
+def started(call: CallModel | None) -> ExecuteActivityInput:
+    return ExecuteActivityInput(fn=saves, args=[call] if call else [], executor=None, headers={})
 
 
 async def saves() -> None:
@@ -82,6 +107,17 @@ async def test_a_later_checkpoint_replaces_the_earlier_one() -> None:
 
 async def test_without_a_checkpoint_there_is_none() -> None:
     await attempt(2, await attempt(1, [], sees_nothing), sees_nothing)
+
+
+async def nothing() -> None: ...
+
+
+@pytest.mark.parametrize("stopped", [TURN.session_id, "above"])
+async def test_a_notice_of_a_stop_brings_heartbeats_at_once(stopped: str) -> None:
+    """They carry the checkpoint of the attempts before, as every heartbeat must."""
+    call = CallModel(turn=TURN, round=1, model="m", scope=Scope(ancestors=("above",)))
+    paid = [{"answer": "42"}]
+    assert await attempt(2, paid, nothing, interval=3600, call=call, stopped=stopped) == paid
 
 
 async def test_the_text_of_a_defect_stays_in_the_log(caplog: pytest.LogCaptureFixture) -> None:

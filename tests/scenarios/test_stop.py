@@ -7,6 +7,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from redis.asyncio import Redis
 
 from longhaul.db import conversation, messages
 from testkit.checks import Stored, check_rows
@@ -17,8 +18,8 @@ from testkit.wait import until
 from tests.scenarios.held_tools import Gate
 from tests.scenarios.support import start_working, until_asked, until_cancel_requested
 
-#: Workers learn of a cancel with a heartbeat, so these never do.
-DEAF = {"LONGHAUL_HEARTBEAT_INTERVAL": "60", "LONGHAUL_HEARTBEAT_TIMEOUT": "180"}
+#: The regular heartbeats of these workers come too late to bring a Stop.
+SLOW_HEARTBEATS = {"LONGHAUL_HEARTBEAT_INTERVAL": "60", "LONGHAUL_HEARTBEAT_TIMEOUT": "180"}
 
 
 async def next_message_starts_a_turn(product: Product, session: str) -> None:
@@ -169,9 +170,38 @@ async def test_at_any_moment(product: Product) -> None:
     await check_rows(product.database, sessions=sessions, answered=False)
 
 
+async def test_a_notice_brings_it(make_product: MakeProduct) -> None:
+    """Without a heartbeat in time, a running call learns of the Stop by the API's notice, also one of a sub-session."""
+    product = await make_product(settings=SLOW_HEARTBEATS)
+    session = await product.api.create_session()
+    live = await product.api.open(session, "delegate: speak 2000 [delay=20]")
+    await until_working_below(product, session)
+    assert (await product.api.cancel(session)).body["status"] == "cancelled"
+    log = check_stream(await live.done())
+    assert (log.count("abort"), log.count("finish")) == (1, 1)
+    tree = await product.api.call("GET", f"/sessions/{session}/tree")
+    (child,) = tree.body["children"]
+    assert child["status"] == "cancelled"
+    assert await product.servers.model.answered(child["turn_id"]) == {}, "Stop waited for the end of the answer"
+    await next_message_starts_a_turn(product, session)
+
+
+async def until_working_below(product: Product, session: str) -> None:
+    """Wait until the model answers in the session's sub-session."""
+
+    async def working() -> bool:
+        children = (await product.api.call("GET", f"/sessions/{session}/tree")).body["children"]
+        return bool(children) and bool(await product.servers.model.asked(children[0]["turn_id"]))
+
+    await until(working, what="the sub-session's model call runs")
+
+
 async def test_no_worker_hears_of_it(make_product: MakeProduct) -> None:
     """The turn ends with the step that it is in."""
-    product = await make_product(settings=DEAF)
+    product = await make_product(settings=SLOW_HEARTBEATS, own_redis=True, workers=0)
+    async with Redis.from_url(product.servers.redis.url()) as redis:
+        await redis.acl_setuser("default", commands=["-subscribe"])  # so no notice reaches the worker
+    await product.start_worker()
     session = await product.api.create_session()
     live = await product.api.open(session, "rounds 50 [ttft=1500]")
     await live.until_seen("start")

@@ -5,12 +5,14 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 from temporalio.client import Client
 
+from activities.attempt import HeartbeatInterceptor
 from longhaul.settings import Settings, load_settings
 from testkit.servers import TemporalServer
 from tests.workflows.fakes import FakeActivities, Session
 from worker import build, polling
 
 TASK_QUEUE = "workflow-tests"
+HEARTBEAT_S = 0.01
 
 NewSession = Callable[[], Session]
 
@@ -38,13 +40,17 @@ async def workflow_client(tmp_path_factory: pytest.TempPathFactory) -> AsyncIter
 async def fake_activities(workflow_client: Client) -> AsyncIterator[FakeActivities]:
     """A worker process with fake activities."""
     fakes = FakeActivities()
-    async with polling(build(workflow_client, settings(), fakes.all())):
+    async with polling(build(workflow_client, settings(), fakes.all(), heartbeats())):
         yield fakes
 
 
 def settings(**values: object) -> Settings:
+    return load_settings(_env_file=None, **{"task_queue": TASK_QUEUE, "heartbeat_interval": HEARTBEAT_S, **values})
+
+
+def heartbeats() -> HeartbeatInterceptor:
     """A Stop reaches fake activities with their next heartbeat."""
-    return load_settings(_env_file=None, **{"task_queue": TASK_QUEUE, "heartbeat_interval": 0.01, **values})
+    return HeartbeatInterceptor(HEARTBEAT_S)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from longhaul import temporal
 from longhaul.contracts import Budget, OpenTurn, Scope, TurnStatus
 from longhaul.db.models import utc_now
 from testkit.wait import until
-from tests.workflows.conftest import settings
+from tests.workflows.conftest import heartbeats, settings
 from tests.workflows.fakes import EMPTY, FakeActivities, Session, final
 from worker import build, polling
 from workflows.turn import TurnLoop
@@ -69,7 +69,7 @@ async def test_the_next_turn_begins_on_the_current_build(workflow_client: Client
 
     def workers(build_id: str) -> list[Worker]:
         values = {"task_queue": task_queue, "deployment_name": deployment, "build_id": build_id, "shutdown_grace": 0}
-        return build(workflow_client, settings(**values), fakes.all())
+        return build(workflow_client, settings(**values), fakes.all(), heartbeats())
 
     async def promoted(build_id: str) -> bool:
         request = SetWorkerDeploymentCurrentVersionRequest(

@@ -18,7 +18,7 @@ from longhaul.db.migrate import upgrade
 from longhaul.db.models import MessageRow, utc_now
 from longhaul.temporal import redelivery_id, schedule_redelivery
 from testkit.wait import until
-from tests.workflows.conftest import settings
+from tests.workflows.conftest import heartbeats, settings
 from tests.workflows.fakes import FakeActivities, Session
 from worker import build, polling
 
@@ -40,7 +40,7 @@ async def test_a_message_without_a_signal_starts_its_turn(workflow_client: Clien
             await connection.execute(row.values(created_at=utc_now() - timedelta(seconds=60)))
         redeliver = RedeliveryActivities(database, workflow_client, mine).redeliver_forgotten
         activities = replace(fakes.all(), stores=[*fakes.all().stores, redeliver])
-        async with polling(build(workflow_client, mine, activities)):
+        async with polling(build(workflow_client, mine, activities, heartbeats())):
             await schedule_redelivery(workflow_client, mine)
             await until(lambda: any(call.startswith("open_turn") for call in session.calls), what="a turn opens")
             await schedule_redelivery(workflow_client, mine.model_copy(update={"redeliver_after": 0.0}))

@@ -4,6 +4,7 @@ from contextlib import AbstractAsyncContextManager
 from uuid import uuid4
 
 import pytest
+from redis.asyncio import Redis
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client
 
@@ -13,7 +14,7 @@ from longhaul.db.models import utc_now
 from longhaul.errors import UnavailableError
 from longhaul.turns.status import RunningTurn, TurnLookup
 from longhaul.turns.stop import StoppedTurn, TurnStopper
-from tests.workflows.conftest import settings
+from tests.workflows.conftest import heartbeats, settings
 from tests.workflows.fakes import EMPTY, FakeActivities, Session, tool_calls
 from worker import build, polling
 
@@ -181,7 +182,8 @@ async def test_as_the_answer_ends_the_turn(session: Session) -> None:
 async def test_with_all_slots_taken_by_calls(workflow_client: Client) -> None:
     """The turn's own model call waits for a slot; the turn closes without one."""
     fakes, task_queue = FakeActivities(), f"full-{uuid4()}"
-    workers = build(workflow_client, settings(task_queue=task_queue, max_concurrent_activities=1), fakes.all())
+    one_slot = settings(task_queue=task_queue, max_concurrent_activities=1)
+    workers = build(workflow_client, one_slot, fakes.all(), heartbeats())
     async with polling(workers):
         busy, stopped = (Session(workflow_client, task_queue, fakes) for _ in range(2))
         busy.script.hold("call_model 1")
@@ -221,6 +223,11 @@ class AbsentDatabase:
         raise UnavailableError("The database")
 
 
+def stopper(client: Client, turns: "StaleLookup") -> TurnStopper:
+    """Database and Redis are away; no notice reaches the worker."""
+    return TurnStopper(AbsentDatabase(), client, Redis(port=1), turns, 5.0)  # type: ignore[arg-type]
+
+
 class StaleLookup:
     """Says which turn ran a moment ago."""
 
@@ -251,7 +258,7 @@ async def test_the_next_turn_is_not_hit(session: Session, workflow_client: Clien
     session.script.hold("call_model 1")
     first_call.opened.set()
     await session.script.reached("call_model 1")
-    stopped = await TurnStopper(AbsentDatabase(), workflow_client, turns, 5.0).stop(session.id, 5.0)  # type: ignore[arg-type]
+    stopped = await stopper(workflow_client, turns).stop(session.id, 5.0)
     assert stopped == StoppedTurn(session.turn_id, COMPLETED)
     assert EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCEL_REQUESTED not in await session.events()
     session.script.release("call_model 1")
@@ -270,7 +277,7 @@ async def test_a_turn_that_has_continued_as_new_is_hit(session: Session, workflo
     turns.seen = [running]
     session.script.release("run_tool a")
     await session.script.reached("call_model 2")
-    await TurnStopper(AbsentDatabase(), workflow_client, turns, 5.0).stop(session.id, 5.0)  # type: ignore[arg-type]
+    await stopper(workflow_client, turns).stop(session.id, 5.0)
     assert await session.status() is CANCELLED
 
 
