@@ -6,13 +6,17 @@ LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --genera
 .DEFAULT_GOAL := help
 # Where it is set, each of the many processes of a run compiles our code anew.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help setup run stop check test bench bench-viewers chaos lock settings-doc clean
+.PHONY: help setup page run stop check test bench bench-viewers chaos lock settings-doc clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
 setup: $(STAMP) ## Make .venv/ from the hashed lock file and get the Temporal server. The second time takes no time.
 	@temporal=$$(cat $(STAMP)); [ -z "$$temporal" ] || [ -x "$$temporal" ] || scripts/setup
+	@$(PYTHON) -m scripts.build_page || true
+
+page: setup ## Build the chat page in web/ anew, if its sources have changed.
+	@$(PYTHON) -m scripts.build_page
 
 $(STAMP): requirements-dev.lock scripts/setup
 	@scripts/setup

@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 
-from api import middleware, openapi, problems
+from api import middleware, openapi, page, problems
 from api.dependencies import connected
 from api.routes import health, sessions, stream, tree, turns
 from longhaul import __version__
@@ -43,6 +43,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(resource.router)
     problems.install(app)
     openapi.install(app)
+    page.install(app)
     # The middleware that is added last is the outermost.
     app.add_middleware(middleware.NoNulInPath)
     app.add_middleware(middleware.UnexpectedErrors)

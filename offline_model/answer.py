@@ -134,7 +134,7 @@ def _result(call: ToolCall) -> str:
     shown = english.shortened(call.result, 200)
     expression = json_object(call.arguments).get("expression")
     if expression and re.fullmatch(r"-?[\d.,]+(e[+-]?\d+)?", shown, re.IGNORECASE):
-        return f"{expression} = {shown}."
+        return f"{_sum_text(str(expression))} = {shown}."
     return f"{call.name}: {shown or 'no output'}" + ("" if shown.endswith((".", "…")) else ".")
 
 
@@ -208,3 +208,8 @@ def broken(answer: Answer, kind: str) -> Answer:
             kept = answer.pieces[: max(1, len(answer.pieces) // 2)] or ["This ", "answer ", "breaks ", "off"]
             return replace(answer, pieces=kept, calls=[], finish=kind)
     return answer
+
+
+def _sum_text(expression: str) -> str:
+    """A sum as people write it. A star would begin italics: answers are shown as Markdown."""
+    return expression.replace("**", "^").replace("*", "×")

@@ -52,7 +52,7 @@ def test_calls(model: Model, text: str, calls: list[tuple[str, object]]) -> None
 def test_final_answer_after_calls(model: Model) -> None:
     start = [user("2*3 and 4*5")]
     reply = model.ask(after(start, model.ask(start), "6", "20"))
-    assert reply.text.startswith("2*3 = 6. 4*5 = 20. (offline stand-in model")
+    assert reply.text.startswith("2×3 = 6. 4×5 = 20. (offline stand-in model")
     assert reply.finish == "stop"
 
 
@@ -119,7 +119,7 @@ def test_follow_up_is_acknowledged_and_done(model: Model) -> None:
     assert reply.calls == [("calculator", '{"expression":"4*5"}')]
     last = model.ask(after(messages, reply, "20"))
     assert not last.calls
-    assert last.text.startswith("2*3 = 6. 4*5 = 20.")
+    assert last.text.startswith("2×3 = 6. 4×5 = 20.")
 
 
 def test_follow_up_after_the_last_answer(model: Model) -> None:

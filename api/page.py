@@ -1,0 +1,51 @@
+"""The chat page at `/`: files that `make page` builds from `web/`."""
+
+from pathlib import Path
+
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.staticfiles import StaticFiles
+
+DIST = Path(__file__).resolve().parents[1] / "web" / "dist"
+# What a model writes can neither run as a script nor load anything from another host. The component library sets
+# styles inline, so styles cannot be limited to files.
+SECURITY = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+        "font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+}
+NOT_BUILT = """<!doctype html><html lang="en"><title>Longhaul</title>
+<p>Longhaul runs, but its chat page has not been built. Run <code>make page</code>, then load this page again.
+The API is described at <a href="/docs">/docs</a>.</p></html>"""
+
+
+class Assets(StaticFiles):
+    """Files whose names change with their content, so that browsers may keep them for ever."""
+
+    def file_response(self, *args: object, **kwargs: object) -> Response:
+        """A file with its caching header."""
+        response = super().file_response(*args, **kwargs)  # type: ignore[arg-type]
+        response.headers["cache-control"] = "public, max-age=31536000, immutable"
+        response.headers["x-content-type-options"] = "nosniff"
+        return response
+
+
+def install(app: FastAPI, dist: Path = DIST) -> None:
+    """Serve the page. It may be built after the API has started."""
+
+    async def page(request: Request) -> Response:
+        index = dist / "index.html"
+        if not index.exists():
+            return HTMLResponse(NOT_BUILT, 503, headers=SECURITY)
+        return FileResponse(index, headers={**SECURITY, "cache-control": "no-cache"})
+
+    async def icon(request: Request) -> Response:
+        return FileResponse(dist / "favicon.svg", headers=SECURITY)
+
+    app.add_route("/", page, methods=["GET"], include_in_schema=False)
+    app.add_route("/favicon.svg", icon, methods=["GET"], include_in_schema=False)
+    app.mount("/assets", Assets(directory=dist / "assets", check_dir=False))

@@ -1,0 +1,161 @@
+/** The HTTP API, typed as far as the page uses it. The page knows nothing of the server but this. */
+
+export type TurnStatus = "running" | "waiting_for_approval" | "completed" | "failed" | "cancelled";
+
+export interface Usage {
+  prompt_tokens: number;
+  completion_tokens: number;
+  cost_microdollars: number | null;
+}
+
+export interface Session {
+  id: string;
+  title: string | null;
+  parent_session_id: string | null;
+  root_session_id: string | null;
+  created_at: string;
+  updated_at: string;
+}
+
+export interface ToolCallRow {
+  id: string;
+  function: { name: string; arguments: string };
+}
+
+export interface Row {
+  id: string;
+  sequence: number;
+  role: "user" | "assistant" | "tool" | "reasoning" | "system";
+  kind: string;
+  content: string;
+  tool_calls: ToolCallRow[] | null;
+  tool_call_id: string | null;
+  tool_name: string | null;
+  turn_id: string | null;
+  round: number | null;
+  client_message_id: string | null;
+  is_error: boolean;
+  created_at: string;
+  duration_ms: number | null;
+}
+
+export interface WaitingMessage {
+  id: string;
+  content: string;
+}
+
+export interface SessionPage extends Session {
+  messages: Row[];
+  oldest_sequence: number | null;
+  has_more_messages: boolean;
+  active_turn: { turn_id: string; status: TurnStatus } | null;
+  pending: { messages: WaitingMessage[]; count: number };
+}
+
+export interface Turn {
+  turn_id: string;
+  status: TurnStatus;
+  started_at: string;
+  duration_ms: number | null;
+  model: string;
+  rounds: number;
+  usage: Usage;
+  error: string | null;
+}
+
+export interface TreeNode {
+  session_id: string;
+  title: string | null;
+  depth: number;
+  status: TurnStatus | null;
+  turn_id: string | null;
+  progress: {
+    round: number;
+    tools_running: string[];
+    tools_done: number;
+    started_at: string;
+    duration_ms: number | null;
+    error: string | null;
+  } | null;
+  usage: Usage;
+  total_usage: Usage;
+  children: TreeNode[];
+}
+
+/** An error of the API, in the words of its problem document. */
+export class ApiError extends Error {
+  constructor(
+    readonly status: number,
+    message: string,
+  ) {
+    super(message);
+  }
+}
+
+const TOKEN = "longhaul.token";
+
+/** The access token of this browser tab, for servers that ask for one. */
+export const token = {
+  get: () => sessionStorage.getItem(TOKEN) ?? "",
+  set: (value: string) => sessionStorage.setItem(TOKEN, value),
+};
+
+export function authorization(): Record<string, string> {
+  const value = token.get();
+  return value ? { authorization: `Bearer ${value}` } : {};
+}
+
+/** What a problem document says, or the status where the answer is none. */
+export async function problemOf(response: Response): Promise<ApiError> {
+  const problem = (await response.json().catch(() => null)) as { title?: string; detail?: string } | null;
+  return new ApiError(response.status, problem?.detail ?? problem?.title ?? `${response.status} ${response.statusText}`);
+}
+
+async function call<T>(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<T> {
+  const response = await fetch(`/v1${path}`, {
+    method,
+    headers: { ...authorization(), ...(body === undefined ? {} : { "content-type": "application/json" }) },
+    body: body === undefined ? undefined : JSON.stringify(body),
+    signal,
+  });
+  if (!response.ok) throw await problemOf(response);
+  return (response.status === 204 ? undefined : await response.json()) as T;
+}
+
+export const api = {
+  sessions: (cursor: string | null, signal?: AbortSignal) =>
+    call<{ sessions: Session[]; next_cursor: string | null }>(
+      "GET",
+      `/sessions?limit=50${cursor ? `&cursor=${encodeURIComponent(cursor)}` : ""}`,
+      undefined,
+      signal,
+    ),
+  create: () => call<Session>("POST", "/sessions", {}),
+  rename: (id: string, title: string) => call<Session>("PATCH", `/sessions/${id}`, { title }),
+  remove: (id: string) => call<void>("DELETE", `/sessions/${id}`),
+  page: (id: string, before?: number, signal?: AbortSignal) =>
+    call<SessionPage>(
+      "GET",
+      `/sessions/${id}?limit=50${before === undefined ? "" : `&before_sequence=${before}`}`,
+      undefined,
+      signal,
+    ),
+  followUp: (id: string, message: string, messageId: string) =>
+    call<{ turn_id: string; disposition: "started" | "queued" }>("POST", `/sessions/${id}/messages`, {
+      message,
+      message_id: messageId,
+    }),
+  pending: (id: string) => call<{ messages: WaitingMessage[] }>("GET", `/sessions/${id}/messages/pending`),
+  stop: (id: string) => call<{ cancelled: boolean }>("POST", `/sessions/${id}/cancel`),
+  turns: (id: string, signal?: AbortSignal) => call<{ turns: Turn[] }>("GET", `/sessions/${id}/turns?limit=200`, undefined, signal),
+  tree: (id: string, signal?: AbortSignal) => call<TreeNode>("GET", `/sessions/${id}/tree`, undefined, signal),
+};
+
+/** An id for a message. `crypto.randomUUID` exists only on https and localhost. */
+export function newId(): string {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  bytes[6] = (bytes[6]! & 0x0f) | 0x40;
+  bytes[8] = (bytes[8]! & 0x3f) | 0x80;
+  const hex = [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`;
+}
