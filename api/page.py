@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from fastapi import FastAPI
-from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
@@ -37,15 +36,15 @@ class Assets(StaticFiles):
 def install(app: FastAPI, dist: Path = DIST) -> None:
     """Serve the page. It may be built after the API has started."""
 
-    async def page(request: Request) -> Response:
+    @app.get("/", include_in_schema=False)
+    async def page() -> Response:
         index = dist / "index.html"
         if not index.exists():
             return HTMLResponse(NOT_BUILT, 503, headers=SECURITY)
         return FileResponse(index, headers={**SECURITY, "cache-control": "no-cache"})
 
-    async def icon(request: Request) -> Response:
+    @app.get("/favicon.svg", include_in_schema=False)
+    async def icon() -> Response:
         return FileResponse(dist / "favicon.svg", headers=SECURITY)
 
-    app.add_route("/", page, methods=["GET"], include_in_schema=False)
-    app.add_route("/favicon.svg", icon, methods=["GET"], include_in_schema=False)
     app.mount("/assets", Assets(directory=dist / "assets", check_dir=False))

@@ -18,7 +18,9 @@ from testkit.product import Product
 
 SECRET = "a secret that only this test knows, long enough"
 CLAIMS: dict[str, Any] = {"aud": "longhaul", "exp": 2**32}
-OPEN = {"/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/docs/oauth2-redirect", "/static-offline-docs"}
+PAGE = {"/", "/favicon.svg", "/assets"}
+DOCUMENTATION = {"/openapi.json", "/docs", "/docs/oauth2-redirect", "/static-offline-docs"}
+OPEN = {"/healthz", "/readyz", "/metrics"} | PAGE | DOCUMENTATION
 BODIES: dict[str, dict[str, Any]] = {
     "stream": {"message": "hi"},
     "messages": {"message": "hi"},
