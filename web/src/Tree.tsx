@@ -92,7 +92,7 @@ function Node({ node }: { node: TreeNode }) {
       {node.children.length > 0 && (
         <>
           <span className="w-6 shrink-0 border-t-2" aria-hidden />
-          <ul className="border-l-2 pl-6 [&>li]:before:absolute [&>li]:before:-left-6 [&>li]:before:w-6 [&>li]:before:border-t-2">
+          <ul className="tree-branch pl-6">
             {node.children.map((child) => (
               <Node key={child.session_id} node={child} />
             ))}
