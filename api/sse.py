@@ -26,7 +26,9 @@ DONE = b"data: [DONE]\n\n"
 FORGET_ID = f"id: {BEGINNING}\n\n".encode()
 # `finish` has the same id from rows as from Redis: a client that has seen it is not sent the turn again.
 LAST_ID = f"id: {FINISH_ID}\n".encode()
-VOID_ALL = b"data: %b\n\n" % encode(data_part("voided", {"ids": [], "all": True}))
+# With its id in the same event: a client that is cut off behind this has nothing left, so it must not go on from the
+# last event that it had.
+VOID_ALL = b"id: %b\ndata: %b\n\n" % (BEGINNING.encode(), encode(data_part("voided", {"ids": [], "all": True})))
 CHECK_ROWS_EVERY = 2  # silent reads
 CHECK_RUNNING_EVERY = 10
 

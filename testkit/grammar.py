@@ -96,8 +96,7 @@ def grammar_problems(log: StreamLog) -> Iterable[str]:
     """
     if log.headers.get("x-vercel-ai-ui-message-stream") != "v1":
         yield "the header x-vercel-ai-ui-message-stream is missing"
-    anew = [n for n, event in enumerate(log.events, 1) if event.part and event.part.get("data", {}).get("all")]
-    events = log.events[anew[-1] if anew else 0 : -1 if log.finished else None]
+    events = log.valid[: -1 if log.finished else None]
     types = [event.type for event in events]
     if not events or events[0].type != "start":
         yield f"does not begin with start: {types[:3]}"

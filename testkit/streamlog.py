@@ -50,9 +50,15 @@ class StreamLog:
     def types(self) -> list[str]:
         return [event.type for event in self.events]
 
+    @property
+    def valid(self) -> list[StreamEvent]:
+        """The events behind the last `data-voided` with `all`: with it a stream begins anew."""
+        anew = [n for n, event in enumerate(self.events, 1) if event.part and event.part.get("data", {}).get("all")]
+        return self.events[anew[-1] if anew else 0 :]
+
     def parts(self, *types: str) -> list[dict[str, Any]]:
-        """The parts of these types (of all, if none is named), in order."""
-        return [e.part for e in self.events if e.part is not None and (not types or e.type in types)]
+        """The valid parts of these types (of all, if none is named), in order."""
+        return [e.part for e in self.valid if e.part is not None and (not types or e.type in types)]
 
     def count(self, kind: str) -> int:
         return self.types.count(kind)
@@ -60,16 +66,7 @@ class StreamLog:
     @property
     def voided(self) -> set[str]:
         """Ids of text and reasoning that a retried model call has taken back."""
-        seen: set[str] = set()
-        void: set[str] = set()
-        for part in self.parts("text-start", "reasoning-start", "data-voided"):
-            if part["type"] != "data-voided":
-                seen.add(str(part["id"]))
-            elif part["data"].get("all"):
-                void |= seen
-            else:
-                void |= {str(id_) for id_ in part["data"]["ids"]}
-        return void
+        return {str(id_) for part in self.parts("data-voided") for id_ in part["data"]["ids"]}
 
     def blocks(self, kind: str) -> dict[str, str]:
         """The joined deltas of each block of a kind (`text`, `reasoning`) that still holds, in order of appearance."""

@@ -3,11 +3,14 @@
 import asyncio
 import random
 import signal
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import closing
 
 from redis.asyncio import Redis
+from sqlalchemy import make_url
 from temporalio.client import Client
 from temporalio.service import RPCError
 
@@ -44,7 +47,7 @@ class Breakages:
             (2, self._hang_model),
             (2, self._hang_worker),
             (2 if product.servers.postgres in product.own else 0, self._hang_database),
-            (3 if product.servers.postgres in product.own else 0, self._stop_database),
+            (3 if product.servers.postgres in (None, *product.own) else 0, self._take_database_away),
         )
 
     async def run(self, seconds: float, pause: tuple[float, float]) -> None:
@@ -189,11 +192,17 @@ class Breakages:
             await asyncio.sleep(self._chance.uniform(0.5, 3))
             postgres.resume()
 
-    async def _stop_database(self) -> None:
-        """An outage longer than a second, while nine large results are on their way."""
+    async def _take_database_away(self) -> None:
+        """An outage longer than a second, while nine large results are on their way. SQLite is locked for writers."""
+        await self._before_outage()
+        self.done["database outage"] += 1
+        outage = self._chance.uniform(1, 4)
         if (postgres := self._product.servers.postgres) is not None:
-            await self._before_outage()
-            self.done["database outage"] += 1
             await postgres.stop()
-            await asyncio.sleep(self._chance.uniform(1, 4))
+            await asyncio.sleep(outage)
             await postgres.start()
+            return
+        path = make_url(self._product.database_url).database or ""
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            await asyncio.sleep(outage)

@@ -210,3 +210,13 @@ def test_a_stream_that_begins_anew_is_judged_from_there() -> None:
 
     assert problems([*first, void, *whole]) == []
     assert "2 × start" in problems([*first, *whole])
+
+
+def test_what_is_shown_again_counts_after_a_stream_began_anew() -> None:
+    """Redis shows the same ids again; what came before them is gone."""
+    void: dict[str, Any] = {"type": "data-voided", "data": {"ids": [], "all": True}}
+    log = log_of([*GOOD[:12], void, *GOOD])
+    assert (log.text(), log.reasoning(), log.turn_id) == ("right", "hm", "t")
+    assert not list(checks.shown_problems(log, SHOWN, "completed"))
+    log = log_of([*GOOD[:12], void, *GOOD[:2], *GOOD[-3:]])
+    assert (log.text(), log.outputs()) == ("", {})

@@ -41,6 +41,12 @@ class Faults:
         self.cut = self.random.choice((0.0, 0.3))
         self.background: set[asyncio.Future[Any]] = set()
 
+    def end(self) -> None:
+        """From now on nothing breaks."""
+        self.redis = self.database = self.model = self.killed = self.hung = 0.0
+        self.flush = self.outage = self.stop = self.cut = 0.0
+        self.away.clear()
+
     def happens(self, chance: float) -> bool:
         return self.random.random() < chance
 

@@ -347,17 +347,22 @@ async def watch_alone(turn: Turn, deps: Dependencies) -> StreamLog:
         if log.last_id == BEGINNING:
             log = StreamLog(200, headers=HEADERS)  # as on a page that is loaded anew
         left = turn.faults.random.randrange(1, 40) if turn.faults.happens(turn.faults.cut) else 10_000
-        log.connections += 1
-        events = TurnEvents(deps, turn.session_id, turn.turn_id, log.last_id).events()
-        async for chunk in events:
-            for block in chunk.split(b"\n\n")[:-1]:
-                if left > 0:
-                    left -= _note(log, block)
-            if left <= 0:
-                break
-        await cast("Any", events).aclose()
-        await asyncio.sleep(0)
+        await read(turn, deps, log, left)
     return log
+
+
+async def read(turn: Turn, deps: Dependencies, log: StreamLog, left: int) -> None:
+    """One connection, which is lost when so many events have come."""
+    log.connections += 1
+    events = TurnEvents(deps, turn.session_id, turn.turn_id, log.last_id).events()
+    async for chunk in events:
+        for block in chunk.split(b"\n\n")[:-1]:
+            if left > 0:
+                left -= _note(log, block)
+        if left <= 0:
+            break
+    await cast("Any", events).aclose()
+    await asyncio.sleep(0)
 
 
 async def check(turn: Turn, log: StreamLog, database: Database, status: TurnStatus) -> None:
@@ -397,9 +402,7 @@ async def run(seed: int, database: Database, url: str, settings: Settings) -> No
         logs = await asyncio.gather(*watching)
         await asyncio.gather(*others)
         await turn.end_zombies()
-        quiet = Faults(seed)
-        quiet.redis = quiet.database = quiet.cut = 0
-        turn.faults = quiet
+        turn.faults.end()
         late = await watch(turn, turn.process(), settings, 1)
     for log in (*logs[0], *logs[1], *late):
         await check(turn, log, database, status)
@@ -419,7 +422,7 @@ async def go_away(turn: Turn, part: str) -> None:
     """Nobody reaches a part for some time; Redis may come back empty."""
     await turn.faults.moments(1_500)
     turn.faults.away.add(part)
-    await turn.faults.moments(500)
+    await turn.faults.moments(turn.faults.random.choice((20, 100, 500)))
     if part == "redis" and turn.faults.happens(turn.faults.flush):
         await delete_stream(turn)
     turn.faults.away.discard(part)
@@ -436,16 +439,40 @@ async def delete_stream(turn: Turn) -> None:
     await redis.aclose()
 
 
-@pytest.mark.parametrize("seed", range(SEEDS))
-async def test_every_client_sees_what_is_stored(
-    seed: int, database: Database, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def settings(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setattr(reader, "BLOCK_S", 0.01)
     monkeypatch.setattr(feed, "BLOCK_S", 0.01)
     monkeypatch.setattr(from_rows, "POLL_S", 0.005)
     monkeypatch.setattr(attempts, "STORE_PAUSE_S", 0.001)
     monkeypatch.setattr(attempts, "STORE_PAUSE_MAX_S", 0.001)
-    url = redis_server.url(0)
-    settings = load_settings(redis_url=url, stream_flush_ms=0)
+    return load_settings(redis_url=redis_server.url(0), stream_flush_ms=0)
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+async def test_every_client_sees_what_is_stored(
+    seed: int, database: Database, redis_server: RedisServer, settings: Settings
+) -> None:
     for one in range(seed * RUNS, (seed + 1) * RUNS):
-        await run(one, database, url, settings)
+        await run(one, database, redis_server.url(0), settings)
+
+
+async def test_a_client_that_is_cut_off_when_it_starts_over(
+    database: Database, redis_server: RedisServer, settings: Settings
+) -> None:
+    """Redis is away for a moment, the client is told to start over, and its connection breaks right then."""
+    faults = Faults(0)
+    faults.end()
+    turn = Turn(faults, database, redis_server.url(0), settings)
+    await turn.begin()
+    status = await turn.run()
+    deps = cast("Dependencies", FakeDependencies(turn, turn.process(), settings))
+    log = StreamLog(200, headers=HEADERS)
+    await read(turn, deps, log, left=5)
+    faults.away.add("redis")
+    await read(turn, deps, log, left=1)
+    assert log.types[-1] == "data-voided"
+    faults.away.clear()
+    await read(turn, deps, log, left=10_000)
+    await deps.feeds.aclose()
+    await check(turn, log, database, status)
