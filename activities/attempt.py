@@ -30,6 +30,7 @@ from longhaul.errors import (
     UnavailableError,
     new_reference,
 )
+from longhaul.process_load import ProcessLoad
 from longhaul.settings import Settings
 from longhaul.streams.parent_updates import ParentUpdates
 from longhaul.streams.publisher import StreamPublisher
@@ -241,6 +242,7 @@ class TurnStreams:
     def __init__(self, redis: "Redis", settings: Settings) -> None:
         self._redis = redis
         self._flush_s = settings.stream_flush_ms / 1000
+        self._load = ProcessLoad()
         self._max_bytes = settings.stream_max_bytes
 
     def publisher(self, turn: TurnRef) -> StreamPublisher:
@@ -259,4 +261,5 @@ class TurnStreams:
             attempt=attempt,
             max_bytes=self._max_bytes,
             parent=ParentUpdates(self._redis, turn, self._max_bytes) if turn.parent_turn_id else None,
+            load=self._load,
         )

@@ -160,7 +160,11 @@ class Settings(BaseSettings):
     )
 
     # Streams
-    stream_flush_ms: Count = Field(15, description="Milliseconds over which deltas are gathered into one stream event.")
+    stream_flush_ms: Count = Field(
+        15,
+        description="Milliseconds over which deltas are gathered into one stream event; a busy worker takes up to "
+        "four times as long.",
+    )
     stream_ttl: Seconds = Field(3600.0, description="Seconds a turn's stream stays in Redis after its last event.")
     stream_max_bytes: Count = Field(
         33_554_432,

@@ -14,6 +14,7 @@ import orjson
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from longhaul.process_load import ProcessLoad
 from longhaul.streams import scripts
 from longhaul.streams.events import FIELD, Part, stream_key
 from longhaul.streams.parent_updates import ParentUpdates
@@ -40,8 +41,8 @@ class StreamPublisher:
     """Writes one turn's parts, in order, from one activity; use it as an async context manager.
 
     Deltas that arrive within `flush_s` seconds of each other are joined into one entry: the first one is prompt, and
-    the rest cost little. `published` is false if an earlier activity of the turn broke the stream. `max_bytes` bounds
-    the stream (0: no bound).
+    the rest cost little. `load` lengthens that time when this process is busy. `published` is false if an earlier
+    activity of the turn broke the stream. `max_bytes` bounds the stream (0: no bound).
     """
 
     def __init__(
@@ -54,10 +55,12 @@ class StreamPublisher:
         attempt: ActivityAttempt | None = None,
         max_bytes: int = 0,
         parent: ParentUpdates | None = None,
+        load: ProcessLoad | None = None,
     ) -> None:
         self._redis = redis
         self._turn_id = turn_id
         self._flush_s = flush_s
+        self._load = load
         self._attempt = attempt or ActivityAttempt()
         self._max_bytes = max_bytes
         self._parent = parent
@@ -128,8 +131,9 @@ class StreamPublisher:
 
     async def _gather(self) -> None:
         """Let deltas gather, unless the activity waits for the last of them."""
+        stretch = self._load.stretch() if self._load is not None else 1.0
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._flush_s):
+            async with asyncio.timeout(self._flush_s * stretch):
                 await self._hurry.wait()
 
     def _next_batch(self) -> list[tuple[str, Part]]:
