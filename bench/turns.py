@@ -49,7 +49,10 @@ class Workload:
 
 @dataclass
 class Side:
-    """One round's figures of Longhaul, or of the plain loop. Times in milliseconds; CPU of one turn."""
+    """One round's figures of Longhaul, or of the plain loop. Times in milliseconds; CPU of one turn.
+
+    CPU at a real pace is Longhaul's own, without client and model; the plain loop is its own client.
+    """
 
     per_second: float = 0.0
     cpu: float = 0.0
@@ -171,9 +174,9 @@ class Bench:
             kept[1].append(await self._turn(session, text))
 
         _, used = await self._timed(lambda: _all(plain_client() for _ in sessions))
-        found.plain.cpu_real_pace = (used["client"] + used["model"]) / count
+        found.plain.cpu_real_pace = used["client"] / count
         _, used = await self._timed(lambda: _all(our_client(session) for session in sessions))
-        found.ours.cpu_real_pace = (sum(used.values()) - used["client"]) / count
+        found.ours.cpu_real_pace = sum(cpu for name, cpu in used.items() if name not in ("client", "model")) / count
         for side, turns in zip((found.plain, found.ours), kept, strict=True):
             for timed in turns:
                 side.lags += await self._lags(timed)
