@@ -158,6 +158,7 @@ async def serving(client: Client, settings: Settings, registry: Registry) -> Asy
                 sub_sessions.prepare_sub_session,
                 sub_sessions.look_at_sub_session,
                 sub_sessions.report_sub_session,
+                sub_sessions.stop_sub_sessions,
                 RedeliveryActivities(database, client, settings).redeliver_forgotten,
             ],
         )

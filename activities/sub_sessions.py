@@ -13,11 +13,13 @@ from activities.attempt import TurnStreams, storage_faults
 from activities.scopes import continued, narrowed, without_deadlines
 from longhaul.contracts import (
     SUB_STATES,
+    Empty,
     LookAtSubSession,
     PreparedSubSession,
     PrepareSubSession,
     ReportSubSession,
     Scope,
+    StopSubSessions,
     SubSessionSeen,
     SubSessionState,
     ToolOutcome,
@@ -177,6 +179,14 @@ class SubSessionActivities:
             detached=scope.detached or not is_below,
             far=scope.ancestors[-1] != turn.session_id,
         )
+
+    @activity.defn
+    async def stop_sub_sessions(self, stop: StopSubSessions) -> Empty:
+        """Stop sub-sessions as a person does: messages that are accepted from now on begin their next turns."""
+        with storage_faults():
+            for sub_id in stop.sub_session_ids:
+                await self._stopper.request_stop(sub_id)
+        return Empty()
 
     @activity.defn
     async def report_sub_session(self, report: ReportSubSession) -> ToolOutcome:

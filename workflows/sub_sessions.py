@@ -25,6 +25,7 @@ with workflow.unsafe.imports_passed_through():
         PreparedSubSession,
         PrepareSubSession,
         ReportSubSession,
+        StopSubSessions,
         SubSessionEnded,
         SubSessionRecord,
         SubSessionSeen,
@@ -41,6 +42,8 @@ with workflow.unsafe.imports_passed_through():
 ChildHandle = ChildWorkflowHandle[object, TurnResult]
 START_TRIES = 5
 STOP_WAIT_S = 8.0
+# A turn that was stopped before this was known cancels its sub-sessions itself.
+STOP_MARKS_SUB_SESSIONS = "stop-marks-sub-sessions"
 FIRST_LOOK_S, MAX_LOOK_PAUSE_S = 2.0, 30.0
 
 
@@ -109,8 +112,21 @@ class SubSessionTools:
         await self.settle()
         workflows = self._workflows
         sub_ids = [record.sub_session_id for record in workflows.running() if not record.detached]
-        await workflows.cancel(sub_ids)
+        if not sub_ids:
+            return
+        if workflow.patched(STOP_MARKS_SUB_SESSIONS):
+            await self._stop(sub_ids)
+        else:  # Before, messages that a person sent to a sub-session right after the Stop were stored unanswered.
+            await workflows.cancel(sub_ids)
         await wait_until(lambda: all(map(workflows.has_ended, sub_ids)), STOP_WAIT_S, "sub-sessions stop")
+
+    async def _stop(self, sub_ids: list[str]) -> None:
+        turn = self._turn
+        await workflow.execute_activity_method(
+            SubSessionActivities.stop_sub_sessions,
+            StopSubSessions(turn=turn.ref, sub_session_ids=sub_ids),
+            **policies.storing(turn.request.limits, f"stop sub-sessions ({len(sub_ids)})"),
+        )
 
     async def settle(self) -> None:
         """Wait until sub-sessions that are being started have started: none keeps a prompt that no turn takes."""

@@ -52,7 +52,7 @@ class TurnLoop:
         self._tools = ToolCalls(self._turn)
         self._round_limit_reached = False
         self._next_turn_id = ""
-        self._unfiled: list[FollowUp] = []
+        self._messages_waited_at_close = False
         self._messages_wait = False
         self._must_go_on = False
 
@@ -176,13 +176,12 @@ class TurnLoop:
 
     async def _open(self) -> bool:
         turn, request = self._turn, self._turn.request
-        message_ids = turn.take_inbox()
+        turn.take_inbox()
         opened = await self._uninterrupted(
             workflow.execute_local_activity_method(
                 TurnActivities.open_turn,
                 OpenTurn(
                     turn=turn.ref,
-                    message_ids=message_ids,
                     model=turn.model,
                     mode=turn.mode,
                     tier=turn.tier,
@@ -227,14 +226,14 @@ class TurnLoop:
         and its sender may die in between.
         """
         turn = self._turn
-        message_ids = turn.take_inbox()
-        if not message_ids and not ask_rows:
+        signalled = len(turn.take_inbox())
+        if not signalled and not ask_rows:
             return False
-        what = {0: "waiting messages", 1: "1 follow-up"}.get(len(message_ids), f"{len(message_ids)} follow-ups")
+        what = {0: "waiting messages", 1: "1 follow-up"}.get(signalled, f"{signalled} follow-ups")
         taken = await self._uninterrupted(
             workflow.execute_local_activity_method(
                 TurnActivities.take_inbox,
-                TakeInbox(turn=turn.ref, round=turn.state.round, message_ids=message_ids),
+                TakeInbox(turn=turn.ref, round=turn.state.round),
                 **policies.placing(turn.request.limits, f"take {what}"),
             )
         )
@@ -272,7 +271,7 @@ class TurnLoop:
         if not turn.request.rows_decide:
             # In versions before `rows_decide`, senders read the next turn's id from this memo; their histories need it.
             workflow.upsert_memo({temporal.NEXT_TURN_ID_MEMO: self._next_turn_id})
-        self._unfiled = turn.waiting_messages
+        self._messages_waited_at_close = bool(turn.waiting_messages)
         if stopped:
             # Stop means: spend no more. Messages that wait are kept as rows, for the next turn to see.
             turn.take_inbox()
@@ -293,7 +292,7 @@ class TurnLoop:
             await self._store_end()
         except FailureError:
             workflow.logger.exception("the turn's row still reads as running")
-            self._messages_wait = bool(self._unfiled or turn.waiting_messages)
+            self._messages_wait = self._messages_waited_at_close or bool(turn.waiting_messages)
 
     async def _store_end(self) -> bool:
         turn, request = self._turn, self._turn.request

@@ -19,7 +19,6 @@ class OpenTurn(Contract):
     """Start the turn's row, store its first messages, answer tool calls that an earlier turn left open."""
 
     turn: TurnRef
-    message_ids: list[str]
     model: str
     mode: str
     tier: str
@@ -36,11 +35,10 @@ class OpenedTurn(Contract):
 
 
 class TakeInbox(Contract):
-    """Store follow-ups after the rows of a round."""
+    """Place the messages that wait for a turn behind the rows of a round."""
 
     turn: TurnRef
     round: int
-    message_ids: list[str]
 
 
 class TakenInbox(Contract):
@@ -210,6 +208,13 @@ class LookAtSubSession(Contract):
     sub_session_id: str
     cancel: bool = False
     message_id: str = ""
+
+
+class StopSubSessions(Contract):
+    """Stop sub-sessions of a turn that was stopped, as a person stops them."""
+
+    turn: TurnRef
+    sub_session_ids: list[str]
 
 
 class SubSessionSeen(Contract):

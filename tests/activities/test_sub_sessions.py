@@ -18,6 +18,7 @@ from longhaul.contracts import (
     Progress,
     ReportSubSession,
     Scope,
+    StopSubSessions,
     SubSessionState,
     TurnStatus,
 )
@@ -121,6 +122,19 @@ async def test_one_elsewhere_is_polled_and_never_stopped(
 @pytest.mark.parametrize("sub_id", ["foreign", "missing"])
 async def test_a_foreign_one_reads_as_missing(activities: SubSessionActivities, sub_id: str) -> None:
     assert (await look(activities, sub_id)).error == f"There is no sub-session {sub_id} of this session."
+
+
+async def test_stop_marks_and_cancels(
+    activities: SubSessionActivities, temporal: FakeTemporal, database: Database
+) -> None:
+    """Those that run; one that has ended is left alone."""
+    temporal.running = {"turn:below"}
+    stop = StopSubSessions(turn=TURN, sub_session_ids=["below", "elsewhere"])
+    await ActivityEnvironment().run(activities.stop_sub_sessions, stop)
+    assert temporal.cancelled == ["turn:below"]
+    async with database.write() as connection:
+        assert (await messages.lock_session(connection, "below")).stopped_turn_id == "turn-below"
+        assert (await messages.lock_session(connection, "elsewhere")).stopped_turn_id is None
 
 
 @pytest.mark.parametrize("sub_id", ["s", "above"])

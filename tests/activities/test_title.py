@@ -50,7 +50,6 @@ async def open_turn(database: Database, titles: Titles, turn_id: str) -> None:
         )
     opening = OpenTurn(
         turn=TURN.model_copy(update={"turn_id": turn_id}),
-        message_ids=[f"of-{turn_id}"],
         model="m",
         mode="fast",
         tier="standard",

@@ -33,6 +33,7 @@ from longhaul.contracts import (
     ReportSubSession,
     RunTool,
     Scope,
+    StopSubSessions,
     StoreToolResult,
     SubSessionSeen,
     TakeInbox,
@@ -181,6 +182,7 @@ class FakeActivities:
             self.prepare_sub_session,
             self.look_at_sub_session,
             self.report_sub_session,
+            self.stop_sub_sessions,
         ]
         return Activities([self.call_model, self.run_tool, self.quick_tool], [*stores, *sub_sessions])
 
@@ -269,6 +271,15 @@ class FakeActivities:
     async def look_at_sub_session(self, look: LookAtSubSession) -> SubSessionSeen:
         script = await self._perform(look.turn, f"look_at_sub_session {look.sub_session_id}", look)
         return script.looks.pop(0) if len(script.looks) > 1 else script.looks[0]
+
+    @activity.defn
+    async def stop_sub_sessions(self, stop: StopSubSessions) -> Empty:
+        await self._perform(stop.turn, "stop_sub_sessions", stop)
+        for sub_id in stop.sub_session_ids:
+            rows = self.script(sub_id).rows
+            rows.stopped = rows.begun
+            await activity.client().get_workflow_handle(temporal.workflow_id(sub_id)).cancel()
+        return Empty()
 
     @activity.defn
     async def report_sub_session(self, report: ReportSubSession) -> ToolOutcome:

@@ -145,11 +145,30 @@ async def test_stop_while_a_sub_session_is_waited_for(session: Session, detached
     await sub.script.reached("call_model 1")
     await session.stop()
     assert await session.status() is CANCELLED
-    assert session.calls[3:] == ["close_turn cancelled"]
+    assert session.calls[3:] == [*([] if detached else ["stop_sub_sessions"]), "close_turn cancelled"]
     if detached:
         assert "call_model 1 cancelled" not in sub.calls
         sub.script.release("call_model 1")
     assert await sub.status() is (COMPLETED if detached else CANCELLED)
+
+
+async def test_a_message_to_a_sub_session_right_after_the_stop(session: Session) -> None:
+    """It begins the sub-session's next turn, as after a Stop of the sub-session itself."""
+    sub = session.new_sub_session()
+    sub.script.hold("call_model 1")
+    sub.script.hold("close_turn cancelled")
+    session.script.answers = [run(wait_for_result=WAIT_FOREVER)]
+    await session.send("m1")
+    await sub.script.reached("call_model 1")
+    await session.stop()
+    await sub.script.reached("close_turn cancelled")
+    await sub.send("m2")
+    sub.script.release("call_model 1")
+    sub.script.release("close_turn cancelled")
+    assert await session.status() is CANCELLED
+    assert await sub.status() is COMPLETED
+    assert sub.calls[-3:] == ["open_turn m2", "call_model 1", "turn ended"]
+    assert sub.script.filed == []
 
 
 async def test_stop_while_a_sub_session_is_prepared(session: Session) -> None:

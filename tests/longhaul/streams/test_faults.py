@@ -184,9 +184,7 @@ class Turn:
 
     async def run(self) -> TurnStatus:
         """The whole turn; how it ended."""
-        opening = OpenTurn(
-            turn=self.ref, message_ids=[], model="m", mode="fast", tier="standard", started_at=self.started_at
-        )
+        opening = OpenTurn(turn=self.ref, model="m", mode="fast", tier="standard", started_at=self.started_at)
         opened = await self.execute("open_turn", opening, stoppable=False)
         self.published &= opened.published
         must_go_on = False
@@ -248,7 +246,7 @@ class Turn:
         self.stop.set()
 
     async def _take_inbox(self) -> bool:
-        taking = TakeInbox(turn=self.ref, round=self.round, message_ids=[])
+        taking = TakeInbox(turn=self.ref, round=self.round)
         taken: TakenInbox = await self.execute("take_inbox", taking, stoppable=False)
         self.published &= taken.published
         took = bool(set(taken.taken) - self._taken)
