@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from longhaul.contracts import CallModel, CloseTurn, OpenTurn, Progress, TurnRef, TurnStatus, Usage
-from longhaul.db import conversation, ledger, messages, sessions, turns
+from longhaul.db import acceptance, conversation, ledger, messages, sessions, turns
 from longhaul.db.connection import Connection
 from longhaul.db.conversation import PromptMessage
 from longhaul.db.ledger import LedgerEntry
@@ -156,7 +156,7 @@ async def end_turn(connection: Connection, call: CallModel, completion: Completi
     if call.progress is None or not final or completion.finish_reason in prompts.FINISHED_SHORT:
         return None
     turn = call.turn
-    if not await messages.can_end(connection, turn.session_id, turn.turn_id):
+    if not await acceptance.can_end(connection, turn.session_id, turn.turn_id):
         return None
     progress = ended_progress(call.progress, completion.usage)
     return progress.ended_at if await turns.end(connection, new_turn(call, progress.started_at), progress) else None

@@ -8,7 +8,7 @@ from temporalio.client import Client
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from longhaul.contracts import Empty, Redelivered
-from longhaul.db import messages, sessions
+from longhaul.db import acceptance, sessions
 from longhaul.db.database import Database
 from longhaul.db.models import utc_now
 from longhaul.errors import STORAGE_UNAVAILABLE, MessageIdUsedError, NotFoundError, UnavailableError
@@ -43,7 +43,7 @@ class RedeliveryActivities:
         try:
             for _page in range(PAGES):
                 async with self._database.read() as connection:
-                    page = await messages.forgotten_sessions(connection, before, last, PAGE)
+                    page = await acceptance.forgotten_sessions(connection, before, last, PAGE)
                 for last in page:
                     delivered += await self._redeliver(last, before)
                 if len(page) < PAGE:
@@ -63,7 +63,7 @@ class RedeliveryActivities:
         try:
             async with self._database.read() as connection:
                 session = await sessions.get(connection, session_id)
-                waiting = await messages.list_waiting(connection, session_id)
+                waiting = await acceptance.list_waiting(connection, session_id)
             for row in waiting:
                 if row.created_at < before:
                     message = IncomingMessage(row.client_message_id, row.content, row.context)

@@ -26,7 +26,7 @@ from longhaul.contracts import (
     ToolStatus,
     TurnRef,
 )
-from longhaul.db import conversation, ledger, messages, sessions, turns
+from longhaul.db import acceptance, conversation, ledger, messages, sessions, turns
 from longhaul.db.connection import Connection
 from longhaul.db.database import Database
 from longhaul.db.messages import StoredMessage, row_id
@@ -92,7 +92,7 @@ class SubSessionActivities:
                         content = "\n\n".join(filter(None, (arguments.system_context, content)))
                     else:
                         await _create(connection, turn, sub_id, arguments, scope)
-                    accepted = await messages.accept(
+                    accepted = await acceptance.accept(
                         connection,
                         session_id=sub_id,
                         user_id=turn.user_id,

@@ -19,7 +19,7 @@ from longhaul.contracts import (
     TakenInbox,
     TurnStatus,
 )
-from longhaul.db import conversation, messages, sessions, turns
+from longhaul.db import acceptance, conversation, messages, sessions, turns
 from longhaul.db.connection import Connection
 from longhaul.db.database import Database
 from longhaul.db.messages import NewMessage, row_id, tool_row
@@ -53,7 +53,7 @@ class TurnActivities:
                 lost = await self._lost_rows(connection, turn.session_id, turn.turn_id)
                 if lost:
                     await messages.append(connection, turn.session_id, lost)
-                taken = await messages.place_waiting(
+                taken = await acceptance.place_waiting(
                     connection, turn.session_id, turn_id=turn.turn_id, round_=0, kind="message", of_all_turns=True
                 )
                 if taken:
@@ -84,7 +84,7 @@ class TurnActivities:
         turn = taking.turn
         with storage_faults():
             async with self._database.write() as connection:
-                taken = await messages.place_waiting(
+                taken = await acceptance.place_waiting(
                     connection, turn.session_id, turn_id=turn.turn_id, round_=taking.round, kind="follow_up"
                 )
         async with self._streams.publisher(turn) as publisher:
@@ -111,11 +111,11 @@ class TurnActivities:
                 if stored is not None and stored.status.final and stored.status is not progress.status:
                     closing_text, progress = "", progress.model_copy(update={"status": stored.status})
                 else:
-                    waiting = await messages.any_waits_for(connection, turn.session_id, turn.turn_id)
+                    waiting = await acceptance.any_waits_for(connection, turn.session_id, turn.turn_id)
                     if waiting and progress.status is TurnStatus.COMPLETED and not closing.round_limit_reached:
                         return ClosedTurn(ended=False)
                     await self._store_end(connection, closing, closing_text)
-                next_turn_id = await messages.next_waiting_turn(connection, turn.session_id)
+                next_turn_id = await acceptance.next_waiting_turn(connection, turn.session_id)
                 compare = turn.published and not trusted
                 compared = await conversation.rows_of_turn(connection, turn.turn_id) if compare else None
         ending = Ending(
@@ -143,11 +143,11 @@ class TurnActivities:
         if rows:
             await messages.append(connection, turn.session_id, rows)
         if progress.status is TurnStatus.CANCELLED or not closing.next_turn_id:
-            await messages.place_waiting(
+            await acceptance.place_waiting(
                 connection, turn.session_id, turn_id=turn.turn_id, round_=progress.round, kind="message"
             )
         else:
-            await messages.move_waiting(connection, turn.session_id, turn.turn_id, closing.next_turn_id)
+            await acceptance.move_waiting(connection, turn.session_id, turn.turn_id, closing.next_turn_id)
         await turns.end(connection, new_turn(closing, progress.started_at), progress)
 
 

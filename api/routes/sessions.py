@@ -27,7 +27,7 @@ from api.schemas import (
     session_fields,
 )
 from longhaul.contracts import Scope
-from longhaul.db import conversation, messages, sessions, turns
+from longhaul.db import acceptance, conversation, sessions, turns
 from longhaul.db.connection import Connection
 from longhaul.errors import UnavailableError
 from longhaul.streams.ending import expire_streams
@@ -142,7 +142,7 @@ async def _active(deps: Dependencies, session_id: str) -> ActiveTurn | None:
 async def _pending(deps: Dependencies, session_id: str) -> Pending:
     """The workflow's inbox with texts from rows. While no workflow answers, the rows that no turn has taken."""
     async with deps.database.read() as connection:
-        waiting = await messages.list_waiting(connection, session_id)
+        waiting = await acceptance.list_waiting(connection, session_id)
     rows = {row.client_message_id: row for row in waiting}
     progress = await deps.turns.query(session_id) if rows else None
     received = {message_id: row.created_at for message_id, row in rows.items()}

@@ -13,7 +13,7 @@ from api.request_body import MESSAGE_BODY_MAX, PostMessage, UiMessages, body_sch
 from api.schemas import Queued, Taken
 from api.slots import Slot
 from api.sse import TurnEvents
-from longhaul.db import sessions, turns
+from longhaul.db import acceptance, sessions, turns
 from longhaul.errors import InboxFullError, MessageIdUsedError, NotFoundError, TooManyTurnsError, UnavailableError
 from longhaul.streams.events import FINISH_ID
 from longhaul.streams.feed import StreamLostError
@@ -55,9 +55,9 @@ async def _deliver(
     """
     async with deps.database.read() as connection:
         session = await sessions.get(connection, session_id, user)
-        busy = await turns.is_busy(connection, session_id)
+        joins = await acceptance.open_turn(connection, session_id) is not None
     message = parse_message(await read_body(request, MESSAGE_BODY_MAX), session_id)
-    if busy:
+    if joins:
         await deps.rate_limit.count_follow_up(user)
     else:
         if slot is not None:

@@ -74,22 +74,6 @@ POSITION = select(
     .where(MessageRow.turn_id == bindparam("turn"), MessageRow.role == "assistant")
     .scalar_subquery(),
 ).where(TurnRow.session_id == bindparam("session"), TurnRow.turn_id == bindparam("turn"))
-IS_BUSY = select(
-    or_(
-        exists().where(
-            TurnRow.session_id == bindparam("session"),
-            TurnRow.status.in_(UNFINISHED),
-            SessionRow.id == TurnRow.session_id,
-            func.coalesce(SessionRow.stopped_turn_id, "") != TurnRow.turn_id,
-        ),
-        exists().where(
-            MessageRow.session_id == bindparam("session"),
-            MessageRow.sequence.is_(None),
-            SessionRow.id == MessageRow.session_id,
-            MessageRow.turn_id != func.coalesce(SessionRow.stopped_turn_id, ""),
-        ),
-    )
-)
 AT_WORK = select(SessionRow.id).where(
     SessionRow.root_session_id == bindparam("root"),
     SessionRow.id != bindparam("root"),
@@ -186,11 +170,6 @@ async def position(connection: Connection, session_id: str, turn_id: str) -> Tur
     """How far a turn has got by its rows; None while it has no row."""
     row = (await connection.execute(POSITION, {"session": session_id, "turn": turn_id})).first()
     return TurnPosition._make(row) if row is not None else None
-
-
-async def is_busy(connection: Connection, session_id: str) -> bool:
-    """Whether a message would join a turn: one that runs and was not stopped, or one that messages wait for."""
-    return bool(await connection.scalar(IS_BUSY, {"session": session_id}))
 
 
 async def mark_stopped(connection: Connection, session_id: str, turn_id: str) -> None:

@@ -16,10 +16,10 @@ from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 
 from longhaul import temporal
 from longhaul.contracts import FollowUp, Scope, TurnInput, TurnLimits
-from longhaul.db import messages, turns
+from longhaul.db import acceptance, messages, turns
+from longhaul.db.acceptance import Accepted
 from longhaul.db.connection import Connection
 from longhaul.db.database import Database
-from longhaul.db.messages import Accepted
 from longhaul.db.models import utc_now
 from longhaul.db.sessions import Session
 from longhaul.errors import InboxFullError, OpenTurn, TooManyTurnsError, UnavailableError
@@ -129,7 +129,7 @@ class MessageDelivery:
             async def may_begin() -> None:
                 await self._check_running(connection, user_id, session_id, lost)
 
-            return await messages.accept(
+            return await acceptance.accept(
                 connection,
                 session_id=session_id,
                 user_id=user_id,

@@ -14,11 +14,12 @@ from temporalio.client import Client
 
 from longhaul import redis, temporal
 from longhaul.contracts import TurnStatus
-from longhaul.db import conversation, messages, sessions, turns
+from longhaul.db import acceptance, conversation, messages, sessions, turns
+from longhaul.db.acceptance import WaitingMessage
 from longhaul.db.connection import Connection
 from longhaul.db.conversation import OpenToolCall
 from longhaul.db.database import Database
-from longhaul.db.messages import NewMessage, WaitingMessage, row_id
+from longhaul.db.messages import NewMessage, row_id
 from longhaul.db.models import MessageRow, SessionRow, utc_now
 from longhaul.db.sessions import Session
 from longhaul.db.turns import NewTurn, TurnRecord
@@ -89,7 +90,7 @@ class Repair:
             findings = Findings(await sessions.get(connection, session_id), running)
             unended = await _unfinished(connection, session_id)
             calls = await conversation.open_tool_calls(connection, session_id, last=MAX_CALLS)
-            waiting = await messages.list_waiting(connection, session_id)
+            waiting = await acceptance.list_waiting(connection, session_id)
             findings.counter_behind = await _counter_behind(connection, session_id)
         # The next turn may have begun in the meantime. Its rows are in order.
         running_later = await self._turns.running(session_id)

@@ -20,7 +20,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from longhaul import temporal
 from longhaul.contracts import SUB_STATES, Empty, Progress, SubSessionRecord, SubSessionState, TurnStatus
-from longhaul.db import messages, sessions, turns
+from longhaul.db import acceptance, messages, sessions, turns
 from longhaul.db.database import Database
 from longhaul.db.messages import row_id
 from longhaul.db.turns import TurnPosition, TurnRecord
@@ -317,7 +317,7 @@ class TurnLookup:
     async def _accepted_since(self, session_id: str, turn_id: str) -> datetime | None:
         """When the oldest message was accepted that waits for this turn; None: none waits."""
         async with self._database.read() as connection:
-            return await messages.waiting_since(connection, session_id, turn_id)
+            return await acceptance.waiting_since(connection, session_id, turn_id)
 
     async def _row(self, session_id: str, turn_id: str) -> TurnRecord | None:
         async with self._database.read() as connection:

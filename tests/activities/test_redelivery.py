@@ -12,7 +12,7 @@ from temporalio.testing import ActivityEnvironment
 from activities import redelivery
 from activities.redelivery import RedeliveryActivities
 from longhaul.contracts import Empty, Redelivered
-from longhaul.db import messages, sessions
+from longhaul.db import acceptance, sessions
 from longhaul.db.database import Database
 from longhaul.db.models import MessageRow, utc_now
 from longhaul.db.sessions import NewSession, Session
@@ -28,7 +28,7 @@ Delivered = list[tuple[str, IncomingMessage]]
 async def accept(database: Database, message_id: str, session_id: str = TURN.session_id, *, old: bool = True) -> None:
     """A message whose signal never reached Temporal."""
     async with database.write() as connection:
-        accepted = await messages.accept(
+        accepted = await acceptance.accept(
             connection,
             session_id=session_id,
             user_id=TURN.user_id,

@@ -22,7 +22,7 @@ from longhaul.contracts import (
     SubSessionState,
     TurnStatus,
 )
-from longhaul.db import messages, sessions, turns
+from longhaul.db import acceptance, messages, sessions, turns
 from longhaul.db.database import Database
 from longhaul.db.messages import NewMessage
 from longhaul.db.models import utc_now
@@ -213,7 +213,7 @@ async def test_running_sub_sessions_are_limited_over_the_whole_tree(database: Da
     assert (follow_up.error, follow_up.sub_session_id) == (None, prepared.sub_session_id)
     turn = turns.NewTurn(prepared.turn_id, prepared.sub_session_id, TURN.user_id, "m", "fast", "standard", utc_now())
     async with database.write() as connection:
-        await messages.place_waiting(
+        await acceptance.place_waiting(
             connection, turn.session_id, turn_id=turn.turn_id, round_=0, kind="message", of_all_turns=True
         )
         await turns.start(connection, turn)

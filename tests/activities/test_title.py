@@ -11,7 +11,7 @@ from temporalio.testing import ActivityEnvironment
 from activities.title import Titles, provisional
 from activities.turns import TurnActivities
 from longhaul.contracts import OpenTurn
-from longhaul.db import ledger, messages, sessions
+from longhaul.db import acceptance, ledger, sessions
 from longhaul.db.database import Database
 from longhaul.errors import StreamBrokenError
 from tests.activities.conftest import NO_STREAMS, SETTINGS, TURN
@@ -39,7 +39,7 @@ class SmallModel:
 async def open_turn(database: Database, titles: Titles, turn_id: str) -> None:
     """A message, and the turn that takes it."""
     async with database.write() as connection:
-        await messages.accept(
+        await acceptance.accept(
             connection,
             session_id=TURN.session_id,
             user_id=TURN.user_id,

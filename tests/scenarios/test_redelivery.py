@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import update
 
-from longhaul.db import messages
+from longhaul.db import acceptance
 from longhaul.db.models import MessageRow, utc_now
 from testkit.checks import check_rows
 from testkit.pool import ProductOptions
@@ -27,7 +27,7 @@ async def test_rows_without_a_signal(product: Product) -> None:
     ids = [str(uuid4()), str(uuid4())]
     async with product.database.write() as connection:
         for message_id in ids:
-            accepted = await messages.accept(
+            accepted = await acceptance.accept(
                 connection,
                 session_id=session,
                 user_id=user,

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 from sqlalchemy import update
 
-from longhaul.db import messages
+from longhaul.db import acceptance
 from longhaul.db.models import SessionRow
 from longhaul.llm import prompts
 from longhaul.settings import load_settings
@@ -112,7 +112,7 @@ async def test_a_message_that_never_reached_temporal(product: Product) -> None:
     """The API died between the row and the signal, and its client never tried again."""
     session, lost = await product.api.create_session(), str(uuid4())
     async with product.database.write() as connection:
-        await messages.accept(
+        await acceptance.accept(
             connection, session_id=session, user_id="local", message_id=lost, content="6*7", context=None, limit=0
         )
     outputs = await asyncio.gather(repair(product, session), repair(product, session))

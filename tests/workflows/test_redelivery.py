@@ -12,7 +12,7 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 from activities.redelivery import RedeliveryActivities
-from longhaul.db import messages, sessions
+from longhaul.db import acceptance, sessions
 from longhaul.db.database import Database
 from longhaul.db.migrate import upgrade
 from longhaul.db.models import MessageRow, utc_now
@@ -33,7 +33,7 @@ async def test_a_message_without_a_signal_starts_its_turn(workflow_client: Clien
     try:
         async with database.write() as connection:
             await sessions.create(connection, sessions.NewSession(session.id, "u"))
-            accepted = await messages.accept(
+            accepted = await acceptance.accept(
                 connection, session_id=session.id, user_id="u", message_id="m1", content="x", context=None, limit=0
             )
             row = update(MessageRow).where(MessageRow.id == accepted.row_id)

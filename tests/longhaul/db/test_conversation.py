@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from longhaul.db import conversation, messages, sessions
+from longhaul.db import acceptance, conversation, messages, sessions
 from longhaul.db.database import Database
 from longhaul.db.messages import NewMessage
 from longhaul.db.sessions import NewSession
@@ -127,7 +127,7 @@ async def test_waiting_messages_and_other_peoples_sessions_are_in_no_page(databa
     async with database.write() as connection:
         await sessions.create(connection, NewSession("other", "somebody"))
         await messages.append(connection, "other", [NewMessage("theirs", "user")])
-        await messages.accept(
+        await acceptance.accept(
             connection, session_id=SESSION, user_id=USER, message_id="m", content="x", context=None, limit=0
         )
     assert await page(database, 50) == ([0, 1, 2, 3, 4], False)

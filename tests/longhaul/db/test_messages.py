@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import select
 
 from longhaul.contracts import Progress, TurnStatus
-from longhaul.db import conversation, messages, sessions, turns
+from longhaul.db import acceptance, conversation, messages, sessions, turns
 from longhaul.db.conversation import OpenToolCall
 from longhaul.db.database import Database
 from longhaul.db.messages import NewMessage, StoredMessage
@@ -25,10 +25,10 @@ KEPT = "NUL \ufffd, a lone surrogate ?, and ü🙂"
 
 async def accept(
     database: Database, message_id: str, *, user: str = USER, content: str = "hello", limit: int = 10, **more: Any
-) -> messages.Accepted:
+) -> acceptance.Accepted:
     values = {"session_id": SESSION, "context": None, **more}
     async with database.write() as connection:
-        return await messages.accept(
+        return await acceptance.accept(
             connection, user_id=user, message_id=message_id, content=content, limit=limit, **values
         )
 
@@ -42,7 +42,7 @@ async def place(
     database: Database, turn: str = "turn", *, round_: int = 0, of_all_turns: bool = True, kind: str = "message"
 ) -> list[str]:
     async with database.write() as connection:
-        return await messages.place_waiting(
+        return await acceptance.place_waiting(
             connection, SESSION, turn_id=turn, round_=round_, kind=kind, of_all_turns=of_all_turns
         )
 
@@ -70,7 +70,7 @@ async def stored(database: Database) -> list[StoredMessage]:
 
 async def waiting(database: Database) -> list[str]:
     async with database.read() as connection:
-        return [row.client_message_id for row in await messages.list_waiting(connection, SESSION)]
+        return [row.client_message_id for row in await acceptance.list_waiting(connection, SESSION)]
 
 
 async def next_sequence(database: Database) -> int | None:
@@ -122,7 +122,7 @@ async def test_the_session_must_be_there(database: Database) -> None:
         with pytest.raises(NotFoundError):
             await messages.append(connection, "other", [row("a")])
         with pytest.raises(NotFoundError):
-            await messages.place_waiting(connection, "other", turn_id="t", round_=0, kind="message")
+            await acceptance.place_waiting(connection, "other", turn_id="t", round_=0, kind="message")
     with pytest.raises(NotFoundError):
         await accept(database, "m", user="somebody")
     with pytest.raises(NotFoundError):
@@ -151,7 +151,7 @@ async def test_the_limit_is_exact_when_twenty_come_at_once(database: Database, l
         *(accept(database, f"m{number}", limit=limit) for number in range(20)), return_exceptions=True
     )
     refused = [answer for answer in answers if isinstance(answer, InboxFullError)]
-    accepted = [answer for answer in answers if isinstance(answer, messages.Accepted)]
+    accepted = [answer for answer in answers if isinstance(answer, acceptance.Accepted)]
     assert (len(accepted), len(refused)) == (limit, 20 - limit), answers
     assert sorted(answer.waiting for answer in accepted) == list(range(1, limit + 1))
     assert {(answer.waiting, answer.limit) for answer in refused} == {(limit, limit)}
@@ -192,11 +192,13 @@ async def test_a_message_joins_the_turn_that_has_begun(database: Database) -> No
     await begin(database, turn_id)
     joined = await accept(database, "b")
     assert (joined.turn_id, joined.starts_turn, joined.waiting) == (turn_id, False, 1)
+    async with database.read() as connection:
+        assert await acceptance.open_turn(connection, SESSION) == (turn_id, True)
     assert joined.run_turn_id != turn_id, "a run that finds the turn's workflow gone needs an id of its own"
     async with database.write() as connection:
         await messages.lock_session(connection, SESSION)
-        assert await messages.any_waits_for(connection, SESSION, turn_id)
-        assert not await messages.any_waits_for(connection, SESSION, "another")
+        assert await acceptance.any_waits_for(connection, SESSION, turn_id)
+        assert not await acceptance.any_waits_for(connection, SESSION, "another")
 
 
 @pytest.mark.parametrize("status", [TurnStatus.COMPLETED, TurnStatus.FAILED, TurnStatus.CANCELLED])
@@ -220,7 +222,7 @@ async def test_a_message_after_stop_begins_the_next_turn(database: Database, beg
         await accept(database, "waits")
     async with database.write() as connection:
         await turns.mark_stopped(connection, SESSION, turn_id)
-        assert not await turns.is_busy(connection, SESSION)
+        assert await acceptance.open_turn(connection, SESSION) is None
     later, latest = await accept(database, "b"), await accept(database, "c")
     assert later.turn_id == latest.turn_id != turn_id
     assert (later.starts_turn, latest.starts_turn) == (True, False)
@@ -228,7 +230,7 @@ async def test_a_message_after_stop_begins_the_next_turn(database: Database, beg
         assert await place(database, turn_id) == ["a"]
     assert await place(database, turn_id, round_=1, of_all_turns=False) == (["waits"] if begun else [])
     async with database.read() as connection:
-        assert await messages.next_waiting_turn(connection, SESSION) == later.turn_id
+        assert await acceptance.next_waiting_turn(connection, SESSION) == later.turn_id
     assert await place(database, later.turn_id) == ["b", "c"]
 
 
@@ -238,6 +240,8 @@ async def test_a_message_of_a_lost_turn_gets_another_one(database: Database) -> 
     await begin(database, turn_id)
     assert (await accept(database, "b")).turn_id == turn_id
     await end(database, turn_id, TurnStatus.FAILED)
+    async with database.read() as connection:
+        assert await acceptance.open_turn(connection, SESSION) is None, "a message would join a turn that has ended"
     again = await accept(database, "b")
     assert (again.taken, again.starts_turn) == (False, True)
     assert turn_id != again.turn_id == again.run_turn_id
@@ -256,8 +260,8 @@ async def test_messages_move_to_the_next_turn(database: Database) -> None:
     await begin(database, turn_id)
     await accept(database, "b")
     async with database.write() as connection:
-        await messages.move_waiting(connection, SESSION, turn_id, "next")
-        assert await messages.next_waiting_turn(connection, SESSION) == "next"
+        await acceptance.move_waiting(connection, SESSION, turn_id, "next")
+        assert await acceptance.next_waiting_turn(connection, SESSION) == "next"
     assert await place(database, turn_id, round_=9, of_all_turns=False) == []
     assert await place(database, "next") == ["b"]
 
@@ -270,7 +274,7 @@ async def test_a_race_of_messages_against_the_end(database: Database) -> None:
     async def end_if_nothing_waits() -> bool:
         async with database.write() as connection:
             await messages.lock_session(connection, SESSION)
-            if await messages.any_waits_for(connection, SESSION, turn_id):
+            if await acceptance.any_waits_for(connection, SESSION, turn_id):
                 return False
             now = utc_now()
             turn = NewTurn(turn_id, SESSION, USER, model="m", mode="fast", tier="standard", started_at=now)
@@ -281,7 +285,7 @@ async def test_a_race_of_messages_against_the_end(database: Database) -> None:
     answers = await asyncio.gather(
         *(end_if_nothing_waits() if number == 5 else accept(database, f"m{number}", limit=0) for number in range(12))
     )
-    accepted = [answer for answer in answers if isinstance(answer, messages.Accepted)]
+    accepted = [answer for answer in answers if isinstance(answer, acceptance.Accepted)]
     joined = [answer for answer in accepted if answer.turn_id == turn_id]
     assert answers[5] is (not joined)
     assert len({answer.turn_id for answer in accepted}) == 1
@@ -390,7 +394,7 @@ def test_ids_follow_from_what_a_row_is() -> None:
 
 async def forgotten(database: Database, *, after: str = "", limit: int = 10) -> list[str]:
     async with database.read() as connection:
-        return await messages.forgotten_sessions(connection, utc_now() + timedelta(seconds=1), after, limit)
+        return await acceptance.forgotten_sessions(connection, utc_now() + timedelta(seconds=1), after, limit)
 
 
 async def test_forgotten_are_waiting_messages_without_a_turn(database: Database) -> None:
@@ -398,7 +402,7 @@ async def test_forgotten_are_waiting_messages_without_a_turn(database: Database)
     await accept(database, "m1")
     assert await forgotten(database) == [SESSION]
     async with database.read() as connection:
-        assert await messages.forgotten_sessions(connection, utc_now() - timedelta(seconds=60), "", 10) == []
+        assert await acceptance.forgotten_sessions(connection, utc_now() - timedelta(seconds=60), "", 10) == []
     await begin(database, "t1")
     assert await forgotten(database) == []
     await accept(database, "m2")

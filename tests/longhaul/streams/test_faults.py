@@ -33,7 +33,7 @@ from longhaul.contracts import (
     TurnRef,
     TurnStatus,
 )
-from longhaul.db import conversation, messages, sessions, turns
+from longhaul.db import acceptance, conversation, sessions, turns
 from longhaul.db.database import Database
 from longhaul.db.migrate import upgrade
 from longhaul.settings import Settings, load_settings
@@ -228,7 +228,7 @@ class Turn:
     async def post(self) -> str:
         """Accept one more message of the session; the turn that it belongs to."""
         async with self._database.write() as connection:
-            accepted = await messages.accept(
+            accepted = await acceptance.accept(
                 connection,
                 session_id=self.session_id,
                 user_id="u",

@@ -8,7 +8,7 @@ import pytest
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
-from longhaul.db import messages, sessions, turns
+from longhaul.db import acceptance, messages, sessions, turns
 from longhaul.db.database import Database
 from longhaul.db.models import utc_now
 from longhaul.errors import MessageIdUsedError, TooManyTurnsError, UnavailableError
@@ -82,7 +82,7 @@ async def test_the_turn_that_took_it_cannot_be_read(database: Database, monkeypa
     message = IncomingMessage("m1", "hello")
     await deliver(database, temporal, message)
     async with database.write() as connection:
-        await messages.place_waiting(connection, SESSION, turn_id="t1", round_=0, kind="message", of_all_turns=True)
+        await acceptance.place_waiting(connection, SESSION, turn_id="t1", round_=0, kind="message", of_all_turns=True)
 
     async def away(*_: Any) -> None:
         raise UnavailableError("The database")
@@ -108,7 +108,9 @@ async def test_an_id_names_one_message(database: Database, placed: bool) -> None
     await deliver(database, temporal, IncomingMessage("m1", "delete nothing \x00"))
     if placed:
         async with database.write() as connection:
-            await messages.place_waiting(connection, SESSION, turn_id="t1", round_=0, kind="message", of_all_turns=True)
+            await acceptance.place_waiting(
+                connection, SESSION, turn_id="t1", round_=0, kind="message", of_all_turns=True
+            )
     with pytest.raises(MessageIdUsedError, match="m1"):
         await deliver(database, temporal, IncomingMessage("m1", "delete everything"))
     assert temporal.signals == ["m1"]
@@ -122,7 +124,9 @@ async def test_a_turn_that_took_the_message_before_its_signal_is_its_turn(databa
 
     async def start_after_a_whole_turn(*arguments: Any, **options: Any) -> Any:
         async with database.write() as connection:
-            await messages.place_waiting(connection, SESSION, turn_id="t1", round_=0, kind="message", of_all_turns=True)
+            await acceptance.place_waiting(
+                connection, SESSION, turn_id="t1", round_=0, kind="message", of_all_turns=True
+            )
         await run_turn(database)
         return await start_workflow(*arguments, **options)
 

@@ -7,7 +7,7 @@ import pytest
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
-from longhaul.db import messages
+from longhaul.db import acceptance
 from longhaul.db.database import Database
 from longhaul.db.models import utc_now
 from longhaul.turns.status import TurnLookup
@@ -45,7 +45,7 @@ class FakeTemporal:
 @pytest.mark.parametrize("running", ["the turn before", ""])
 async def test_a_turn_that_has_not_begun(database: Database, running: str) -> None:
     async with database.write() as connection:
-        accepted = await messages.accept(
+        accepted = await acceptance.accept(
             connection, session_id=SESSION, user_id=USER, message_id="m", content="hello", context=None, limit=0
         )
     turns = TurnLookup(database, cast("Client", FakeTemporal(running)), 1.0)
