@@ -35,6 +35,7 @@ BLOCK_S = 1.0
 PAUSE_PER_TURN_S = 30e-6
 SHORTEST_PAUSE_S = 0.001
 WAKE_TTL_S = 60
+CANCEL_AGAIN_S = 0.1
 # So many viewers at once read from Redis what the feeds do not have.
 RANGES_AT_ONCE = 20
 FAULTS = (RedisError, OSError, TimeoutError)
@@ -254,10 +255,13 @@ class _Reader:
             del self._feeds[feed.key]
 
     async def aclose(self) -> None:
-        tasks = [*self._wakes, *([self._task] if self._task is not None else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        self._feeds.clear()
+        tasks = {*self._wakes, *([self._task] if self._task is not None else [])}
+        while tasks:
+            for task in tasks:
+                task.cancel()
+            # The Redis client loses a cancellation that arrives while it checks a connection.
+            _, tasks = await asyncio.wait(tasks, timeout=CANCEL_AGAIN_S)
 
     async def _wake(self, key: str) -> None:
         """Make the blocking read return, because a feed has come that it does not cover."""

@@ -7,7 +7,7 @@ from testkit.pool import MakeProduct
 from testkit.product import Backend, Product
 from testkit.wait import until
 
-LONG = "wait 60 s"
+LONG = "wait 90 s"
 
 
 async def test_running_turns(make_product: MakeProduct, backend: Backend) -> None:
@@ -31,14 +31,14 @@ async def test_running_turns(make_product: MakeProduct, backend: Backend) -> Non
             named = {one["session_id"]: one["turn_id"] for one in answer.body["running"]}
             assert named == running
             assert "/cancel" in answer.body["detail"]
-    session, turn = next(iter(running.items()))
+    (session, turn), (stopped, _) = running.items()
     assert (await api.post(session, "and this?")).body["disposition"] == "queued"
     again = await api.post(session, LONG, f"{sessions.index(session):032x}")
     assert (again.status, again.body["turn_id"]) == (202, turn)
     refused = sessions[statuses.index(429)]
     assert (await api.post(refused, "hello")).status == 429
     assert (await api.session(refused))["messages"] == [], "a message that was refused is not kept"
-    assert (await api.cancel(session)).body["status"] == "cancelled"
+    assert (await api.cancel(stopped)).body["status"] == "cancelled"
     assert (await api.post(refused, "hello")).status == 202
     await asyncio.gather(*(api.cancel(one) for one in sessions))
 
@@ -47,8 +47,13 @@ async def test_streams_and_polls(make_product: MakeProduct) -> None:
     product = await make_product(settings={"LONGHAUL_MAX_STREAMS": "2", "LONGHAUL_MAX_LONG_POLLS": "1"})
     api = product.api
     session, other = await api.create_session(), await api.create_session()
-    live = await api.open(session, "speak 400 [delay=20]")
-    await live.until_seen("start")
+    live = await api.open(session, LONG)
+    turn = live.log.headers["x-longhaul-turn-id"]
+
+    async def waits() -> bool:
+        return bool((await api.progress(session, turn))["tools_running"])
+
+    await until(waits, what="the tool runs")
     second = asyncio.create_task(api.resume(session))
     await until_open(product, 2)
     third = await api.resume(session)
@@ -56,23 +61,22 @@ async def test_streams_and_polls(make_product: MakeProduct) -> None:
     refused = await api.stream(other, "hello")
     assert refused.status == 429
     assert (await api.session(other))["messages"] == [], "a turn whose stream is refused does not begin"
-    assert (await api.call("POST", f"/sessions/{session}/stream", json={"message": "more"})).status == 202
-    second.cancel()
-    await until_open(product, 1)
-    check_stream(await api.stream(other, "hello"))
-    path = f"/v1/sessions/{session}/turns/{live.log.turn_id}"
+    path = f"/v1/sessions/{session}/turns/{turn}"
     polls = [asyncio.create_task(api.http.get(path, params={"wait": "60"})) for _ in range(3)]
     await until(lambda: sum(poll.done() for poll in polls) == 2, what="two of three polls are refused")
     for poll in polls:
         if poll.done():
             assert poll.result().status_code == 429
             assert poll.result().json()["type"] == "urn:longhaul:problem:too-many-waiting-polls"
-    [waiting] = [poll for poll in polls if not poll.done()]
-    assert (await api.http.get(path)).status_code == 200, "a poll that does not wait is not"
+    assert (await api.http.get(path)).status_code == 200, "a poll that does not wait is not counted"
+    assert (await api.call("POST", f"/sessions/{session}/stream", json={"message": "more"})).status == 202
     await api.cancel(session)
-    assert (await waiting).status_code == 200
+    assert sorted(answer.status_code for answer in await asyncio.gather(*polls)) == [200, 429, 429]
     assert (await api.http.get(path, params={"wait": "0.1"})).status_code == 200
     await live.done()
+    await second
+    await until_open(product, 0)
+    check_stream(await api.stream(other, "hello"))
 
 
 async def until_open(product: Product, count: int) -> None:

@@ -32,8 +32,8 @@ async def test_one_connection_and_the_rows_when_it_breaks(product: Product) -> N
     session = await product.api.create_session()
     live = await product.api.open(session, "speak 150 [delay=15]")
     await live.until_seen("text-delta", 10)
-    cut = await product.api.resume(session, cut_after=8)
     with product.servers.model.paused():
+        cut = await product.api.resume(session, cut_after=8)
         logs = [StreamLog() for _ in range(VIEWERS)] + [StreamLog(events=list(cut.events)) for _ in range(VIEWERS)]
         watching = [asyncio.create_task(product.api.resume(session, log)) for log in logs]
         await until(lambda: all(log.last_id == live.log.last_id for log in logs), what="all have seen the same")

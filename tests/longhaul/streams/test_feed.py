@@ -11,6 +11,7 @@ import pytest
 from redis.asyncio import Redis
 
 from longhaul.settings import load_settings
+from longhaul.streams import feed, reader
 from longhaul.streams.events import FIELD, FINISH_ID, START_ID, Part, encode, start_part, stream_key
 from longhaul.streams.feed import BATCH, KEPT_BYTES, StreamLostError, TurnFeeds
 from longhaul.streams.reader import StreamReader, connect_for_reading
@@ -105,8 +106,14 @@ async def test_many_viewers_and_turns_take_one_connection(redis: "Redis", feeds:
             assert seen == ids[viewer.feed.turn_id]
 
 
-async def test_a_turn_that_comes_while_another_is_silent_is_read_at_once(redis: "Redis", feeds: TurnFeeds) -> None:
-    """The reader is blocked in a read that does not have the new turn's stream."""
+async def test_a_turn_that_comes_while_another_is_silent_is_read_at_once(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reader is blocked in a read that does not have the new turn's stream, and that would take very long."""
+    for module in (feed, reader):
+        monkeypatch.setattr(module, "BLOCK_S", 1_000)
+    redis = connect_for_reading(load_settings(redis_url=server.url(0)))
+    feeds = TurnFeeds(redis)
     silent, new = str(uuid4()), str(uuid4())
     with ExitStack() as stack:
         waiting = asyncio.create_task(Viewer(feeds, silent, stack).read())
@@ -117,8 +124,10 @@ async def test_a_turn_that_comes_while_another_is_silent_is_read_at_once(redis: 
         await until(reads, what="the reader waits")
         ids = await add(redis, new, start_part(new), FINISH)
         assert await Viewer(feeds, new, stack).to_the_end() == ids
-        assert not waiting.done(), "the new turn waited for the end of the read"
-        await waiting
+        assert not waiting.done()
+        waiting.cancel()
+    await feeds.aclose()
+    await redis.aclose()
 
 
 async def test_a_slow_viewer_misses_nothing_and_the_feed_stays_small(redis: "Redis", feeds: TurnFeeds) -> None:
