@@ -17,6 +17,7 @@ from uuid import uuid4
 
 from redis.asyncio import Redis
 from redis.exceptions import ClusterCrossSlotError, RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from longhaul.errors import LonghaulError
 from longhaul.streams.events import FIELD, FINISH_ID, stream_key
@@ -274,6 +275,7 @@ class _Reader:
             log.debug("the reader of streams notices a new turn only after %g s: %s", BLOCK_S, error)
 
     async def _run(self) -> None:
+        timed_out = False
         while self._feeds:
             feeds = list(self._feeds.values())
             try:
@@ -283,9 +285,14 @@ class _Reader:
                 self._feeds.clear()
                 continue
             except FAULTS as error:
+                # A busy event loop may read too late what came in time. Only the second time in a row Redis hangs.
+                if isinstance(error, RedisTimeoutError) and not timed_out:
+                    timed_out = True
+                    continue
                 self._feeds.clear()
                 self._all.fault(error)
                 continue
+            timed_out = False
             for key, entries in found:
                 self._deliver(key.decode(), [(entry_id, fields[FIELD]) for entry_id, fields in entries])
             pause = PAUSE_PER_TURN_S * len(feeds)

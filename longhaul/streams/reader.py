@@ -161,7 +161,6 @@ class StreamReader:
                     self._feed.key, min=f"({self._last.decode()}", max=until, count=self._count
                 )
             except FAULTS as error:
-                self._feeds.fault(error)
                 raise StreamLostError(str(error)) from error
         found = [(entry_id, fields[FIELD]) for entry_id, fields in entries]
         if found:
