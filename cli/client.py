@@ -31,7 +31,7 @@ class ReconnectingClient:
 
     def create_session(self) -> str:
         """A new session's id."""
-        return str(self._json(self._reach(lambda: self._http.post("/v1/sessions", json={})))["id"])
+        return str(self.post("/sessions")["id"])
 
     def send(self, session: str, message: str, on_note: Callable[[str], None]) -> Iterator[Event]:
         """Post a message and follow the turn that takes it to its end.
@@ -39,9 +39,15 @@ class ReconnectingClient:
         After a dropped connection the stream resumes after the last event that was seen. A POST without an answer is
         sent again with the same message id, which the server counts as one message.
         """
-        body = {"message": message, "message_id": str(uuid4())}
+        return self._follow(session, {"message": message, "message_id": str(uuid4())}, on_note)
+
+    def resume(self, session: str, on_note: Callable[[str], None]) -> Iterator[Event]:
+        """Follow the turn that runs in a session from its start to its end; nothing where none runs."""
+        return self._follow(session, None, on_note)
+
+    def _follow(self, session: str, body: Mapping[str, str] | None, on_note: Callable[[str], None]) -> Iterator[Event]:
         path = f"/v1/sessions/{session}/stream"
-        follow = _Following(on_note)
+        follow = _Following(on_note, posted=body is None)
         while True:
             try:
                 if follow.posted:
@@ -69,9 +75,17 @@ class ReconnectingClient:
             except httpx2.TransportError as error:
                 follow.wait(f"{type(error).__name__} {error}".strip())
 
+    def get(self, path: str, **parameters: str | int) -> dict[str, Any]:
+        """Read one thing of the API; `path` is below /v1."""
+        return self._json(self._reach(lambda: self._http.get(f"/v1{path}", params=parameters)))
+
+    def post(self, path: str, body: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Post to the API; `path` is below /v1."""
+        return self._json(self._reach(lambda: self._http.post(f"/v1{path}", json=body or {})))
+
     def last_answer(self, session: str) -> str:
         """The newest stored text of the assistant."""
-        page = self._json(self._reach(lambda: self._http.get(f"/v1/sessions/{session}", params={"limit": 20})))
+        page = self.get(f"/sessions/{session}", limit=20)
         texts = [row["content"] for row in page["messages"] if row["role"] == "assistant" and row.get("content")]
         return str(texts[-1]) if texts else ""
 
@@ -92,8 +106,8 @@ class ReconnectingClient:
 class _Following:
     """The position in one turn's stream, over several connections."""
 
-    def __init__(self, on_note: Callable[[str], None]) -> None:
-        self.posted = False
+    def __init__(self, on_note: Callable[[str], None], *, posted: bool) -> None:
+        self.posted = posted
         self.ended = False
         self._on_note = on_note
         self._last_id = ""
@@ -126,7 +140,15 @@ class _Following:
         self._pause = min(self._pause * 2, _LONGEST_PAUSE)
 
 
-def _refusal(answer: httpx2.Response) -> CommandError:
+class RefusedError(CommandError):
+    """The API answered with a problem."""
+
+    def __init__(self, text: str, status: int) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+def _refusal(answer: httpx2.Response) -> RefusedError:
     """A problem+json answer in one line."""
     try:
         problem = orjson.loads(answer.content)
@@ -135,4 +157,5 @@ def _refusal(answer: httpx2.Response) -> CommandError:
     if not isinstance(problem, dict):
         problem = {}
     texts = [str(problem[key]) for key in ("title", "detail") if problem.get(key)]
-    return CommandError(f"{answer.status_code}: {' – '.join(texts) or answer.text[:300] or answer.reason_phrase}")
+    text = " – ".join(texts) or answer.text[:300] or answer.reason_phrase
+    return RefusedError(f"{answer.status_code}: {text}", answer.status_code)

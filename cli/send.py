@@ -54,7 +54,9 @@ class Renderer:
             case "finish":
                 self.finished = True
                 self.end_line()
-            case "data-void" | "data-voided":
+            case "data-follow-up":
+                self._line("(your message has been taken)", "dim")
+            case "data-voided":
                 self._line("(the model call is repeated; the text above is void)", "yellow")
             case _:
                 return
