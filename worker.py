@@ -26,6 +26,7 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkerDeploymen
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from activities.attempt import HEARTBEAT_THROTTLE, HeartbeatInterceptor, TurnStreams
+from activities.compaction import CompactionActivities
 from activities.model import ModelActivities
 from activities.redelivery import RedeliveryActivities
 from activities.sub_sessions import SubSessionActivities
@@ -146,10 +147,11 @@ async def serving(client: Client, settings: Settings, registry: Registry) -> Asy
         stack.push_async_callback(titles.close)
         turns = TurnActivities(database, streams, titles, settings)
         model = ModelActivities(database, streams, model_client, registry, settings)
+        compaction = CompactionActivities(database, streams, model_client, settings)
         tools = ToolActivities(database, streams, registry, settings)
         sub_sessions = SubSessionActivities(database, streams, client, redis_client, registry, settings)
         activities = Activities(
-            calls=[model.call_model, tools.run_tool, tools.quick_tool],
+            calls=[model.call_model, compaction.compact_context, tools.run_tool, tools.quick_tool],
             stores=[
                 turns.open_turn,
                 turns.take_inbox,

@@ -6,16 +6,18 @@ from datetime import datetime
 from typing import Any
 
 from longhaul.contracts import CallModel, CloseTurn, OpenTurn, Progress, TurnRef, TurnStatus, Usage
-from longhaul.db import acceptance, conversation, ledger, messages, sessions, turns
+from longhaul.db import acceptance, conversation, ledger, messages, profiles, sessions, turns
 from longhaul.db.connection import Connection
 from longhaul.db.conversation import PromptMessage
 from longhaul.db.ledger import LedgerEntry
 from longhaul.db.messages import NewMessage, StoredMessage, row_id
 from longhaul.db.models import utc_now
+from longhaul.db.sessions import Session
 from longhaul.db.turns import NewTurn
 from longhaul.errors import TurnEndedError
 from longhaul.llm import prompts
 from longhaul.llm.completion import Completion
+from longhaul.llm.request import About
 from longhaul.llm.tokens import scale_from
 
 #: The kind of a row whose text was cut off, and why it was.
@@ -40,6 +42,7 @@ class StoredAnswer:
     is_ours: bool = False
     turn_ended_at: datetime | None = None
     is_partial: bool = False
+    compaction_due: bool = False
 
     @classmethod
     def from_row(cls, row: StoredMessage, turn_ended_at: datetime | None) -> "StoredAnswer":
@@ -58,12 +61,13 @@ class StoredAnswer:
 class Prompt:
     """What a request is built from.
 
+    `about`: what stands behind the first message. `rows`: the conversation behind its summary, if there is one.
     `stored`: this round's answer, if an earlier attempt has stored it. `call_ids`: the tool calls that the model has
     made in this turn. `budget_used_up` says which budget is used up, if one is. `token_scale`: how many tokens the
     endpoint counted for an estimated one in the session's last call.
     """
 
-    system_context: str | None
+    about: About
     rows: Sequence[PromptMessage]
     stored: StoredAnswer | None
     call_ids: list[str]
@@ -73,16 +77,41 @@ class Prompt:
 
 async def load_prompt(connection: Connection, call: CallModel) -> Prompt:
     session_id, turn_id = call.turn.session_id, call.turn.turn_id
-    rows = await conversation.for_model(connection, session_id)
     session = await sessions.get(connection, session_id)
+    rows = await unsummarised(connection, session)
+    summarised = session.summary_id is not None
+    summarised_calls = await conversation.call_ids_of_turn(connection, turn_id) if summarised else []
     return Prompt(
-        system_context=session.system_context,
+        about=About(
+            user_profile=await profiles.get(connection, session.user_id),
+            session_context=session.system_context,
+            summary=await summary_of(connection, session),
+        ),
         rows=rows,
         stored=await stored_answer(connection, call),
-        call_ids=[made["id"] for row in rows if row.turn_id == turn_id for made in row.tool_calls or ()],
+        call_ids=[
+            *summarised_calls,
+            *(made["id"] for row in rows if row.turn_id == turn_id for made in row.tool_calls or ()),
+        ],
         budget_used_up=await ledger.budget_used_up(connection, session_id, call.scope),
         token_scale=session.token_scale,
     )
+
+
+async def unsummarised(connection: Connection, session: Session) -> list[PromptMessage]:
+    """The rows of a session that the model is given word for word."""
+    return await conversation.for_model(connection, session.id, summarised_until(session))
+
+
+def summarised_until(session: Session) -> int:
+    """The sequence up to which a summary stands for a session's rows; -1 without one."""
+    return -1 if session.summarised_until is None else session.summarised_until
+
+
+async def summary_of(connection: Connection, session: Session) -> str | None:
+    """The newest summary of a session's conversation; None if there is none."""
+    row = await messages.get(connection, session.summary_id) if session.summary_id is not None else None
+    return row.content if row is not None else None
 
 
 async def stored_answer(connection: Connection, call: CallModel) -> StoredAnswer | None:
@@ -120,8 +149,8 @@ async def store_answer(
     if answer.id not in appended and (stored := await stored_answer(connection, call)) is not None:
         received = (messages.replace_unstorable(completion.text), answer.tool_calls or [])
         return replace(stored, is_ours=(stored.text, stored.tool_calls) == received)
-    if scale := scale_from(completion.estimated_tokens, completion.usage.prompt_tokens):
-        await sessions.calibrate(connection, turn.session_id, scale)
+    scale, due = scale_from(completion.estimated_tokens, completion.usage.prompt_tokens), completion.compaction_due
+    await sessions.note_call(connection, turn.session_id, token_scale=scale, compaction_due=due)
     return StoredAnswer(
         message_id=answer.id,
         text=completion.text,
@@ -130,6 +159,7 @@ async def store_answer(
         usage=completion.usage,
         is_ours=True,
         turn_ended_at=await end_turn(connection, call, completion) if may_end_turn else None,
+        compaction_due=due,
     )
 
 

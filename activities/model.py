@@ -3,11 +3,10 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from functools import partial
 
 from openai import OpenAIError
 from pydantic import BaseModel
@@ -24,6 +23,7 @@ from activities.answers import (
     partial_rows,
     store_answer,
 )
+from activities.asking import Asking
 from activities.attempt import (
     TurnStreams,
     checkpoint,
@@ -45,6 +45,7 @@ from longhaul.errors import (
     new_reference,
 )
 from longhaul.llm.client import ModelClient
+from longhaul.llm.compaction import compaction_due
 from longhaul.llm.completion import Assembler, Completion, priced
 from longhaul.llm.failures import ModelFailure, classify, retry_delay
 from longhaul.llm.request import Request, request_for, room
@@ -58,8 +59,6 @@ from longhaul.tools.workflow_tools import for_workflow
 
 log = logging.getLogger(__name__)
 PARTIAL_MAX_CHARS = 200_000
-#: Of a refused request, at most this share is sent again.
-CUT_TO = 2 / 3
 
 
 class CallState(BaseModel):
@@ -92,20 +91,6 @@ class Attempt:
     state: CallState
     publisher: StreamPublisher
     step: StepWriter
-
-
-@dataclass
-class Asking:
-    """The tokens of a model call's requests, as we estimate them: what the next may take, and what the last took."""
-
-    max_tokens: float
-    estimated_tokens: int = 0
-
-    def cut_harder(self, settings: Settings, refusal: ContextTooLongError) -> None:
-        """Let the next request take less: by a third at least, more if the endpoint says by how much it is too long."""
-        scale = (refusal.counted or 0) / self.estimated_tokens
-        told = room(settings.model_copy(update={"context_window": refusal.window}), scale) if refusal.window else None
-        self.max_tokens = min(filter(None, (self.estimated_tokens * CUT_TO, told)))
 
 
 class ModelActivities:
@@ -182,7 +167,7 @@ class ModelActivities:
             self._settings,
             model=call.model,
             mode=call.mode,
-            session_context=prompt.system_context,
+            about=prompt.about,
             rows=prompt.rows,
             tools=self._tools.schemas(call.scope),
             max_tokens=max_tokens,
@@ -197,12 +182,13 @@ class ModelActivities:
         if prompt.budget_used_up:
             raise ApplicationError(prompt.budget_used_up, type=BUDGET_REACHED, non_retryable=True)
         call, step = attempt.call, attempt.step
-        asking = Asking(room(self._settings, prompt.token_scale))
+        asking = Asking(self._model_client, self._settings, room(self._settings, prompt.token_scale))
+        asked = asking.chunks(partial(self._request, call, prompt), f"{call.turn.turn_id}:{call.round}")
         started = time.monotonic()
         step_settled = False
         step.begin()
         try:
-            async with aclosing(self._chunks(call, prompt, asking)) as chunks:
+            async with aclosing(asked) as chunks:
                 async for chunk in chunks:
                     step.show(assembler.feed(chunk))
             if not assembler.ended:
@@ -222,41 +208,12 @@ class ModelActivities:
                 step.take_back()
         completion = assembler.completion(_milliseconds_since(started))
         usage = priced(completion.model or call.model, completion.usage)
-        return completion.model_copy(update={"usage": usage, "estimated_tokens": asking.estimated_tokens})
-
-    async def _chunks(self, call: CallModel, prompt: Prompt, asking: "Asking") -> AsyncGenerator[dict[str, Any], None]:
-        """The chunks of the answer. A request that is too long for the model's window is cut harder and sent again.
-
-        Raises:
-            ContextTooLongError: it cannot be cut any harder.
-        """
-        while True:
-            request = self._request(call, prompt, asking.max_tokens)
-            if 0 < asking.estimated_tokens <= request.estimated_tokens:
-                raise ContextTooLongError
-            asking.estimated_tokens = request.estimated_tokens
-            chunks = self._model_client.stream(request.body, call_key=f"{call.turn.turn_id}:{call.round}")
-            begun = False
-            try:
-                async with aclosing(chunks):
-                    async for chunk in chunks:
-                        begun = True
-                        yield chunk
-                return
-            except ContextTooLongError as refusal:
-                if begun:
-                    raise StreamBrokenError(
-                        "The model endpoint refused the request in the middle of its answer."
-                    ) from None
-                asking.cut_harder(self._settings, refusal)
-                log.warning(
-                    "%s refused a request of %d estimated tokens (its window: %s tokens, LONGHAUL_CONTEXT_WINDOW: %d); "
-                    "it is cut and sent again",
-                    call.model,
-                    request.estimated_tokens,
-                    refusal.window or "not told",
-                    self._settings.context_window,
-                )
+        tokens = usage.prompt_tokens or round(asking.estimated_tokens * (prompt.token_scale or 1))
+        # A request that had to be shortened shows less than people and tools have said: a summary shows more.
+        due = asking.shortened or compaction_due(self._settings, len(prompt.rows), tokens + usage.completion_tokens)
+        return completion.model_copy(
+            update={"usage": usage, "estimated_tokens": asking.estimated_tokens, "compaction_due": due}
+        )
 
     async def _cancelled(self, attempt: Attempt, received: Completion) -> bool:
         """Keep what has been shown when Stop was pressed. After a shutdown or time-out another attempt makes the call.
@@ -357,6 +314,7 @@ class ModelActivities:
             usage=answer.usage,
             published=published,
             turn_ended_at=answer.turn_ended_at,
+            compaction_due=answer.compaction_due,
         )
 
 

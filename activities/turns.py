@@ -70,7 +70,12 @@ class TurnActivities:
             if not taken:
                 # A late duplicate: an earlier turn has answered every message. Release the readers of this stream.
                 await publisher.seal([], None, self._stream_ttl)
-        return OpenedTurn(taken=taken, budgets=budgets, published=not publisher.broken)
+        return OpenedTurn(
+            taken=taken,
+            budgets=budgets,
+            published=not publisher.broken,
+            compaction_due=bool(session.compaction_due),
+        )
 
     async def _lost_rows(self, connection: Connection, session_id: str, turn_id: str) -> list[NewMessage]:
         return [

@@ -9,7 +9,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from api import middleware, openapi, page, problems
 from api.dependencies import connected
-from api.routes import health, sessions, stream, tree, turns
+from api.routes import health, me, sessions, stream, tree, turns
 from longhaul import __version__
 from longhaul.settings import Settings
 
@@ -39,7 +39,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(health.router)
     if not settings.api_metrics_port:
         app.include_router(health.metrics_router)
-    for resource in (sessions, stream, turns, tree):
+    for resource in (sessions, stream, turns, tree, me):
         app.include_router(resource.router)
     problems.install(app)
     openapi.install(app)
@@ -52,7 +52,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST", "PATCH", "DELETE"],
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
             allow_headers=["*"],
             expose_headers=["x-longhaul-turn-id", "x-vercel-ai-ui-message-stream", "etag", "retry-after"],
         )

@@ -34,6 +34,14 @@ class NewSession(BaseModel):
     dry_run: bool = Field(default=False, description="Tools that change something only say what they would do.")
 
 
+class Profile(BaseModel):
+    """What the copilot is told about a user, in every session."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    content: str = Field(min_length=1, max_length=8_000, examples=["I am Ada, a data engineer. Answer briefly."])
+
+
 class NewTitle(BaseModel):
     """A title for good; a model does not change it any more."""
 

@@ -17,6 +17,7 @@ _HOW_TO_RUN: dict[Mode, dict[str, Any]] = {
     "slowly": {"wait_for_result": 0},
     "detached": {"wait_for_result": 0, "detached": True},
 }
+_SUMMARISE = re.compile(r"^Summarise the conversation\b")
 _TITLE = re.compile(r"\btitle\b", re.IGNORECASE)
 _ROUND = re.compile(r"(\d{1,9})\+0\b")
 _SPOKEN_BYTES = "0123456789abcde\n" * 4096
@@ -38,7 +39,9 @@ class Answer:
 def decide(request: ChatRequest, tasks: list[Task], pace: Pace) -> Answer:
     """Answer a request with these open tasks; the pace holds where the messages ask for no other."""
     tools = request.tool_names
-    system = (message.text for message in request.messages if message.role in ("system", "developer"))
+    system = [message.text for message in request.messages if message.role in ("system", "developer")]
+    if not tools and any(_SUMMARISE.search(text) for text in system):
+        return Answer(pieces=english.words(english.summary_of(request.messages[-1].text)), pace=pace)
     if not tools and any(_TITLE.search(text) for text in system):
         first = next((message.text for message in request.messages if message.role == "user"), "")
         return Answer(pieces=english.words(english.title_of(first)), pace=pace)

@@ -14,7 +14,8 @@ from offline_model.script import S, Script
 
 _FOLLOW_UP = re.compile(r"<user_follow_up\b[^>]*>(.*?)(?:</user_follow_up>|\Z)", re.DOTALL)
 #: What stands behind the text of a message; a block that was cut has no end.
-_BLOCKS = re.compile(r"<(user_context|session_context)>.*?(?:</\1>|\Z)", re.DOTALL)
+_BLOCKS = re.compile(r"<(user_context|session_context|user_profile|conversation_summary)>.*?(?:</\1>|\Z)", re.DOTALL)
+_SUMMARY = "\n<conversation_summary>"
 _NUMBER = re.compile(r"^(\d{1,4})\. ", re.MULTILINE)
 
 
@@ -63,7 +64,9 @@ def open_tasks(messages: list[Message]) -> list[Task]:
         group = list(run)
         place += len(group)
         if by_user:
-            groups.append(([message.text for message in group], place))
+            texts = [message.text for message in group]
+            # Behind the first message and a summary, the next message is a new one.
+            groups.append((texts[1:] if len(texts) > 1 and _SUMMARY in texts[0] else texts, place))
         elif any(message.role == "assistant" and not message.tool_calls for message in group):
             finished = place
     tasks: list[Task] = []

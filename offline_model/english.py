@@ -133,6 +133,13 @@ def title_of(message: str) -> str:
     return title[:1].upper() + title[1:] or "New session"
 
 
+def summary_of(transcript: str) -> str:
+    """What was said in a conversation, at most the beginnings of ten messages."""
+    said = [line for line in transcript.splitlines() if line.startswith("[")]
+    shown = "; ".join(shortened(line, 60) for line in said[-10:])
+    return f"{len(said)} messages were exchanged, the newest of them: {shown}. {SUFFIX}"
+
+
 def shortened(text: str, limit: int) -> str:
     """The beginning of a text, on one line."""
     line = " ".join(text.split())

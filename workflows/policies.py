@@ -31,6 +31,8 @@ CALL_RETRY = RetryPolicy(
     non_retryable_error_types=DEFECTS,
 )
 STORE_ONCE = timedelta(seconds=60)
+# Beyond what the activity itself gives the model (`COMPACTION_S`), so that it still books the call.
+COMPACT_ONCE = timedelta(seconds=360)
 # Beyond this a wait between tries is a timer: waiting inside a workflow task holds one of the worker's few slots.
 LOCAL_RETRY_THRESHOLD = timedelta(milliseconds=300)
 
@@ -80,6 +82,18 @@ def calling_model(limits: TurnLimits, summary: str) -> ActivityConfig:
     return {
         "start_to_close_timeout": timedelta(seconds=limits.model_max_seconds),
         "schedule_to_close_timeout": timedelta(seconds=limits.model_max_seconds + limits.storage_window),
+        "heartbeat_timeout": timedelta(seconds=limits.heartbeat_timeout),
+        "retry_policy": CALL_RETRY,
+        "cancellation_type": ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+        "summary": summary,
+    }
+
+
+def compacting(limits: TurnLimits, summary: str) -> ActivityConfig:
+    """Options of a compaction: it is optional, so it is not tried for long."""
+    return {
+        "start_to_close_timeout": COMPACT_ONCE,
+        "schedule_to_close_timeout": COMPACT_ONCE * 2,
         "heartbeat_timeout": timedelta(seconds=limits.heartbeat_timeout),
         "retry_policy": CALL_RETRY,
         "cancellation_type": ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,

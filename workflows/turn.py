@@ -16,6 +16,7 @@ from temporalio import workflow
 from temporalio.exceptions import ApplicationError, FailureError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
+    from activities.compaction import CompactionActivities
     from activities.model import ModelActivities
     from activities.turns import TurnActivities
     from longhaul import temporal
@@ -23,6 +24,7 @@ with workflow.unsafe.imports_passed_through():
         SUB_STATES,
         CallModel,
         CloseTurn,
+        CompactContext,
         Empty,
         FollowUp,
         ModelAnswer,
@@ -55,6 +57,7 @@ class TurnLoop:
         self._messages_waited_at_close = False
         self._messages_wait = False
         self._must_go_on = False
+        self._compaction_failed = False
 
     @workflow.signal(name=temporal.FOLLOW_UP_SIGNAL)
     def follow_up(self, message: FollowUp) -> None:
@@ -144,6 +147,9 @@ class TurnLoop:
             if turn.state.round >= turn.request.limits.max_rounds:
                 self._round_limit_reached = True
                 return
+            if turn.state.compaction_due:
+                await self._compact()
+                self._raise_if_stopped()
             turn.update(round=turn.state.round + 1)
             answer = await self._call_model()
             if answer.turn_ended_at is not None:
@@ -191,7 +197,7 @@ class TurnLoop:
                 **policies.placing(request.limits, "open turn"),
             )
         )
-        turn.update(opened=True, budgets=opened.budgets)
+        turn.update(opened=True, budgets=opened.budgets, compaction_due=opened.compaction_due)
         turn.mark_taken(opened.taken)
         turn.update_published(opened.published)
         return bool(opened.taken)
@@ -216,8 +222,30 @@ class TurnLoop:
         turn.update_published(answer.published)
         turn.finish_reason = answer.finish_reason
         turn.update(usage=turn.state.usage + answer.usage, answered_with_text=answer.has_text, step_open=False)
+        turn.update(compaction_due=answer.compaction_due and not self._compaction_failed)
         self._show_details()
         return answer
+
+    async def _compact(self) -> None:
+        """Let the older part of the conversation be summarised. Without a summary the turn goes on all the same, and
+        does not ask for one again in this run."""
+        turn, request = self._turn, self._turn.request
+        turn.update(compaction_due=False)
+        try:
+            compacted = await workflow.execute_activity_method(
+                CompactionActivities.compact_context,
+                CompactContext(turn=turn.ref, round=turn.state.round, model=turn.model, scope=turn.scope),
+                **policies.compacting(request.limits, "compact the conversation"),
+            )
+        except FailureError as error:
+            if is_cancelled_exception(error):
+                raise
+            workflow.logger.exception("the conversation could not be compacted")
+            self._compaction_failed = True
+            return
+        self._compaction_failed = not compacted.compacted
+        turn.update_published(compacted.published)
+        turn.update(usage=turn.state.usage + compacted.usage)
 
     async def _take_inbox(self, *, ask_rows: bool) -> bool:
         """Place the follow-ups that wait; whether one of them was new.

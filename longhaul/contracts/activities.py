@@ -27,11 +27,15 @@ class OpenTurn(Contract):
 
 
 class OpenedTurn(Contract):
-    """`taken`: the messages that were new; none: nothing to answer. `budgets`: those that limit the turn."""
+    """`taken`: the messages that were new; none: nothing to answer. `budgets`: those that limit the turn.
+
+    `compaction_due`: the conversation is to be summarised before the model is called.
+    """
 
     taken: list[str]
     budgets: tuple[Budget, ...] = ()
     published: bool = True
+    compaction_due: bool = False
 
 
 class TakeInbox(Contract):
@@ -94,6 +98,7 @@ class ModelAnswer(Contract):
     """What the workflow decides on after a model call; the answer itself is in the database.
 
     `turn_ended_at`: the transaction that stored the answer has also ended the turn, because no message waited for it.
+    `compaction_due`: the conversation is to be summarised before the next call.
     """
 
     message_id: str
@@ -103,6 +108,24 @@ class ModelAnswer(Contract):
     usage: Usage = Usage()
     published: bool = True
     turn_ended_at: datetime | None = None
+    compaction_due: bool = False
+
+
+class CompactContext(Contract):
+    """Summarise the older part of a session's conversation; `round`: the last one before it."""
+
+    turn: TurnRef
+    round: int
+    model: str
+    scope: Scope = Scope()
+
+
+class CompactedContext(Contract):
+    """`compacted`: a summary is stored. If not, the model is given what fits of the conversation."""
+
+    compacted: bool
+    usage: Usage = Usage()
+    published: bool = True
 
 
 class RunTool(Contract):

@@ -248,6 +248,7 @@ class TurnState(Contract):
     model: str = ""
     mode: str = ""
     tier: str = ""
+    compaction_due: bool = False
 
 
 class TurnInput(Contract):

@@ -11,6 +11,8 @@ from longhaul.db.messages import IN_CONVERSATION, STORED_MESSAGES, StoredMessage
 from longhaul.db.models import MessageRow, SessionRow, TurnRow, columns_of
 
 WIDEN_BY = 200
+#: Rows that a model call reads at most. A conversation is summarised long before; this is for when that fails.
+ROWS_MAX = 1_000
 
 
 class PromptMessage(NamedTuple):
@@ -42,14 +44,22 @@ OF_ROUND = STORED_MESSAGES.where(
 OF_TURN = STORED_MESSAGES.where(
     MessageRow.turn_id == bindparam("turn"), MessageRow.sequence > bindparam("after")
 ).order_by(MessageRow.sequence)
+PROMPT_MESSAGES = select(*columns_of(MessageRow, PromptMessage)).where(MessageRow.session_id == bindparam("session"))
+#: Newest first. Summaries lie among the rows, but they stand for rows before them.
 FOR_MODEL = (
-    select(*columns_of(MessageRow, PromptMessage))
-    .where(
-        MessageRow.session_id == bindparam("session"),
-        MessageRow.sequence > bindparam("after"),
-        MessageRow.role != "reasoning",
+    PROMPT_MESSAGES.where(
+        MessageRow.sequence > bindparam("after"), MessageRow.role != "reasoning", MessageRow.kind != "summary"
     )
-    .order_by(MessageRow.sequence)
+    .order_by(MessageRow.sequence.desc())
+    .limit(bindparam("most"))
+)
+OF_PERSON = PROMPT_MESSAGES.where(
+    MessageRow.sequence < bindparam("before"), MessageRow.role == "user", MessageRow.kind != "follow_up"
+)
+FIRST_OF_PERSON = OF_PERSON.order_by(MessageRow.sequence).limit(1)
+NEWEST_OF_PERSON = OF_PERSON.order_by(MessageRow.sequence.desc()).limit(1)
+CALLS_OF_TURN = select(MessageRow.tool_calls).where(
+    MessageRow.turn_id == bindparam("turn"), MessageRow.role == "assistant", IN_CONVERSATION
 )
 RESULT_OF = (
     select(MessageRow.content)
@@ -88,9 +98,29 @@ async def _stored(
 
 
 async def for_model(connection: Connection, session_id: str, after: int = -1) -> list[PromptMessage]:
-    """A session's rows behind a sequence, oldest first, reasoning left out: what a model may see."""
-    rows = await connection.execute(FOR_MODEL, {"session": session_id, "after": after})
-    return [PromptMessage._make(row) for row in rows]
+    """What a model may see of a session: the rows behind a sequence, oldest first, reasoning left out.
+
+    The first message of a person and the newest one are there in any case, in their place. Of more than `ROWS_MAX` rows
+    the newest are read.
+    """
+    values = {"session": session_id, "after": after, "most": ROWS_MAX}
+    rows = [PromptMessage._make(row) for row in await connection.execute(FOR_MODEL, values)]
+    rows.reverse()
+    begins = rows[0].sequence if rows else after + 1
+    if begins <= 0:
+        return rows
+    missing = [FIRST_OF_PERSON]
+    if not any(row.role == "user" and row.kind != "follow_up" for row in rows):
+        missing.append(NEWEST_OF_PERSON)
+    found = [await connection.execute(one, {"session": session_id, "before": begins}) for one in missing]
+    earlier = {message.sequence: message for result in found for message in map(PromptMessage._make, result)}
+    return [*earlier.values(), *rows]
+
+
+async def call_ids_of_turn(connection: Connection, turn_id: str) -> list[str]:
+    """The ids of all tool calls that the model has made in a turn."""
+    rows = await connection.execute(CALLS_OF_TURN, {"turn": turn_id})
+    return [call["id"] for row in rows for call in row.tool_calls or ()]
 
 
 async def tool_result(connection: Connection, session_id: str, tool_call_id: str) -> str | None:

@@ -100,6 +100,8 @@ class SessionRow(Base):
 
     `stopped_turn_id` is the newest turn that a person stopped: messages accepted later belong to the next turn.
     `token_scale`: how many tokens the endpoint counted for each one that we estimated, in the newest model call.
+    `compaction_due`: that call's conversation is to be summarised before the next one. `summary_id`: the row of the
+    newest summary, which stands for the rows up to the sequence `summarised_until`.
     """
 
     __tablename__ = "sessions"
@@ -118,6 +120,9 @@ class SessionRow(Base):
     max_cost_microdollars: Mapped[int | None] = mapped_column(BigInteger)
     max_seconds: Mapped[int | None] = mapped_column(Integer)
     token_scale: Mapped[float | None] = mapped_column(Float)
+    compaction_due: Mapped[bool | None] = mapped_column(Boolean)
+    summary_id: Mapped[str | None] = mapped_column(String(64))
+    summarised_until: Mapped[int | None] = mapped_column(Integer)
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     updated_at: Mapped[datetime] = mapped_column(default=utc_now)
 
@@ -163,6 +168,16 @@ class MessageRow(Base):
             sqlite_where=text("sequence IS NULL"),
         ),
     )
+
+
+class UserProfileRow(Base):
+    """What the model is told about a user."""
+
+    __tablename__ = "user_profiles"
+
+    user_id: Mapped[str] = mapped_column(String(255), primary_key=True)
+    content: Mapped[str] = mapped_column(Text)
+    updated_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
 STATUS = Enum(TurnStatus, native_enum=False, length=24, values_callable=lambda statuses: [s.value for s in statuses])

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import bindparam, delete, insert, select, tuple_, update
+from sqlalchemy import Float, bindparam, delete, func, insert, select, tuple_, update
 from sqlalchemy.engine import Row
 
 from longhaul.contracts import Scope
@@ -31,6 +31,9 @@ class Session(NamedTuple):
     max_cost_microdollars: int | None
     max_seconds: int | None
     token_scale: float | None
+    compaction_due: bool | None
+    summary_id: str | None
+    summarised_until: int | None
     created_at: datetime
     updated_at: datetime
 
@@ -60,7 +63,14 @@ class NewSession(NamedTuple):
 
 SESSIONS = select(*columns_of(SessionRow, Session))
 BY_ID = SESSIONS.where(SessionRow.id == bindparam("session"))
-CALIBRATE = update(SessionRow).where(SessionRow.id == bindparam("session")).values(token_scale=bindparam("scale"))
+NOTE_CALL = (
+    update(SessionRow)
+    .where(SessionRow.id == bindparam("session"))
+    .values(
+        token_scale=func.coalesce(bindparam("scale", type_=Float), SessionRow.token_scale),
+        compaction_due=bindparam("due"),
+    )
+)
 BY_ID_AND_USER = BY_ID.where(SessionRow.user_id == bindparam("user"))
 
 
@@ -165,9 +175,22 @@ async def replace_title(connection: Connection, session_id: str, old: str, new: 
     return bool(replaced.rowcount)
 
 
-async def calibrate(connection: Connection, session_id: str, scale: float) -> None:
-    """Note how many tokens the endpoint counted for each one that was estimated, in the newest call."""
-    await connection.execute(CALIBRATE, {"session": session_id, "scale": scale})
+async def note_call(
+    connection: Connection, session_id: str, *, token_scale: float | None, compaction_due: bool
+) -> None:
+    """Note what the newest model call says about the next.
+
+    Args:
+        token_scale: how many tokens the endpoint counted for each one that was estimated; None: as before.
+        compaction_due: whether the conversation is to be summarised first.
+    """
+    await connection.execute(NOTE_CALL, {"session": session_id, "scale": token_scale, "due": compaction_due})
+
+
+async def note_summary(connection: Connection, session_id: str, summary_id: str, until: int) -> None:
+    """Note the row of a new summary, and the sequence up to which it stands for the rows."""
+    values = {"compaction_due": False, "summary_id": summary_id, "summarised_until": until}
+    await connection.execute(update(SessionRow).where(SessionRow.id == session_id).values(values))
 
 
 async def delete_all(connection: Connection, session_ids: Sequence[str]) -> None:

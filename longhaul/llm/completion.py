@@ -44,6 +44,7 @@ class Completion(BaseModel):
     """A whole answer; usually small enough for a heartbeat's checkpoint.
 
     `estimated_tokens`: what the prompt was estimated to take, which calibrates the next estimate; 0: not known.
+    `compaction_due`: the conversation has become too long to be given to the model as it is.
     """
 
     text: str = ""
@@ -54,6 +55,7 @@ class Completion(BaseModel):
     model: str = ""
     duration_ms: int = 0
     estimated_tokens: int = 0
+    compaction_due: bool = False
 
 
 Piece = tuple[Literal["text", "reasoning", "tool", "arguments"], str, str]

@@ -13,7 +13,10 @@ from longhaul.settings import Settings
 from longhaul.tools.registry import defect_of_arguments
 
 #: The beginning of a tag that only we may write.
-MARKUP = re.compile(r"<(?=\s*/?\s*(?:user_follow_up|user_context|turn_stopped|session_context)\b)", re.IGNORECASE)
+MARKUP = re.compile(
+    r"<(?=\s*/?\s*(?:user_follow_up|user_context|turn_stopped|session_context|user_profile|conversation_summary)\b)",
+    re.IGNORECASE,
+)
 EFFORT_MODELS = ("gpt-5", "o1", "o3", "o4")
 COST_ENDPOINTS = ("openrouter.ai", "127.0.0.1", "localhost")
 
@@ -30,10 +33,31 @@ def knows_cost(settings: Settings) -> bool:
 
 
 class Request(NamedTuple):
-    """The body of a request, and how many tokens its prompt was estimated to take, not calibrated."""
+    """The body of a request, and how many tokens its prompt was estimated to take, not calibrated.
+
+    `shortened`: the messages did not fit, so some of them are cut or left out.
+    """
 
     body: dict[str, Any]
     estimated_tokens: int
+    shortened: bool
+
+
+class About(NamedTuple):
+    """What the model is told about a session, behind its first message: who the user is, what a parent gave to its
+    sub-session, and a summary of what followed that message and is no longer given word for word."""
+
+    user_profile: str | None = None
+    session_context: str | None = None
+    summary: str | None = None
+
+    def blocks(self) -> str:
+        blocks = (("user_profile", self.user_profile), ("session_context", self.session_context))
+        summary = f"{prompts.SUMMARY_FOLLOWS}\n{self.summary}" if self.summary else ""
+        return "".join(block(tag, text or "") for tag, text in (*blocks, ("conversation_summary", summary)))
+
+
+NOTHING = About()
 
 
 def room(settings: Settings, token_scale: float | None) -> float:
@@ -49,7 +73,7 @@ def request_for(
     *,
     model: str,
     mode: str,
-    session_context: str | None,
+    about: About,
     rows: Sequence[Any],
     tools: list[dict[str, Any]],
     max_tokens: float,
@@ -57,12 +81,12 @@ def request_for(
     """The request that answers a conversation's `rows`, shortened to `max_tokens` estimated tokens."""
     messages = [
         system_message(settings.system_prompt),
-        *openai_messages(rows, tool_result_max=settings.tool_result_max_chars, session_context=session_context),
+        *openai_messages(rows, tool_result_max=settings.tool_result_max_chars, about=about),
     ]
     of_tools = tokens_of_tools(tools)
     fitted = fit(messages, max_tokens - of_tools)
     body = request_body(settings, model=model, mode=mode, messages=fitted.messages, tools=tools)
-    return Request(body, round(fitted.tokens + of_tools))
+    return Request(body, round(fitted.tokens + of_tools), shortened=fitted.messages is not messages)
 
 
 def request_body(
@@ -104,13 +128,11 @@ def system_message(extra: str) -> dict[str, Any]:
     return {"role": "system", "content": "\n\n".join(filter(None, (prompts.SYSTEM, extra)))}
 
 
-def openai_messages(
-    rows: Sequence[Any], *, tool_result_max: int, session_context: str | None = None
-) -> list[dict[str, Any]]:
+def openai_messages(rows: Sequence[Any], *, tool_result_max: int, about: About = NOTHING) -> list[dict[str, Any]]:
     """Rows in order, as messages: results directly follow their calls, consecutive assistant rows are merged.
 
-    What a parent gave to its sub-session follows the text of the first user message, so that all sessions share the
-    bytes before it.
+    What the model is told `about` the session follows the text of the first user message, so that all sessions share
+    the bytes before it.
 
     Results are matched by turn and call id, not by position. A call without a result (its turn is being repaired) gets
     a `lost` one, so that the endpoint never refuses the conversation.
@@ -131,9 +153,9 @@ def openai_messages(
             messages.append(follow_up_message(follow_ups, newest_turn))
             follow_ups = []
         if row.role == "user":
-            about = block("session_context", session_context or "") if row is first_user else ""
-            page = page_of(row) if row is newest_user else ""
-            messages.append({"role": "user", "content": escaped(row.content) + about + page})
+            behind = about.blocks() if row is first_user else ""
+            behind += page_of(row) if row is newest_user else ""
+            messages.append({"role": "user", "content": escaped(row.content) + behind})
         elif row.role == "assistant" and row.kind != "error":
             _append_assistant(messages, row)
             messages += [_result(results, row.turn_id, call, tool_result_max) for call in row.tool_calls or ()]

@@ -129,6 +129,7 @@ def agrees(parts: Sequence[Part], rows: Sequence[StoredMessage]) -> bool:
         and all(call in state.outputs for call in state.announced)
         and all(outputs.get(key) == result for key, result in results.items())
         and {row.client_message_id for row in rows if row.kind == "follow_up"} <= state.follow_ups
+        and {row.id for row in rows if row.kind == "summary"} <= state.compactions
     )
 
 

@@ -43,6 +43,11 @@ def data_part(name: str, data: dict[str, Any], *, transient: bool = False) -> Pa
     return {**part, "transient": True} if transient else part
 
 
+def compaction_part(message_id: str, round_: int | None, covers: dict[str, Any] | None) -> Part:
+    """The older part of the conversation has been summarised, in the row `message_id`; `covers`: for how many rows."""
+    return data_part("compaction", {"message_id": message_id, "round": round_, **(covers or {})})
+
+
 def tool_output_part(call_id: str, output: str, *, is_error: bool) -> Part:
     """A tool's output, unaltered: as JSON if it is a JSON object or list, else as text."""
     if is_error:

@@ -16,7 +16,7 @@ from longhaul.db.database import Database
 from longhaul.db.messages import StoredMessage
 from longhaul.db.turns import TurnRecord
 from longhaul.errors import UnavailableError
-from longhaul.streams.events import Part, data_part, decoded, start_part, tool_output_part
+from longhaul.streams.events import Part, compaction_part, data_part, decoded, start_part, tool_output_part
 from longhaul.streams.looks import SharedLooks
 from longhaul.streams.viewer import ViewerState
 
@@ -55,6 +55,8 @@ class RowParts:
                 yield from self._model_row(row)
         elif row.kind == "follow_up" and row.client_message_id not in self._state.follow_ups:
             yield data_part("follow-up", {"message_id": row.client_message_id, "round": row.round})
+        elif row.kind == "summary" and row.id not in self._state.compactions:
+            yield compaction_part(row.id, row.round, row.context)
         elif row.role == "tool" and row.tool_call_id and (row.round, row.tool_call_id) not in self._state.outputs:
             yield from self._step(row.round)
             yield tool_output_part(row.tool_call_id, row.content, is_error=row.is_error)

@@ -28,6 +28,7 @@ class ViewerState:
         self.inputs: set[tuple[int | None, str]] = set()
         self.outputs: set[tuple[int | None, str]] = set()
         self.follow_ups: set[str] = set()
+        self.compactions: set[str] = set()
         self.step_voided = False  # the newest step
         self.has_content = False  # the newest step
 
@@ -68,6 +69,8 @@ class ViewerState:
             self._note_voided(part["data"])
         elif kind == "data-follow-up":
             self.follow_ups.add(part["data"]["message_id"])
+        elif kind == "data-compaction":
+            self.compactions.add(part["data"]["message_id"])
         elif kind == "data-progress" and self.step_open:
             self.round = part["data"].get("round", self.round)
         else:

@@ -39,7 +39,7 @@ class Recorder(AsyncExitStack):
     def publisher(self, _: object) -> "Recorder":
         return self
 
-    def put(self, part: dict[str, Any]) -> None:
+    def put(self, part: dict[str, Any], once: str = "") -> None:  # noqa: ARG002
         self.parts.append(part)
 
     async def open_step(self) -> list[dict[str, Any]]:

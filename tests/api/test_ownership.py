@@ -25,6 +25,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "stream": {"message": "hi"},
     "messages": {"message": "hi"},
     "": {"title": "mine now"},
+    "profile": {"content": "mine now"},
 }
 
 
@@ -61,7 +62,11 @@ def address(path: str, session: str, turn: str) -> str:
 
 
 async def status_and_text(client: RecordingClient, method: str, path: str, headers: dict[str, str]) -> tuple[int, str]:
-    body = BODIES.get(path.rsplit("/", 1)[-1] if path.count("/") > 3 else "") if method in ("POST", "PATCH") else None
+    body = (
+        BODIES.get(path.rsplit("/", 1)[-1] if path.count("/") > 3 else "")
+        if method in ("POST", "PATCH", "PUT")
+        else None
+    )
     response = await client.http.request(method, path, json=body, headers=headers)
     return response.status_code, response.text
 
@@ -95,6 +100,8 @@ async def test_the_others_things_are_not_there(guarded: Product) -> None:
         )
     seen = await bob.http.get("/v1/sessions", headers=token("bob"))
     assert seen.json()["sessions"] == []
+    await alice.call("PUT", "/me/profile", json={"content": "Alice's own words"})
+    assert (await bob.http.get("/v1/me/profile", headers=token("bob"))).status_code == 404
     children = await bob.http.get("/v1/sessions", params={"parent": session}, headers=token("bob"))
     assert children.json()["sessions"] == []
     assert (await alice.progress(session, turn))["status"] == "running", "nobody else has stopped it"

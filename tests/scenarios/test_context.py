@@ -5,9 +5,12 @@ import random
 
 import pytest
 
+from longhaul.db import messages, sessions
+from longhaul.db.messages import NewMessage
 from testkit.checks import check_rows
 from testkit.product import Product
 from testkit.servers import calling
+from tests.scenarios.support import same_as_stored
 
 # 6,000 tokens as the offline model counts them, of which the system prompt and the tools take a third.
 PRODUCT = {
@@ -32,7 +35,7 @@ async def says(product: Product, session: str, text: str) -> str:
     turn = await product.api.start(session, text)
     progress = await product.api.wait_for_turn(session, turn)
     assert progress["status"] == "completed", progress["error"]
-    rows = await check_rows(product.database, sessions=[session])
+    rows = await check_rows(product.database, sessions=[session], answered=False)
     return str(rows.of(session, "assistant")[-1].content)
 
 
@@ -42,14 +45,74 @@ async def test_a_long_conversation_keeps_its_first_message(product: Product, kin
     await says(product, session, f"My word is Quetzalcoatl-{kind}.")
     for number in range(TURNS):
         await says(product, session, f"{number}. " + (TEXTS[kind] * 50)[:2_000])
-    assert f"Quetzalcoatl-{kind}" in await says(product, session, "What was my first message?")
+    log = await product.api.stream(session, "What was my first message?")
+    found = await same_as_stored(product, session, log)
+    assert f"Quetzalcoatl-{kind}" in log.text()
+    summaries = [row for row in found.of(session, "system") if row.kind == "summary"]
+    booked = [row for row in found.ledger if row.session_id == session and row.kind == "compaction"]
+    assert len(summaries) == len(booked) > 0
+    assert {row.turn_id for row in summaries} == {row.turn_id for row in booked}
+    usage = (await product.api.call("GET", f"/sessions/{session}/turns")).body["turns"]
+    assert sum(turn["usage"]["calls"] for turn in usage) == len([row for row in found.ledger if row.kind != "title"])
+
+
+async def test_people_see_that_a_conversation_is_summarised(product: Product) -> None:
+    """Live, in the rows, and from the rows again."""
+    session = await product.api.create_session()
+    for number in range(TURNS):
+        await says(product, session, f"{number}. " + (TEXTS["english"] * 50)[:4_000])
+        rows = await check_rows(product.database, sessions=[session])
+        if rows.of(session, "assistant")[-1].kind == "message" and await is_due(product, session):
+            break
+    log = await product.api.stream(session, "hello")
+    found = await same_as_stored(product, session, log)
+    [summary] = [row for row in found.of(session, "system") if row.turn_id == log.turn_id]
+    [shown] = [part["data"] for part in log.parts("data-compaction")]
+    assert shown["message_id"] == summary.id
+    assert shown["until"] < summary.sequence
+    assert summary.id in [row["id"] for row in await product.api.messages(session)]
+
+
+async def is_due(product: Product, session: str) -> bool:
+    async with product.database.read() as connection:
+        return bool((await sessions.get(connection, session)).compaction_due)
+
+
+async def test_a_model_that_does_not_summarise_costs_no_turn(product: Product) -> None:
+    session = await product.api.create_session()
+    await product.servers.model.fault("status:500", match="[user]", times=99)
+    try:
+        for number in range(TURNS // 2):
+            await says(product, session, f"{number}. " + (TEXTS["chinese"] * 90)[:4_000])
+    finally:
+        await product.servers.model.clear_faults()
+    rows = await check_rows(product.database, sessions=[session])
+    assert "summary" not in {row.kind for row in rows.of(session, "system")}
+    await says(product, session, "hello")
+    rows = await check_rows(product.database, sessions=[session])
+    assert "summary" in {row.kind for row in rows.of(session, "system")}
+
+
+async def test_a_conversation_of_ten_thousand_rows_costs_what_a_short_one_costs(product: Product) -> None:
+    """In tokens that are sent; `longhaul/db/test_conversation.py` counts the rows that are read."""
+    session = await product.api.create_session()
+    await says(product, session, "My word is Quetzalcoatl.")
+    rows = [NewMessage(f"{session}-{n}", ("user", "assistant")[n % 2], f"{n}: yes") for n in range(10_000)]
+    async with product.database.write() as connection:
+        await messages.append(connection, session, rows)
+    for _ in range(2):
+        await says(product, session, "hello")
+    assert "Quetzalcoatl" in await says(product, session, "What was my first message?")
+    found = await check_rows(product.database, sessions=[session], answered=False)
+    sent = [row.prompt_tokens for row in found.ledger if row.kind == "turn" and row.session_id == session]
+    assert sent[-1] < sent[0] + 1_000
 
 
 async def test_a_message_larger_than_the_window_is_answered(product: Product) -> None:
     session = await product.api.create_session()
     for text in TEXTS.values():
         await says(product, session, (text * 1_000)[:32_000])
-    assert "6*7 = 42" in await says(product, session, "What is 6*7?")
+    assert "= 42" in await says(product, session, "What is 6*7?")
 
 
 async def test_a_result_larger_than_the_window_is_cut_and_can_be_read_on(product: Product) -> None:

@@ -19,6 +19,8 @@ from longhaul.contracts import (
     CallModel,
     ClosedTurn,
     CloseTurn,
+    CompactContext,
+    CompactedContext,
     Contract,
     Delegation,
     Empty,
@@ -122,6 +124,7 @@ class Script:
         ends: the final progress of turns that ended with an answer.
         time_budget: of the turn; its deadline is set when the turn opens.
         prepared: the answer of `prepare_sub_session`.
+        compaction_due: when the turn opens; `compacts`: whether a compaction succeeds.
         looks: answers of `look_at_sub_session`, in order; the last one stays.
         failures: what a call raises, by its name, each time.
     """
@@ -136,6 +139,8 @@ class Script:
     looks: list[SubSessionSeen] = field(default_factory=list)
     failures: dict[str, Exception] = field(default_factory=dict)
     tool_status: ToolStatus = ToolStatus.OK
+    compaction_due: bool = False
+    compacts: bool = True
     calls: list[str] = field(default_factory=list)
     arguments: list[Contract] = field(default_factory=list)
     gates: dict[str, Gate] = field(default_factory=dict)
@@ -184,7 +189,9 @@ class FakeActivities:
             self.report_sub_session,
             self.stop_sub_sessions,
         ]
-        return Activities([self.call_model, self.run_tool, self.quick_tool], [*stores, *sub_sessions])
+        return Activities(
+            [self.call_model, self.compact_context, self.run_tool, self.quick_tool], [*stores, *sub_sessions]
+        )
 
     def script(self, session_id: str) -> Script:
         return self.scripts.setdefault(session_id, Script())
@@ -202,7 +209,7 @@ class FakeActivities:
         taken = rows.take(opening.turn.turn_id, rows.waiting_for(opening.turn.turn_id) if own else list(rows.waiting))
         rows.begun = opening.turn.turn_id if taken else ""
         if (budget := script.time_budget) is None:
-            return OpenedTurn(taken=taken)
+            return OpenedTurn(taken=taken, compaction_due=script.compaction_due)
         script.deadline = datetime.now(UTC) + timedelta(seconds=budget.max_seconds or 0)
         return OpenedTurn(taken=taken, budgets=(budget.model_copy(update={"deadline": script.deadline}),))
 
@@ -225,6 +232,11 @@ class FakeActivities:
         script.ends.append(call.progress.model_copy(update=end))
         script.rows.begun = ""
         return answer.model_copy(update={"turn_ended_at": ended_at})
+
+    @activity.defn
+    async def compact_context(self, compacting: CompactContext) -> CompactedContext:
+        script = await self._perform(compacting.turn, f"compact_context {compacting.round}", compacting)
+        return CompactedContext(compacted=script.compacts, usage=Usage(calls=1))
 
     @activity.defn
     async def run_tool(self, call: RunTool) -> ToolOutcome:

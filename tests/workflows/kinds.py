@@ -93,6 +93,7 @@ async def _polled(api: RecordingClient, session: str) -> None:
 
 
 ROUNDS = (("LONGHAUL_MAX_ROUNDS", "3"),)
+WINDOW = (("LONGHAUL_MODEL_STANDARD", "offline-window-6000"),)
 SHORT = (("LONGHAUL_CONTINUE_AS_NEW_EVENTS", "30"),)
 KINDS = {
     "plain": Kind(says("hello"), COMPLETED),
@@ -111,6 +112,7 @@ KINDS = {
     "failed": Kind(says("hello [fault=status:400]"), FAILED),
     "cut_off": Kind(says("hello [fault=length]"), COMPLETED),
     "round_limit": Kind(says("rounds 10"), COMPLETED, ROUNDS),
+    "compacting": Kind(says("rounds 4 " + "and more words " * 2_000), COMPLETED, WINDOW),
     "continued": Kind(says("rounds 6"), CONTINUED, SHORT, runs=3),
     "delegating": Kind(says("delegate: (6*7); (hello)"), COMPLETED, child=True),
     "delegating_stopped": Kind(_polled, CANCELLED, child=True),

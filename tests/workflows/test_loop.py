@@ -7,6 +7,7 @@ from temporalio import activity
 from temporalio.api.enums.v1 import EventType
 from temporalio.exceptions import ApplicationError
 
+from activities.compaction import CompactionActivities
 from activities.model import ModelActivities
 from activities.sub_sessions import SubSessionActivities
 from activities.tools import ToolActivities
@@ -25,7 +26,7 @@ def test_fakes_have_the_names_and_types_of_the_real_activities() -> None:
         found = [activity._Definition.from_callable(member) for member in members if callable(member)]
         return {one.name: (one.arg_types, one.ret_type) for one in found if one is not None}
 
-    real = definitions([TurnActivities, ModelActivities, ToolActivities, SubSessionActivities])
+    real = definitions([TurnActivities, ModelActivities, CompactionActivities, ToolActivities, SubSessionActivities])
     assert definitions([FakeActivities]) == real
 
 

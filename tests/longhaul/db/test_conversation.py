@@ -138,3 +138,29 @@ async def test_waiting_messages_and_other_peoples_sessions_are_in_no_page(databa
 async def test_an_empty_conversation(database: Database) -> None:
     assert await page(database, 50) == ([], False)
     assert await page(database, 1, before=0) == ([], False)
+
+
+async def for_model(database: Database, after: int = -1) -> list[int]:
+    async with database.read() as connection:
+        return [row.sequence for row in await conversation.for_model(connection, SESSION, after)]
+
+
+async def test_a_model_sees_the_rows_behind_the_summary_and_two_messages_of_people(database: Database) -> None:
+    rows = [NewMessage(f"{n}", ("user", "assistant")[n % 2], turn_id="t") for n in range(12)]
+    rows += [
+        NewMessage("r", "reasoning"),
+        NewMessage("s", "system", kind="summary"),
+        NewMessage("f", "user", kind="follow_up"),
+    ]
+    await store(database, [*rows, NewMessage("a", "assistant")])
+    assert await for_model(database) == [*range(12), 14, 15]
+    assert await for_model(database, after=5) == [0, *range(6, 12), 14, 15]
+    assert await for_model(database, after=10) == [0, 10, 11, 14, 15], "the newest message, though it is summarised"
+    assert await for_model(database, after=15) == [0, 10]
+
+
+async def test_a_model_call_reads_no_more_rows_of_a_long_conversation(database: Database) -> None:
+    """However many there are, also if no summary was ever made."""
+    await store(database, [NewMessage(f"{n}", ("user", "assistant")[n % 2]) for n in range(5_000)])
+    assert await for_model(database) == [0, *range(4_000, 5_000)]
+    assert len(await for_model(database, after=4_989)) == 11

@@ -73,7 +73,9 @@ async def test_what_fails_leaves_nothing_and_frees_its_connection(database: Data
 async def test_a_long_result_lets_others_go_on(database: Database) -> None:
     count = 10 * ROWS_AT_ONCE + 1
     async with database.write() as connection:
-        await messages.append(connection, SESSION, [NewMessage(f"{n}", "user", "text") for n in range(count)])
+        await messages.append(
+            connection, SESSION, [NewMessage(f"{n}", "user", "text", turn_id="t") for n in range(count)]
+        )
     turns_of_the_loop = 0
 
     async def others() -> None:
@@ -84,7 +86,7 @@ async def test_a_long_result_lets_others_go_on(database: Database) -> None:
 
     async with database.read() as connection:
         running = asyncio.create_task(others())
-        rows = await conversation.for_model(connection, SESSION)
+        rows = await conversation.rows_of_turn(connection, "t")
     running.cancel()
     assert [row.sequence for row in rows] == list(range(count))
     assert turns_of_the_loop >= 10

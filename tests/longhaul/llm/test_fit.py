@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from longhaul.db.conversation import PromptMessage
 from longhaul.llm import prompts
 from longhaul.llm.fit import NEWEST_KEPT, fit
-from longhaul.llm.request import openai_messages, system_message
+from longhaul.llm.request import About, openai_messages, system_message
 from longhaul.llm.tokens import tokens_of_message
 from longhaul.tools.registry import defect_of_arguments
 
 Message = dict[str, Any]
 SYSTEM = system_message("")
+ABOUT = About("of a user", "of a parent", "a summary " * 40)
 #: Texts of all kinds, some much larger than the windows below.
 TEXTS = st.one_of(
     st.text(max_size=40),
@@ -91,9 +92,9 @@ def check_valid(messages: list[Message]) -> None:
 
 
 @settings(deadline=None, max_examples=100)
-@given(conversations(), st.integers(600, 20_000), st.sampled_from([0, 50, 70_000]))
+@given(conversations(), st.integers(800, 20_000), st.sampled_from([0, 50, 70_000]))
 def test_whatever_the_rows_the_messages_are_valid_and_fit(rows: list[PromptMessage], window: int, most: int) -> None:
-    messages = [SYSTEM, *openai_messages(rows, tool_result_max=most, session_context="of a parent")]
+    messages = [SYSTEM, *openai_messages(rows, tool_result_max=most, about=ABOUT)]
     fitted = fit(messages, window)
     check_valid(messages)
     check_valid(fitted.messages)

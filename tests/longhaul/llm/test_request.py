@@ -10,7 +10,7 @@ from longhaul.contracts import Scope, Usage
 from longhaul.db.conversation import PromptMessage
 from longhaul.llm.completion import PRICES, priced
 from longhaul.llm.prompts import SYSTEM
-from longhaul.llm.request import request_body, request_for, system_message
+from longhaul.llm.request import NOTHING, About, request_body, request_for, system_message
 from longhaul.settings import Settings, load_settings
 from longhaul.tools import default_tools
 
@@ -113,13 +113,13 @@ ROWS = [
 ]
 
 
-def prefix(settings: Settings, context: str | None, rows: int, mode: str) -> str:
+def prefix(settings: Settings, about: About, rows: int, mode: str) -> str:
     """A hash of what comes before the first user message: what a prompt cache can share."""
     request = request_for(
         settings,
         model="anthropic/claude-sonnet-4.5",
         mode=mode,
-        session_context=context,
+        about=about,
         rows=ROWS[:rows],
         tools=default_tools().schemas(Scope()),
         max_tokens=100_000,
@@ -132,8 +132,8 @@ def prefix(settings: Settings, context: str | None, rows: int, mode: str) -> str
 def test_the_prefix_is_the_same_for_all_users_turns_rounds_and_sub_sessions() -> None:
     settings = load_settings()
     found = {
-        prefix(settings, context, rows, mode)
-        for context in (None, "Context of a sub-session.")
+        prefix(settings, about, rows, mode)
+        for about in (NOTHING, About("I am Ada.", None, "A summary."), About("I am Bob.", "Context of a sub-session."))
         for rows in (1, 3)
         for mode in ("fast", "extended_thinking")
     }
