@@ -293,8 +293,11 @@ class _Reader:
                 self._all.fault(error)
                 continue
             timed_out = False
+            read = {feed.key: feed for feed in feeds}
             for key, entries in found:
-                self._deliver(key.decode(), [(entry_id, fields[FIELD]) for entry_id, fields in entries])
+                self._deliver(
+                    key.decode(), read.get(key.decode()), [(entry_id, fields[FIELD]) for entry_id, fields in entries]
+                )
             pause = PAUSE_PER_TURN_S * len(feeds)
             if found and pause >= SHORTEST_PAUSE_S:
                 await asyncio.sleep(pause)
@@ -309,12 +312,14 @@ class _Reader:
         finally:
             self._blocked = False
 
-    def _deliver(self, key: str, entries: Entries) -> None:
-        if key == self._wake_key:
+    def _deliver(self, key: str, feed: TurnFeed | None, entries: Entries) -> None:
+        """Give a feed what was read for it. If its followers have gone meanwhile, the turn's new feed begins at another
+        position, so these entries would leave a hole in it.
+        """
+        if feed is None:
             self._woken = entries[-1][0].decode()
             return
-        feed = self._feeds.get(key)
-        if feed is None:  # its last follower has gone
+        if self._feeds.get(key) is not feed:
             return
         feed.add(entries)
         if feed.ended:

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from longhaul.settings import load_settings
 from longhaul.streams import feed, reader
 from longhaul.streams.events import FIELD, FINISH_ID, START_ID, Part, encode, start_part, stream_key
-from longhaul.streams.feed import BATCH, KEPT_BYTES, StreamLostError, TurnFeeds
+from longhaul.streams.feed import BATCH, KEPT_BYTES, StreamLostError, TurnFeeds, _Reader
 from longhaul.streams.reader import StreamReader, connect_for_reading
 from longhaul.streams.viewer import ViewerState
 from testkit.servers import RedisClusterServer, RedisServer
@@ -203,3 +203,27 @@ async def test_a_cluster_gets_a_reader_for_each_turn(tmp_path: Path) -> None:
         await feeds.aclose()
         await client.aclose()
         await server.stop()
+
+
+async def test_a_read_for_viewers_who_left_is_not_for_those_who_come(
+    feeds: TurnFeeds, redis: "Redis", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reader is still behind all that the first viewer had, when a second one comes who has less."""
+
+    async def not_yet(*_: object) -> None:
+        """The reader goes on to wait for what the first viewer lacked."""
+
+    monkeypatch.setattr(_Reader, "_wake", not_yet)
+    turn_id = str(uuid4())
+    ids = await add(redis, turn_id, start_part(turn_id), delta(), delta())
+    with ExitStack() as stack:
+        first = Viewer(feeds, turn_id, stack)
+        while first.ids != ids:
+            await first.read()
+        await until(lambda: first.feed.newest == ids[-1] and feeds._reader._blocked, what="the reader waits")
+    with ExitStack() as stack:
+        second = Viewer(feeds, turn_id, stack, after=ids[0].decode())
+        reading = asyncio.create_task(second.to_the_end())
+        await until(lambda: second.feed.newest is not None, what="the second viewer waits")
+        rest = await add(redis, turn_id, delta(), FINISH)
+        assert await reading == [*ids[1:], *rest]
