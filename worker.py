@@ -7,10 +7,12 @@ import asyncio
 import contextlib
 import logging
 import os
+import platform
+import secrets
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,15 +20,16 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
-from redis.asyncio import Redis
 from temporalio.client import Client
 from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
-from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkerDeploymentConfig
+from temporalio.worker import Interceptor, UnsandboxedWorkflowRunner, Worker, WorkerDeploymentConfig
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from activities.attempt import HEARTBEAT_THROTTLE, HeartbeatInterceptor, TurnStreams
 from activities.compaction import CompactionActivities
+from activities.dead_workers import DeadWorkers
+from activities.journal import Journal, JournalInterceptor, JournalRunner, Journals
 from activities.model import ModelActivities
 from activities.redelivery import RedeliveryActivities
 from activities.sub_sessions import SubSessionActivities
@@ -48,6 +51,8 @@ from workflows.turn import SubSessionWorkflow, TurnWorkflow
 log = logging.getLogger("longhaul.worker")
 CONNECT_PATIENCE_S, CONNECT_PAUSE_S = 60.0, 1.0
 ALIVE_EVERY_S = 5.0
+# A workflow task waits so long for the worker that has its run in memory, then for any. The run is then replayed.
+STICKY_MAX = timedelta(seconds=2)
 # Importing our modules again for every replayed run would take time and change nothing.
 RESTRICTIONS = SandboxRestrictions.default.with_passthrough_modules("activities", "longhaul", "pydantic", "workflows")
 
@@ -79,7 +84,13 @@ class Activities:
     stores: Sequence[Callable[..., Any]]
 
 
-def build(client: Client, settings: Settings, activities: Activities, heartbeats: HeartbeatInterceptor) -> list[Worker]:
+def build(
+    client: Client,
+    settings: Settings,
+    activities: Activities,
+    heartbeats: HeartbeatInterceptor,
+    journal: Journal | None = None,
+) -> list[Worker]:
     """The workers of a process: one for workflows and calls, one for stores, so that no store waits behind a call.
 
     Their workflows are pinned to their build id when the settings name one.
@@ -91,8 +102,13 @@ def build(client: Client, settings: Settings, activities: Activities, heartbeats
             use_worker_versioning=True,
             default_versioning_behavior=VersioningBehavior.PINNED,
         )
+    interceptors: list[Interceptor] = [heartbeats]
+    options = workflow_options(sandboxed=False)
+    if journal is not None:
+        interceptors.append(JournalInterceptor(journal))
+        options["workflow_runner"] = JournalRunner(journal)
     same: dict[str, Any] = {
-        "interceptors": [heartbeats],
+        "interceptors": interceptors,
         "max_heartbeat_throttle_interval": min(timedelta(seconds=settings.heartbeat_interval), HEARTBEAT_THROTTLE),
         "graceful_shutdown_timeout": timedelta(seconds=settings.shutdown_grace),
         "deployment_config": versioning,
@@ -106,8 +122,8 @@ def build(client: Client, settings: Settings, activities: Activities, heartbeats
             # Stores run here as local activities, and for turns that were scheduled before stores had a queue.
             activities=[*activities.calls, *activities.stores],
             max_concurrent_activities=settings.max_concurrent_activities,
-            sticky_queue_schedule_to_start_timeout=timedelta(seconds=min(5.0, settings.heartbeat_timeout)),
-            **workflow_options(sandboxed=False),
+            sticky_queue_schedule_to_start_timeout=STICKY_MAX,
+            **options,
             **same,
         ),
         Worker(
@@ -136,6 +152,8 @@ async def polling(workers: Sequence[Worker]) -> AsyncIterator[None]:
 async def serving(client: Client, settings: Settings, registry: Registry) -> AsyncIterator[None]:
     """Open the other clients, build the activities, and let the workers poll until the block ends."""
     async with AsyncExitStack() as stack:
+        journals = Journals.of(settings.journals, f"{temporal.address(settings)} {client.namespace}")
+        await stack.enter_async_context(_beside(DeadWorkers(client, journals, settings.heartbeat_timeout).watch()))
         database = Database(settings.sqlalchemy_url)
         stack.push_async_callback(database.close)
         redis_client = redis.connect(settings)
@@ -165,21 +183,22 @@ async def serving(client: Client, settings: Settings, registry: Registry) -> Asy
             ],
         )
         heartbeats = HeartbeatInterceptor(settings.heartbeat_interval)
-        await stack.enter_async_context(_notices(redis_client, heartbeats))
-        await stack.enter_async_context(polling(build(client, settings, activities, heartbeats)))
+        await stack.enter_async_context(_beside(stop_notices.listen(redis_client, heartbeats.session_stopped)))
+        journal = stack.enter_context(journals.own(client.identity))
+        await stack.enter_async_context(polling(build(client, settings, activities, heartbeats, journal)))
         yield
 
 
 @asynccontextmanager
-async def _notices(redis_client: "Redis", heartbeats: HeartbeatInterceptor) -> AsyncIterator[None]:
-    """Bring notices of stopped sessions to the running calls until the block ends."""
-    listening = asyncio.create_task(stop_notices.listen(redis_client, heartbeats.session_stopped))
+async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Do other work until the block ends."""
+    task = asyncio.create_task(work)
     try:
         yield
     finally:
-        listening.cancel()
+        task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await listening
+            await task
 
 
 async def run(settings: Settings, registry: Registry) -> None:
@@ -225,7 +244,7 @@ async def _connected(settings: Settings, stop: asyncio.Event) -> Client | None:
     while not stop.is_set():
         try:
             async with temporal.reachable(settings.temporal_rpc_timeout):
-                client = await temporal.connect(settings, runtime=runtime)
+                client = await temporal.connect(settings, runtime=runtime, identity=_identity())
                 await temporal.register_search_attributes(client)
                 await temporal.schedule_redelivery(client, settings)
                 return client
@@ -236,6 +255,11 @@ async def _connected(settings: Settings, stop: asyncio.Event) -> Client | None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), CONNECT_PAUSE_S)
     return None
+
+
+def _identity() -> str:
+    """This process' name at the server. A container that is started again has the same host and process id."""
+    return f"{os.getpid()}@{platform.node()}-{secrets.token_hex(4)}"
 
 
 def _runtime(settings: Settings) -> Runtime | None:

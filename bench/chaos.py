@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 import shutil
+import statistics
 import tempfile
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -98,7 +99,11 @@ def show(console: Console, outcome: Outcome) -> None:
     for name in ("lost", "doubled", "stuck", "wrong"):
         count = len(getattr(verdict, name))
         table.add_row(name, f"[bold {'red' if count else 'green'}]{count}[/]")
-    table.add_row("slowest recovery", f"{outcome.slowest_recovery:.1f} s")
+    if outcome.silences:
+        middle, longest = statistics.median(outcome.silences), max(outcome.silences)
+        what = f"{middle:.1f} s, at most {longest:.1f} s ({len(outcome.silences)} streams)"
+        table.add_row("silence of a stream after kill -9", what)
+    table.add_row("slowest recovery of an activity", f"{outcome.slowest_recovery:.1f} s")
     table.add_row("whole run", f"{outcome.seconds:.0f} s")
     console.print(table)
     for name in ("lost", "doubled", "stuck", "wrong"):

@@ -261,6 +261,11 @@ class Settings(BaseSettings):
         return (Path(self.workspaces) if self.workspaces else self.home / "workspaces") / root_session_id
 
     @property
+    def journals(self) -> Path:
+        """The folder of the journals of this host's workers."""
+        return self.home / "journals"
+
+    @property
     def url_for_users(self) -> str:
         """What links to the API begin with."""
         host = f"[{self.api_host}]" if ":" in self.api_host else self.api_host

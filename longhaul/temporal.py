@@ -61,6 +61,10 @@ REDELIVERY_MAX = timedelta(minutes=10)
 
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
+# A worker answers a workflow task in milliseconds, on an overloaded machine in half a second. Local activities extend
+# it. When a worker dies in a task, its turn stands still for the rest of this time.
+WORKFLOW_TASK_MAX = timedelta(seconds=5)
+
 # What gRPC calls "not now"; everything else is an answer.
 NOT_NOW = frozenset(
     {

@@ -1,5 +1,6 @@
 """What a client saw on a stream: every event, and the text it adds up to."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,7 +23,7 @@ class StreamEvent:
 
 @dataclass
 class StreamLog:
-    """All events that came, over several connections where it was resumed."""
+    """All events that came, over several connections where it was resumed. `began`: monotonic seconds."""
 
     status: int = 0
     body: dict[str, Any] = field(default_factory=dict)
@@ -30,6 +31,7 @@ class StreamLog:
     events: list[StreamEvent] = field(default_factory=list)
     comments: int = 0
     connections: int = 0
+    began: float = field(default_factory=time.monotonic)
     after: str | None = None  # the last id that came, also one without data: so a browser keeps it
 
     @property

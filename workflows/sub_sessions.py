@@ -324,6 +324,7 @@ class SubSessionWorkflows:
                 request,
                 id=temporal.workflow_id(sub_id),
                 result_type=TurnResult,
+                task_timeout=temporal.WORKFLOW_TASK_MAX,
                 parent_close_policy=ParentClosePolicy.ABANDON,
                 cancellation_type=ChildWorkflowCancellationType.ABANDON,
                 memo={temporal.TURN_ID_MEMO: request.turn_id},

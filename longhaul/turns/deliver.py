@@ -196,6 +196,7 @@ class MessageDelivery:
             turn,
             id=temporal.workflow_id(session.id),
             task_queue=settings.task_queue,
+            task_timeout=temporal.WORKFLOW_TASK_MAX,
             start_signal=temporal.FOLLOW_UP_SIGNAL,
             start_signal_args=[signal],
             id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,

@@ -14,6 +14,7 @@ from sqlalchemy import make_url
 from temporalio.client import Client
 from temporalio.service import RPCError
 
+from testkit.chaos.silence import Kill
 from testkit.process import Process
 from testkit.product import Product
 
@@ -34,6 +35,7 @@ class Breakages:
         self._down: set[Process] = set()
         self.done: Counter[str] = Counter()
         self.recoveries: list[float] = []
+        self.kills: list[Kill] = []
         self.problems: list[str] = []
         self._kinds: tuple[tuple[int, Callable[[], Awaitable[None]]], ...] = (
             (6, self._kill_worker),
@@ -79,6 +81,8 @@ class Breakages:
         client = await self._product.temporal()
         held = await self._held_by(client, worker)
         self._product.kill(worker)
+        sessions = {run.partition("|")[0].removeprefix("turn:") for run, _, _ in held}
+        self.kills.append(Kill(time.monotonic(), frozenset(sessions)))
         self.done["worker kill -9"] += 1
         if held:
             self._beside(self._watch(client, held, time.monotonic()))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from testkit.chaos.breakages import Breakages
 from testkit.chaos.load import Load
+from testkit.chaos.silence import silences
 from testkit.chaos.verdict import Verdict, judge, running, unrest
 from testkit.checks import stored
 from testkit.product import Product
@@ -26,7 +27,7 @@ REST_LIMIT_S = 120.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a run."""
+    """The result of a run. `silences`: of streams whose worker was killed, all other faults included."""
 
     verdict: Verdict
     faults: Counter[str]
@@ -34,6 +35,7 @@ class Outcome:
     streams: int
     connections: int
     slowest_recovery: float
+    silences: list[float]
     seconds: float
 
 
@@ -61,6 +63,7 @@ async def chaos(
         len(load.streams),
         sum(log.connections for _, log in load.streams),
         max(breakages.recoveries, default=0.0),
+        silences(breakages.kills, load.streams),
         time.monotonic() - began,
     )
 
