@@ -1,9 +1,12 @@
 """What belongs to the calling user."""
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
 
 from api.dependencies import CurrentUser, Deps
-from api.problems import RESPONSES
+from api.problems import RESPONSES, TOO_LARGE
+from api.request_body import body_schema, json_body
 from api.schemas import Profile
 from longhaul.db import profiles
 from longhaul.errors import NotFoundError
@@ -21,8 +24,10 @@ async def get_profile(user: CurrentUser, deps: Deps) -> Profile:
     return Profile(content=content)
 
 
-@router.put("/profile", summary="Tell the copilot about yourself")
-async def put_profile(body: Profile, user: CurrentUser, deps: Deps) -> Profile:
+@router.put(
+    "/profile", summary="Tell the copilot about yourself", responses=TOO_LARGE, openapi_extra=body_schema(Profile)
+)
+async def put_profile(user: CurrentUser, deps: Deps, body: Annotated[Profile, Depends(json_body(Profile))]) -> Profile:
     """It is given to the model once in each session, with the first message, from the next model call on."""
     async with deps.database.write() as connection:
         await profiles.put(connection, user, body.content)

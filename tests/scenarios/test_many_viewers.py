@@ -43,7 +43,8 @@ async def test_one_connection_and_the_rows_when_it_breaks(product: Product) -> N
 
         await until(one, what="one connection waits for all of them")
         used = await commands(product)
-        assert used["xread"] + used["xrange"] + used["exists"] <= 1 + RANGES_AT_ONCE, used
+        # One waits, one looks whether the stream is still there, and some have caught up.
+        assert used["xread"] + used["xrange"] + used["exists"] <= 2 + RANGES_AT_ONCE < 2 * VIEWERS, used
         product.servers.redis.kill()
     for log in await asyncio.gather(*watching):
         await same_as_stored(product, session, log, kinds=("message",))
