@@ -48,8 +48,14 @@ def build() -> None:
     print("building the chat page (half a minute the first time)", flush=True)
     path = os.pathsep.join((str(NODE / "bin"), os.environ.get("PATH", "")))
     env = {**os.environ, "PATH": path, "NO_UPDATE_NOTIFIER": "1"}
-    for arguments in (["ci", "--no-audit", "--no-fund", "--loglevel=error"], ["run", "--silent", "build"]):
+
+    def npm(*arguments: str) -> None:
         subprocess.run([NODE / "bin" / "node", NPM, *arguments], cwd=WEB, env=env, timeout=MAX_SECONDS, check=True)
+
+    installed, lock = WEB / "node_modules" / ".package-lock.json", WEB / "package-lock.json"
+    if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
+        npm("ci", "--no-audit", "--no-fund", "--loglevel=error")
+    npm("run", "--silent", "build")
     (DIST / ".digest").write_text(digest, encoding="utf-8")
 
 

@@ -123,10 +123,11 @@ async def test_a_message_is_answered_and_the_session_taken_up_again(product: Pro
 async def test_what_is_typed_while_it_works_joins_the_turn(product: Product, open_chat: Open) -> None:
     session = await product.api.create_session()
     terminal = await open_chat(product, "--session", session)
-    terminal.enter("wait 3 s")
-    await terminal.shows("→ wait")
-    terminal.enter("And 6 * 7?")
-    await terminal.shows("it joins the turn")
+    terminal.enter("speak 100 [delay=20]")
+    await terminal.shows("w20 ")
+    with product.servers.model.paused():  # the turn cannot end before the message has joined it
+        terminal.enter("And 6 * 7?")
+        await terminal.shows("it joins the turn")
     await terminal.shows("= 42")
     assert len(await product.api.turns(session)) == 1
 

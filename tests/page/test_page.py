@@ -46,17 +46,25 @@ async def test_a_reload_in_mid_answer_goes_on_where_it_is(product: Product, visi
 
 async def test_follow_ups_wait_as_chips_and_stand_where_the_turn_took_them(product: Product, visit: Visit) -> None:
     session, page = await (await visit(product)).chat()
-    await send(page, "wait 2 s")
-    await expect(log(page).locator("details", has_text="wait")).to_be_visible()
-    for text in ("And 6 * 7?", "And 9 * 9?"):
-        await send(page, text)
+    await send(page, SLOW)
+    await expect(log(page)).to_contain_text(re.compile(r"(\w+ ){10}"))
+    with product.servers.model.paused():  # the turn cannot end before both messages wait
+        for text in ("And 6 * 7?", "And 9 * 9?"):
+            await send(page, text)
+        await expect(page.get_by_text("Waits for the next step of the turn")).to_have_count(2)
+        await until(lambda: _waiting(product, session, 2), what="two accepted follow-ups")
     await expect(log(page)).to_contain_text("= 42")
     await expect(log(page)).to_contain_text("= 81")
     await until_idle(page)
     await expect(page.get_by_text("Waits for the next step of the turn")).to_have_count(0)
     await shows_what_is_stored(page, product, session)
-    assert await stored(product, session, "user") == ["wait 2 s", "And 6 * 7?", "And 9 * 9?"]
+    assert await stored(product, session, "user") == [SLOW, "And 6 * 7?", "And 9 * 9?"]
     assert len(await product.api.turns(session)) == 1
+
+
+async def _waiting(product: Product, session: str, count: int) -> bool:
+    answer = await product.api.call("GET", f"/sessions/{session}/messages/pending")
+    return bool(answer.body["count"] == count)
 
 
 async def test_stop_keeps_what_was_said(product: Product, visit: Visit) -> None:

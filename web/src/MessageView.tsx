@@ -85,12 +85,14 @@ function visible(parts: Part[]): Part[] {
         kept.splice(at, 1);
         left--;
       }
-    } else if (part.type === "text" || part.type === "reasoning" ? part.text.trim() : isTool(part) || part.type === "data-follow-up") {
+    } else if (part.type === "text" || part.type === "reasoning" ? part.text.trim() : isTool(part) || SHOWN_DATA.has(part.type)) {
       kept.push(part);
     }
   }
   return kept;
 }
+
+const SHOWN_DATA = new Set(["data-follow-up", "data-compaction"]);
 
 function isTool(part: Part): boolean {
   return part.type === "dynamic-tool" || part.type.startsWith("tool-");
@@ -114,6 +116,9 @@ function PartView(props: {
   }
   if (part.type === "reasoning") return <Reasoning text={part.text} streaming={props.streaming} took={tookOf(part.providerMetadata)} />;
   if (part.type === "data-follow-up") return <UserBubble text={props.followUps.get(part.data.message_id) ?? "…"} />;
+  if (part.type === "data-compaction") {
+    return <p className="border-y py-1 text-center text-xs text-muted-foreground">{t.compacted}</p>;
+  }
   if (!isTool(part)) return null;
   const tool = part as ToolPart;
   const name = part.type === "dynamic-tool" ? part.toolName : part.type.slice("tool-".length);

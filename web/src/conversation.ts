@@ -21,6 +21,7 @@ export type DataParts = {
   "sub-session": SubSessionUpdate;
   voided: { ids: string[]; round?: number };
   title: { title: string };
+  compaction: { message_id: string; round: number | null };
 };
 
 export interface Metadata {
@@ -44,6 +45,14 @@ function parsed(text: string): unknown {
   }
 }
 
+/** A new answer, which begins with this row. */
+function answerTo(messages: Message[], row: Row): Message {
+  const turnId = row.turn_id ?? undefined;
+  const answer: Message = { id: `${row.turn_id}-${row.sequence}`, role: "assistant", parts: [], metadata: { turnId } };
+  messages.push(answer);
+  return answer;
+}
+
 /** The messages of a page. Of a running turn only what was sent: its stream tells the rest from its start. */
 export function messagesOf(page: SessionPage, rows: Row[] = page.messages): Message[] {
   const messages: Message[] = [];
@@ -63,11 +72,14 @@ export function messagesOf(page: SessionPage, rows: Row[] = page.messages): Mess
     }
     if (row.role === "system") {
       if (row.kind === "stop" && answer) answer.metadata = { ...answer.metadata, stopped: true };
+      if (row.kind === "summary") {
+        answer ??= answerTo(messages, row);
+        answer.parts.push({ type: "data-compaction", data: { message_id: row.id, round: row.round } });
+      }
       continue;
     }
     if (answer === null || answer.metadata?.turnId !== row.turn_id) {
-      answer = { id: `${row.turn_id}-${row.sequence}`, role: "assistant", parts: [], metadata: { turnId: row.turn_id ?? undefined } };
-      messages.push(answer);
+      answer = answerTo(messages, row);
     }
     if (row.role === "tool") {
       const found = tools.get(row.tool_call_id ?? "");
