@@ -9,7 +9,7 @@ from longhaul.contracts import CallModel, CloseTurn, OpenTurn, Progress, TurnRef
 from longhaul.db import acceptance, conversation, ledger, messages, profiles, sessions, turns
 from longhaul.db.connection import Connection
 from longhaul.db.conversation import PromptMessage
-from longhaul.db.ledger import LedgerEntry
+from longhaul.db.ledger import PaidCall
 from longhaul.db.messages import NewMessage, StoredMessage, row_id
 from longhaul.db.models import utc_now
 from longhaul.db.sessions import Session
@@ -29,6 +29,7 @@ STOPPED, CUT_OFF = "cancelled", "cut_off"
 class StoredAnswer:
     """A round's answer as its row holds it; `tool_calls` in the OpenAI shape.
 
+    `usage` is that of all attempts at the call.
     `is_ours`: it is the answer that this attempt received. Otherwise a timed-out attempt stored its own answer first,
     and that one counts. `turn_ended_at`: the turn ended in the transaction that stored the answer. `is_partial`: the
     attempt that stored it had no retry left, and kept the text that was cut off.
@@ -45,13 +46,13 @@ class StoredAnswer:
     compaction_due: bool = False
 
     @classmethod
-    def from_row(cls, row: StoredMessage, turn_ended_at: datetime | None) -> "StoredAnswer":
+    def from_row(cls, row: StoredMessage, usage: Usage, turn_ended_at: datetime | None) -> "StoredAnswer":
         return cls(
             message_id=row.id,
             text=row.content,
             tool_calls=row.tool_calls or [],
             finish_reason=row.finish_reason or "",
-            usage=Usage.model_validate(row.usage or {}),
+            usage=usage,
             turn_ended_at=turn_ended_at,
             is_partial=row.kind == PARTIAL,
         )
@@ -63,15 +64,14 @@ class Prompt:
 
     `about`: what stands behind the first message. `rows`: the conversation behind its summary, if there is one.
     `stored`: this round's answer, if an earlier attempt has stored it. `call_ids`: the tool calls that the model has
-    made in this turn. `budget_used_up` says which budget is used up, if one is. `token_scale`: how many tokens the
-    endpoint counted for an estimated one in the session's last call.
+    made in this turn. `token_scale`: how many tokens the endpoint counted for an estimated one in the session's last
+    call.
     """
 
     about: About
     rows: Sequence[PromptMessage]
     stored: StoredAnswer | None
     call_ids: list[str]
-    budget_used_up: str | None
     token_scale: float | None
 
 
@@ -93,7 +93,6 @@ async def load_prompt(connection: Connection, call: CallModel) -> Prompt:
             *summarised_calls,
             *(made["id"] for row in rows if row.turn_id == turn_id for made in row.tool_calls or ()),
         ],
-        budget_used_up=await ledger.budget_used_up(connection, session_id, call.scope),
         token_scale=session.token_scale,
     )
 
@@ -119,46 +118,42 @@ async def stored_answer(connection: Connection, call: CallModel) -> StoredAnswer
     row = await messages.get(connection, row_id(call.turn.turn_id, call.round, "assistant"))
     if row is None:
         return None
-    return StoredAnswer.from_row(row, await turns.completed_at(connection, call.turn.session_id, call.turn.turn_id))
+    session_id, turn_id = call.turn.session_id, call.turn.turn_id
+    usage = await ledger.usage_of_round(connection, session_id, turn_id, call.round)
+    return StoredAnswer.from_row(row, usage, await turns.completed_at(connection, session_id, turn_id))
 
 
 async def store_answer(
-    connection: Connection, call: CallModel, completion: Completion, *, may_end_turn: bool = True
+    connection: Connection, call: CallModel, completion: Completion, paid: PaidCall, *, may_end_turn: bool = True
 ) -> StoredAnswer:
     """Reasoning, answer, ledger entry and, with a final answer, the turn's end in one transaction.
 
-    An answer that is stored already stays and counts.
+    An answer that is stored already stays and counts. `paid`: the attempt that received this one.
     """
     turn = call.turn
     rows = answer_rows(call, completion, "message")
     answer = rows[-1]
     appended = await append_to_turn(connection, turn, rows)
-    await ledger.book(
-        connection,
-        LedgerEntry(
-            id=row_id(turn.turn_id, call.round, "usage"),
-            user_id=turn.user_id,
-            session_id=turn.session_id,
-            path=call.scope.path(turn.session_id),
-            turn_id=turn.turn_id,
-            round=call.round,
-            model=completion.model or call.model,
-            usage=completion.usage,
-        ),
-    )
+    used = paid._replace(model=completion.model or paid.model)
+    await ledger.book(connection, used, completion.usage, estimated=completion.is_estimated)
     if answer.id not in appended and (stored := await stored_answer(connection, call)) is not None:
         received = (messages.replace_unstorable(completion.text), answer.tool_calls or [])
         return replace(stored, is_ours=(stored.text, stored.tool_calls) == received)
-    scale, due = scale_from(completion.estimated_tokens, completion.usage.prompt_tokens), completion.compaction_due
+    # An estimate says nothing about how the endpoint counts.
+    scale = None if completion.is_estimated else scale_from(completion.estimated_tokens, completion.usage.prompt_tokens)
+    due = completion.compaction_due
     await sessions.note_call(connection, turn.session_id, token_scale=scale, compaction_due=due)
+    usage = completion.usage
+    if paid.attempt > 1:
+        usage = await ledger.usage_of_round(connection, turn.session_id, turn.turn_id, call.round)
     return StoredAnswer(
         message_id=answer.id,
         text=completion.text,
         tool_calls=answer.tool_calls or [],
         finish_reason=completion.finish_reason,
-        usage=completion.usage,
+        usage=usage,
         is_ours=True,
-        turn_ended_at=await end_turn(connection, call, completion) if may_end_turn else None,
+        turn_ended_at=await end_turn(connection, call, completion, usage) if may_end_turn else None,
         compaction_due=due,
     )
 
@@ -175,8 +170,10 @@ async def append_to_turn(connection: Connection, turn: TurnRef, rows: Sequence[N
     return appended
 
 
-async def end_turn(connection: Connection, call: CallModel, completion: Completion) -> datetime | None:
+async def end_turn(connection: Connection, call: CallModel, completion: Completion, usage: Usage) -> datetime | None:
     """End the turn with its final answer, unless a message waits for it or a person has stopped it; when it ended.
+
+    `usage`: that of the round.
 
     `append` has locked the session, and a message is accepted under the same lock. So a message either waits here, and
     the turn goes on, or it is accepted after this transaction and belongs to the next turn. An answer that needs a
@@ -188,7 +185,7 @@ async def end_turn(connection: Connection, call: CallModel, completion: Completi
     turn = call.turn
     if not await acceptance.can_end(connection, turn.session_id, turn.turn_id):
         return None
-    progress = ended_progress(call.progress, completion.usage)
+    progress = ended_progress(call.progress, usage)
     return progress.ended_at if await turns.end(connection, new_turn(call, progress.started_at), progress) else None
 
 

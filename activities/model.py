@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import random
 import time
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from functools import partial
 from openai import OpenAIError
 from pydantic import BaseModel
 from temporalio import activity
-from temporalio.exceptions import ApplicationError
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from activities.answers import (
     CUT_OFF,
@@ -33,45 +34,57 @@ from activities.attempt import (
     storage_faults,
     stored_despite_stop,
 )
+from activities.costs import Costs, paid_call
 from longhaul.contracts import CallModel, ModelAnswer, ToolCall, TurnStatus
-from longhaul.db import conversation
+from longhaul.db import conversation, ledger
 from longhaul.db.database import Database
+from longhaul.db.ledger import PaidCall
 from longhaul.errors import (
     BUDGET_REACHED,
+    BUDGET_RESERVED,
     MODEL_FAILED,
     MODEL_RETRY,
     ContextTooLongError,
+    NotFoundError,
     StreamBrokenError,
+    TurnEndedError,
     new_reference,
 )
 from longhaul.llm.client import ModelClient
 from longhaul.llm.compaction import compaction_due
-from longhaul.llm.completion import Assembler, Completion, priced
+from longhaul.llm.completion import Assembler, Completion
+from longhaul.llm.estimate import Estimate
 from longhaul.llm.failures import ModelFailure, classify, retry_delay
-from longhaul.llm.request import Request, request_for, room
+from longhaul.llm.request import Request, request_for, room, with_answer_limit
 from longhaul.settings import Settings
 from longhaul.streams.ending import Ending, end_stream
-from longhaul.streams.events import data_part
+from longhaul.streams.events import Part, data_part
 from longhaul.streams.publisher import StreamPublisher
-from longhaul.streams.step_writer import StepWriter, closing_parts, shows_answer
+from longhaul.streams.step_writer import CutOff, StepWriter, closing_parts, cut_off_attempt, shows_answer
 from longhaul.tools import Registry
 from longhaul.tools.workflow_tools import for_workflow
 
 log = logging.getLogger(__name__)
 PARTIAL_MAX_CHARS = 200_000
+#: Waits of a call that needs what running calls have reserved of its budget.
+RESERVED_PAUSE_S, RESERVED_PAUSE_FACTOR, RESERVED_PAUSE_MAX_S = 0.2, 1.5, 5.0
 
 
 class CallState(BaseModel):
     """Checkpoint of a model call: the finished answer until it is stored; until then, what the failed attempts left.
 
-    `failing_since`: when the first attempt failed, in seconds since the epoch. `partial`: the newest text that was
-    shown and cut off.
+    `failing_since`, `waiting_since`: when the first attempt failed, and when one first found the budget reserved by
+    other calls, in seconds since the epoch. `partial`: the newest text that was shown and cut off. `received_by`: the
+    attempt that has received the answer.
     """
 
     failures: int = 0
     failing_since: float | None = None
+    waits: int = 0
+    waiting_since: float | None = None
     partial: Completion | None = None
     completion: Completion | None = None
+    received_by: int = 1
 
     def after_failure(self, received: Completion) -> "CallState":
         """The state after one more failed attempt, which had received so much."""
@@ -85,12 +98,17 @@ class CallState(BaseModel):
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt at a model call: the earlier attempts' checkpoint, and where this one shows its answer."""
+    """One attempt at a model call: the earlier attempts' checkpoint, and where this one shows its answer.
+
+    `paid` is its name in the ledger. `reserves`: a budget of money limits it.
+    """
 
     call: CallModel
     state: CallState
     publisher: StreamPublisher
     step: StepWriter
+    paid: PaidCall
+    reserves: bool
 
 
 class ModelActivities:
@@ -104,27 +122,33 @@ class ModelActivities:
         self._model_client = model_client
         self._tools = tools
         self._settings = settings
+        self._costs = Costs(database)
 
     @activity.defn
     async def call_model(self, call: CallModel) -> ModelAnswer:
         """The answer of one round, stored before this returns.
 
         Raises:
-            ApplicationError: `ModelTryFailed` (Temporal retries), `ModelFailed` (the turn fails), `BudgetReached`,
-                `StorageUnavailable`, `HandedOver`.
+            ApplicationError: `ModelTryFailed`, `BudgetReserved` (Temporal retries), `ModelFailed`, `BudgetReached` (the
+                turn fails), `StorageUnavailable`, `HandedOver`.
         """
+        number = activity.info().attempt
         async with self._streams.publisher(call.turn) as publisher:
-            step = StepWriter(publisher.put, call.round, activity.info().attempt)
-            attempt = Attempt(call, last_checkpoint(CallState) or CallState(), publisher, step)
+            step = StepWriter(publisher.put, call.round, number)
+            reserves = bool(ledger.money_budgets(call.turn.session_id, call.scope))
+            state = last_checkpoint(CallState) or CallState()
+            attempt = Attempt(call, state, publisher, step, paid_call(call, number), reserves)
             with storage_faults():
                 async with self._database.read() as connection:
                     prompt = await load_prompt(connection, call)
             answer = await self._earlier_answer(attempt, prompt)
-            await self._clear_stream(attempt, answer)
+            cut_off = await self._clear_stream(attempt, answer)
             if answer is None:
-                completion = await self._stream(attempt, prompt, Assembler(prompt.call_ids))
-                checkpoint(CallState(completion=completion))
-                answer = await self._store(call, completion)
+                request = self._request(attempt, prompt, room(self._settings, prompt.token_scale))
+                await self._reserve(attempt, prompt, request, cut_off)
+                completion = await self._stream(attempt, prompt, request)
+                checkpoint(CallState(completion=completion, received_by=number))
+                answer = await self._store(call, completion, attempt.paid)
                 if answer.is_ours:
                     step.complete(answer.tool_calls)
                 else:
@@ -142,28 +166,36 @@ class ModelActivities:
             ApplicationError: `ModelFailed`; an earlier attempt had no retry left and stored the text that was cut off.
         """
         if attempt.state.completion is not None:
-            return await self._store(attempt.call, attempt.state.completion)
+            paid = paid_call(attempt.call, attempt.state.received_by)
+            return await self._store(attempt.call, attempt.state.completion, paid)
         if prompt.stored is not None and prompt.stored.is_partial:
             raise ApplicationError("The model's answer was cut off.", type=MODEL_FAILED, non_retryable=True)
         return prompt.stored
 
-    async def _clear_stream(self, attempt: Attempt, answer: StoredAnswer | None) -> None:
-        """Close the step that an earlier round or attempt left open, and show the `answer` if it is not shown."""
+    async def _clear_stream(self, attempt: Attempt, answer: StoredAnswer | None) -> CutOff | None:
+        """Close the step that an earlier round or attempt left open, and show the `answer` if it is not shown.
+
+        Returns:
+            What an earlier attempt had shown when its worker died; None if there was no such attempt.
+        """
         call, publisher = attempt.call, attempt.publisher
         if answer is None and activity.info().attempt == 1:
             if call.step_open:
                 publisher.put({"type": "finish-step"})
-            return
+            return None
         parts = await publisher.open_step()
         if answer is not None and shows_answer(parts, call.round, [made["id"] for made in answer.tool_calls]):
-            return
+            return None
         for part in closing_parts(parts, call.round):
             publisher.put(part)
         if answer is not None:
             attempt.step.show_stored(answer.text, answer.tool_calls)
+        return cut_off_attempt(parts, call.round)
 
-    def _request(self, call: CallModel, prompt: Prompt, max_tokens: float) -> Request:
-        return request_for(
+    def _request(self, attempt: Attempt, prompt: Prompt, max_tokens: float) -> Request:
+        """The request of at most `max_tokens`. A budget can only be kept if the answer has a limit too."""
+        call = attempt.call
+        request = request_for(
             self._settings,
             model=call.model,
             mode=call.mode,
@@ -172,20 +204,56 @@ class ModelActivities:
             tools=self._tools.schemas(call.scope),
             max_tokens=max_tokens,
         )
+        if not attempt.reserves:
+            return request
+        return request._replace(body=with_answer_limit(request.body, self._settings.budget_answer_tokens))
 
-    async def _stream(self, attempt: Attempt, prompt: Prompt, assembler: Assembler) -> Completion:
-        """Receive the answer and publish it as it arrives; the step stays open until the answer is stored.
+    async def _reserve(self, attempt: Attempt, prompt: Prompt, request: Request, cut_off: CutOff | None) -> None:
+        """Reserve what the call may cost, if a budget limits it. An attempt that was cut off is booked first.
 
         Raises:
-            ApplicationError: `BudgetReached`; nothing is asked of the model.
+            ApplicationError: `BudgetReached`; nothing is asked of the model. `BudgetReserved`: running calls hold what
+                is left of a budget. Temporal tries again, without holding a slot of the worker meanwhile.
         """
-        if prompt.budget_used_up:
-            raise ApplicationError(prompt.budget_used_up, type=BUDGET_REACHED, non_retryable=True)
-        call, step = attempt.call, attempt.step
-        asking = Asking(self._model_client, self._settings, room(self._settings, prompt.token_scale))
-        asked = asking.chunks(partial(self._request, call, prompt), f"{call.turn.turn_id}:{call.round}")
+        call, settings = attempt.call, self._settings
+        estimate = Estimate(request, prompt.token_scale)
+        with storage_faults():
+            if cut_off is not None:
+                earlier = paid_call(call, cut_off.attempt or attempt.paid.attempt - 1)
+                await self._costs.book(earlier, estimate.usage(Completion(text=cut_off.text)), estimated=True)
+            if not attempt.reserves:
+                return
+            lifetime_s = settings.model_max_seconds + settings.storage_window
+            refusal = await self._costs.reserve(attempt.paid, call.scope, estimate, lifetime_s)
+        if refusal is None:
+            return
+        waiting_since = attempt.state.waiting_since or time.time()
+        if refusal.for_good or time.time() - waiting_since > settings.model_max_seconds:
+            raise ApplicationError(refusal.text, type=BUDGET_REACHED, non_retryable=True)
+        waits = attempt.state.waits + 1
+        checkpoint(attempt.state.model_copy(update={"waits": waits, "waiting_since": waiting_since}))
+        delay = min(RESERVED_PAUSE_S * RESERVED_PAUSE_FACTOR**waits, RESERVED_PAUSE_MAX_S)
+        delay *= random.uniform(0.75, 1.25)  # noqa: S311  # not a secret
+        attempt.publisher.put(_retrying(call, delay, refusal.text))
+        raise ApplicationError(
+            refusal.text,
+            type=BUDGET_RESERVED,
+            next_retry_delay=timedelta(seconds=delay),
+            category=ApplicationErrorCategory.BENIGN,
+        )
+
+    async def _stream(self, attempt: Attempt, prompt: Prompt, request: Request) -> Completion:
+        """Receive the answer and publish it as it arrives; the step stays open until the answer is stored."""
+        call, step, assembler = attempt.call, attempt.step, Assembler(prompt.call_ids)
+        asking = Asking(self._model_client, self._settings, request)
+        asked = asking.chunks(partial(self._request, attempt, prompt), f"{call.turn.turn_id}:{call.round}")
         started = time.monotonic()
         step_settled = False
+
+        def received() -> Completion:
+            completion = assembler.completion(_milliseconds_since(started))
+            return Estimate(asking.request, prompt.token_scale).completed(completion)
+
         step.begin()
         try:
             async with aclosing(asked) as chunks:
@@ -196,24 +264,20 @@ class ModelActivities:
             step_settled = True
         except asyncio.CancelledError:
             step.show(assembler.rest())
-            step_settled = await self._cancelled(attempt, assembler.completion(_milliseconds_since(started)))
+            step_settled = await self._cancelled(attempt, received())
             raise
         except (OpenAIError, StreamBrokenError, ContextTooLongError) as error:
             step.show(assembler.rest())
-            received = assembler.completion(_milliseconds_since(started))
             step_settled = True
-            raise await self._failed(attempt, classify(error), received) from None
+            raise await self._failed(attempt, classify(error), received()) from None
         finally:
             if not step_settled:
                 step.take_back()
-        completion = assembler.completion(_milliseconds_since(started))
-        usage = priced(completion.model or call.model, completion.usage)
-        tokens = usage.prompt_tokens or round(asking.estimated_tokens * (prompt.token_scale or 1))
+        completion = received()
         # A request that had to be shortened shows less than people and tools have said: a summary shows more.
-        due = asking.shortened or compaction_due(self._settings, len(prompt.rows), tokens + usage.completion_tokens)
-        return completion.model_copy(
-            update={"usage": usage, "estimated_tokens": asking.estimated_tokens, "compaction_due": due}
-        )
+        tokens = completion.usage.prompt_tokens + completion.usage.completion_tokens
+        due = asking.request.shortened or compaction_due(self._settings, len(prompt.rows), tokens)
+        return completion.model_copy(update={"compaction_due": due})
 
     async def _cancelled(self, attempt: Attempt, received: Completion) -> bool:
         """Keep what has been shown when Stop was pressed. After a shutdown or time-out another attempt makes the call.
@@ -222,9 +286,11 @@ class ModelActivities:
             Whether the text stays.
         """
         if not stop_requested():
+            await self._settle(attempt, received, patience_s=0)
             if activity.is_worker_shutdown():
                 raise handed_over()
             return False
+        await self._settle(attempt, received, self._settings.storage_window)
         await self._store_partial(attempt.call, received, STOPPED)
         attempt.step.end(keep_open=False)
         return True
@@ -232,8 +298,10 @@ class ModelActivities:
     async def _failed(self, attempt: Attempt, failure: ModelFailure, received: Completion) -> ApplicationError:
         """The failure that makes Temporal retry after the right wait, or that ends the turn when no retry is left.
 
-        A retried attempt's text is taken back. When no retry is left, the newest text stays, marked as cut off.
+        What it may have cost is booked. A retried attempt's text is taken back. When no retry is left, the newest text
+        stays, marked as cut off.
         """
+        await self._settle(attempt, received if failure.billed else None, self._settings.storage_window)
         text = failure.text
         if failure.detail:
             reference = new_reference()
@@ -245,13 +313,7 @@ class ModelActivities:
         if delay is not None:
             checkpoint(state)
             attempt.step.take_back()
-            retrying = {
-                "round": attempt.call.round,
-                "status": "running",
-                "retrying_in": round(delay, 2),
-                "reason": text,
-            }
-            attempt.publisher.put(data_part("progress", retrying, transient=True))
+            attempt.publisher.put(_retrying(attempt.call, delay, text))
             return ApplicationError(text, type=MODEL_RETRY, next_retry_delay=timedelta(seconds=delay))
         if state.failures > 1:
             text += f" Tried {state.failures} times."
@@ -270,12 +332,19 @@ class ModelActivities:
         step.close_block()  # `close_turn` ends the step, with results for the tool calls that were announced in it
         await self._store_partial(attempt.call, received, CUT_OFF)
 
-    async def _store(self, call: CallModel, completion: Completion) -> StoredAnswer:
-        """Store an answer, also when Stop arrives meanwhile: it has been paid for and shown."""
+    async def _store(self, call: CallModel, completion: Completion, paid: PaidCall) -> StoredAnswer:
+        """Store an answer, also when Stop arrives meanwhile: it has been paid for and shown.
+
+        `paid`: the attempt that received it. The answer of a turn that has ended is booked, but not stored.
+        """
 
         async def store() -> StoredAnswer:
-            async with self._database.write() as connection:
-                return await store_answer(connection, call, completion, may_end_turn=not stop_requested())
+            try:
+                async with self._database.write() as connection:
+                    return await store_answer(connection, call, completion, paid, may_end_turn=not stop_requested())
+            except (TurnEndedError, NotFoundError):
+                await self._costs.book(paid, completion.usage, estimated=completion.is_estimated)
+                raise
 
         return await stored_despite_stop(
             store, self._settings.storage_window, keep=lambda answer: answer.turn_ended_at is not None
@@ -290,6 +359,22 @@ class ModelActivities:
                 await append_to_turn(connection, call.turn, rows)
 
         await stored_despite_stop(store, self._settings.storage_window)
+
+    async def _settle(self, attempt: Attempt, received: Completion | None, patience_s: float) -> None:
+        """Book what an attempt that did not complete has received; None: it was refused and costs nothing.
+
+        `patience_s`: how long the database is waited for.
+        """
+        if received is None and not attempt.reserves:
+            return
+
+        async def settle() -> None:
+            if received is None:
+                await self._costs.release(attempt.paid)
+            else:
+                await self._costs.book(attempt.paid, received.usage, estimated=received.is_estimated)
+
+        await stored_despite_stop(settle, patience_s)
 
     async def _end_stream(self, call: CallModel, publisher: StreamPublisher) -> None:
         """Seal the stream. A second attempt first compares it with the rows."""
@@ -316,6 +401,12 @@ class ModelActivities:
             turn_ended_at=answer.turn_ended_at,
             compaction_due=answer.compaction_due,
         )
+
+
+def _retrying(call: CallModel, delay_s: float, reason: str) -> Part:
+    """Tells people that the call is tried again, when and why."""
+    retrying = {"round": call.round, "status": "running", "retrying_in": round(delay_s, 2), "reason": reason}
+    return data_part("progress", retrying, transient=True)
 
 
 def _milliseconds_since(started: float) -> int:

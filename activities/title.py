@@ -3,21 +3,27 @@
 import asyncio
 import logging
 from contextlib import aclosing
+from typing import Any
 
 from openai import OpenAIError
 
 from activities.attempt import TurnStreams
+from activities.costs import Costs
 from longhaul.contracts import Scope, TurnRef
 from longhaul.db import ledger, messages, sessions
 from longhaul.db.connection import Connection
 from longhaul.db.database import Database
-from longhaul.db.ledger import LedgerEntry
+from longhaul.db.ledger import PaidCall
 from longhaul.db.messages import row_id
 from longhaul.db.sessions import Session
 from longhaul.errors import ContextTooLongError, StreamBrokenError, UnavailableError
 from longhaul.llm import prompts
 from longhaul.llm.client import ModelClient
-from longhaul.llm.completion import Assembler, Completion, priced
+from longhaul.llm.completion import Assembler, Completion
+from longhaul.llm.estimate import Estimate
+from longhaul.llm.failures import classify
+from longhaul.llm.request import Request
+from longhaul.llm.tokens import tokens_of_request
 from longhaul.streams.events import data_part
 from longhaul.streams.scripts import ActivityAttempt
 
@@ -26,6 +32,7 @@ MESSAGE_CHARS = 2_000
 TITLE_CHARS = 100
 PROVISIONAL_CHARS = 60
 TITLE_S = 60.0
+TITLE_TOKENS = 40
 
 
 class Titles:
@@ -40,6 +47,7 @@ class Titles:
         self._streams = streams
         self._model_client = model_client
         self._model = model
+        self._costs = Costs(database)
         self._running: set[asyncio.Task[None]] = set()
 
     async def claim(self, connection: Connection, session: Session, message_id: str) -> str:
@@ -70,44 +78,67 @@ class Titles:
         await asyncio.gather(*self._running, return_exceptions=True)
 
     async def _name(self, turn: TurnRef, scope: Scope, text: str) -> None:
+        call = PaidCall(
+            id=row_id(turn.session_id, "title"),
+            user_id=turn.user_id,
+            session_id=turn.session_id,
+            path=scope.path(turn.session_id),
+            turn_id=turn.turn_id,
+            round=0,
+            attempt=1,
+            model=self._model,
+            kind="title",
+        )
+        request = self._request(text[:MESSAGE_CHARS])
         try:
-            async with asyncio.timeout(TITLE_S):
-                completion = await self._ask(text[:MESSAGE_CHARS])
-                title = " ".join(completion.text.split()).strip(" \"'.")[:TITLE_CHARS]
-                named = await self._store(turn, scope, completion, title, provisional(text))
-                if named:
-                    async with self._streams.publisher_of(turn, ActivityAttempt(f"title:{turn.turn_id}")) as publisher:
-                        publisher.put(data_part("title", {"title": title}))
+            if not await self._allowed(call, scope, request):
+                log.info("session %s keeps its provisional title: its budget has no room for another", turn.session_id)
+                return
+            completion = await self._ask(call, request)
+            title = " ".join(completion.text.split()).strip(" \"'.")[:TITLE_CHARS]
+            named = await self._store(call, completion, title, provisional(text))
+            if named:
+                async with self._streams.publisher_of(turn, ActivityAttempt(f"title:{turn.turn_id}")) as publisher:
+                    publisher.put(data_part("title", {"title": title}))
         except (OpenAIError, StreamBrokenError, ContextTooLongError, UnavailableError, TimeoutError) as error:
             log.warning("session %s keeps its provisional title: %s", turn.session_id, error)
 
-    async def _ask(self, text: str) -> Completion:
+    def _request(self, text: str) -> Request:
         prompt = [{"role": "system", "content": prompts.TITLE}, {"role": "user", "content": text}]
-        body = {"model": self._model, "messages": prompt, "max_tokens": 40, "stream_options": {"include_usage": True}}
-        assembler = Assembler()
-        async with aclosing(self._model_client.stream(body)) as chunks:
-            async for chunk in chunks:
-                assembler.feed(chunk)
-        return assembler.completion(0)
+        body: dict[str, Any] = {"model": self._model, "messages": prompt, "stream_options": {"include_usage": True}}
+        body["max_tokens"] = TITLE_TOKENS
+        return Request(body, tokens_of_request(body), shortened=False)
 
-    async def _store(self, turn: TurnRef, scope: Scope, completion: Completion, title: str, replaces: str) -> bool:
+    async def _allowed(self, call: PaidCall, scope: Scope, request: Request) -> bool:
+        """Reserve the call's cost if a budget limits the session; a title must not take the place of an answer."""
+        if not ledger.money_budgets(call.session_id, scope):
+            return True
+        refusal = await self._costs.reserve(call, scope, Estimate(request), TITLE_S, only_if_it_fits=True)
+        return refusal is None
+
+    async def _ask(self, call: PaidCall, request: Request) -> Completion:
+        """The answer. A call that breaks off is booked as far as it came."""
+        assembler = Assembler()
+        chunks = self._model_client.stream(request.body, call_key=f"title:{call.turn_id}")
+        try:
+            async with asyncio.timeout(TITLE_S), aclosing(chunks):
+                async for chunk in chunks:
+                    assembler.feed(chunk)
+        except (OpenAIError, StreamBrokenError, ContextTooLongError, TimeoutError, asyncio.CancelledError) as error:
+            if isinstance(error, OpenAIError | ContextTooLongError) and not classify(error).billed:
+                await self._costs.release(call)
+            else:
+                broken = Estimate(request).completed(assembler.completion(0))
+                await self._costs.book(call, broken.usage, estimated=broken.is_estimated)
+            raise
+        return Estimate(request).completed(assembler.completion(0))
+
+    async def _store(self, call: PaidCall, completion: Completion, title: str, replaces: str) -> bool:
         """Book the call and replace the provisional title; False if a person has renamed the session meanwhile."""
         async with self._database.write() as connection:
-            await ledger.book(
-                connection,
-                LedgerEntry(
-                    id=row_id(turn.session_id, "title"),
-                    user_id=turn.user_id,
-                    session_id=turn.session_id,
-                    path=scope.path(turn.session_id),
-                    turn_id=turn.turn_id,
-                    round=0,
-                    kind="title",
-                    model=self._model,
-                    usage=priced(self._model, completion.usage),
-                ),
-            )
-            return bool(title) and await sessions.replace_title(connection, turn.session_id, replaces, title)
+            await ledger.lock(connection, call.session_id)
+            await ledger.book(connection, call, completion.usage, estimated=completion.is_estimated)
+            return bool(title) and await sessions.replace_title(connection, call.session_id, replaces, title)
 
 
 def provisional(text: str) -> str:

@@ -14,12 +14,13 @@ from longhaul.contracts import (
     CloseTurn,
     OpenedTurn,
     OpenTurn,
+    Progress,
     Scope,
     TakeInbox,
     TakenInbox,
     TurnStatus,
 )
-from longhaul.db import acceptance, conversation, messages, sessions, turns
+from longhaul.db import acceptance, conversation, ledger, messages, sessions, turns
 from longhaul.db.connection import Connection
 from longhaul.db.database import Database
 from longhaul.db.messages import NewMessage, row_id, tool_row
@@ -66,7 +67,7 @@ class TurnActivities:
         async with self._streams.publisher(turn) as publisher:
             await publisher.begin()
             if to_name:
-                self._titles.start(turn, opening.scope, to_name)
+                self._titles.start(turn, opening.scope.model_copy(update={"budgets": budgets}), to_name)
             if not taken:
                 # A late duplicate: an earlier turn has answered every message. Release the readers of this stream.
                 await publisher.seal([], None, self._stream_ttl)
@@ -119,7 +120,11 @@ class TurnActivities:
                     waiting = await acceptance.any_waits_for(connection, turn.session_id, turn.turn_id)
                     if waiting and progress.status is TurnStatus.COMPLETED and not closing.round_limit_reached:
                         return ClosedTurn(ended=False)
-                    await self._store_end(connection, closing, closing_text)
+                    # Attempts that failed have no report, so the workflow does not know what they have used.
+                    await ledger.settle_turn(connection, turn.session_id, turn.turn_id)
+                    usage = await ledger.usage_of_turn(connection, turn.session_id, turn.turn_id)
+                    progress = progress.model_copy(update={"usage": usage})
+                    await self._store_end(connection, closing, progress, closing_text)
                 next_turn_id = await acceptance.next_waiting_turn(connection, turn.session_id)
                 compare = turn.published and not trusted
                 compared = await conversation.rows_of_turn(connection, turn.turn_id) if compare else None
@@ -138,8 +143,10 @@ class TurnActivities:
             next_turn_id=next_turn_id,
         )
 
-    async def _store_end(self, connection: Connection, closing: CloseTurn, closing_text: str) -> None:
-        turn, progress = closing.turn, closing.progress
+    async def _store_end(
+        self, connection: Connection, closing: CloseTurn, progress: Progress, closing_text: str
+    ) -> None:
+        turn = closing.turn
         rows = [
             tool_row(turn.turn_id, call.round, call.id, call.name, prompts.CANCELLED_CALL, is_error=True)
             for call in await conversation.open_tool_calls_of_turn(connection, turn.turn_id)

@@ -101,6 +101,7 @@ def new_reference() -> str:
 # Types of `ApplicationError`, as the Web UI shows them.
 MODEL_FAILED = "ModelFailed"
 BUDGET_REACHED = "BudgetReached"
+BUDGET_RESERVED = "BudgetReserved"
 MODEL_RETRY = "ModelTryFailed"
 STORAGE_UNAVAILABLE = "StorageUnavailable"
 TURN_ENDED = "TurnEnded"

@@ -105,6 +105,10 @@ class Settings(BaseSettings):
     model_usage_cost: bool | None = Field(
         None, description="Ask the endpoint for `usage.cost`. Unset: where it is known to answer."
     )
+    budget_answer_tokens: Annotated[int, Field(ge=1)] = Field(
+        16_384,
+        description="Tokens that one answer may have in a session with a budget of money: its cost is reserved before.",
+    )
     reasoning_max_tokens: int = Field(
         8192, description="Reasoning tokens in mode `extended_thinking`; <= 0 turns it off."
     )

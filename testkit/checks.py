@@ -12,7 +12,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from longhaul.contracts import TurnStatus
 from longhaul.db.database import Database
-from longhaul.db.models import LedgerRow, MessageRow, SessionRow, TurnRow
+from longhaul.db.models import LedgerRow, LedgerStatus, MessageRow, SessionRow, TurnRow
 from longhaul.streams.events import tool_output_part
 from testkit.streamlog import StreamLog
 
@@ -135,8 +135,11 @@ def shown_problems(log: StreamLog, rows: Sequence[Row[Any]], status: str) -> Ite
 
 
 def ledger_problems(ledger: Sequence[Row[Any]]) -> Iterable[str]:
-    """One row for each paid call."""
-    for key, times in Counter((row.turn_id, row.round, row.kind) for row in ledger).items():
+    """One row for each attempt at a call, and no reservation that outlives it."""
+    for row in ledger:
+        if row.status == LedgerStatus.RESERVED:
+            yield f"ledger: the reservation of {row.turn_id}, round {row.round}, attempt {row.attempt} is left"
+    for key, times in Counter((row.turn_id, row.round, row.attempt, row.kind) for row in ledger).items():
         if times > 1:
             yield f"ledger: {key} is booked {times} times"
 

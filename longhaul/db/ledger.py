@@ -1,17 +1,23 @@
-"""The ledger: one entry per paid model call, from which all usage is counted and money budgets are checked."""
+"""The ledger: one row for each attempt at a model call, from which all usage is counted and money budgets are checked.
+
+An attempt under a budget first reserves what it may cost at most. The check and the reservation are one transaction
+under the lock of the tree's root session, so calls that run at once cannot spend the same money. Afterwards the bill
+replaces the reservation, or an estimate does where no bill arrived.
+"""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import bindparam, func, insert, select
+from sqlalchemy import bindparam, delete, exists, func, insert, select, update
 
-from longhaul.contracts import Scope, Usage
+from longhaul.contracts import Budget, Scope, Usage
 from longhaul.db.connection import Connection
-from longhaul.db.models import LedgerRow
+from longhaul.db.models import UNFINISHED, LedgerRow, LedgerStatus, SessionRow, TurnRow, utc_now
 
 
-class LedgerEntry(NamedTuple):
-    """A paid model call. `path` is `Scope.path` of its session; `kind`: what the call was made for."""
+class PaidCall(NamedTuple):
+    """An attempt at a model call. `path` is `Scope.path` of its session; `kind`: what the call is made for."""
 
     id: str
     user_id: str
@@ -19,74 +25,228 @@ class LedgerEntry(NamedTuple):
     path: str
     turn_id: str
     round: int
+    attempt: int
     model: str
-    usage: Usage
     kind: str = "turn"
 
 
-BOOKED = select(LedgerRow.id).where(LedgerRow.id == bindparam("entry"))
-INSERT = insert(LedgerRow)
-# A range, not LIKE, for the index. The column sorts by bytes, and all else in a path sorts behind its `/`s.
-COST_OF_SUBTREE = select(func.count().label("calls"), func.sum(LedgerRow.cost_microdollars).label("cost")).where(
-    LedgerRow.path >= bindparam("first"), LedgerRow.path < bindparam("behind")
+class Reservation(NamedTuple):
+    """What an attempt may cost at most, in microdollars; None: its price is unknown, so it takes all that is left.
+
+    `prompt`: tokens and cost of what is sent, which stand if nothing more gets known. The reservation is void after
+    `until`, and once its turn has ended.
+    """
+
+    most: int | None
+    prompt: Usage
+    until: datetime
+
+
+class Refusal(NamedTuple):
+    """Why a budget allows no call now. `for_good`: it is used up; otherwise calls that run hold what is left."""
+
+    text: str
+    for_good: bool
+
+
+class Spent(NamedTuple):
+    """What has been spent of a budget, in microdollars, and what calls that run have reserved.
+
+    `cost`, `reserved`: None if the price is unknown.
+    """
+
+    cost: int | None
+    running: int
+    reserved: int | None
+
+
+IS_RESERVED = LedgerRow.status == LedgerStatus.RESERVED
+IS_SPENT = LedgerRow.status != LedgerStatus.RESERVED
+# The turn of a title may end before the title's call does.
+HOLDS = (
+    IS_RESERVED
+    & (LedgerRow.reserved_until > bindparam("now"))
+    & (
+        (LedgerRow.kind == "title")
+        | exists().where(TurnRow.turn_id == LedgerRow.turn_id, TurnRow.status.in_(UNFINISHED))
+    )
 )
+STATUS = select(LedgerRow.status).where(LedgerRow.id == bindparam("entry"))
+INSERT = insert(LedgerRow)
+REPLACE = (
+    update(LedgerRow)
+    .where(LedgerRow.id == bindparam("entry"))
+    .values(
+        status=bindparam("new_status"),
+        model=bindparam("new_model"),
+        **{name: bindparam(f"new_{name}") for name in Usage.model_fields if name != "calls"},
+        reserved_microdollars=None,
+        reserved_until=None,
+    )
+)
+TO_ESTIMATE = (
+    update(LedgerRow)
+    .where(IS_RESERVED, LedgerRow.session_id == bindparam("session"), LedgerRow.turn_id == bindparam("turn"))
+    .values(status=LedgerStatus.ESTIMATED, reserved_microdollars=None, reserved_until=None)
+)
+TO_ESTIMATE_EARLIER = TO_ESTIMATE.where(
+    LedgerRow.round == bindparam("in_round"), LedgerRow.kind == bindparam("of_kind")
+)
+RELEASE = delete(LedgerRow).where(LedgerRow.id == bindparam("entry"), IS_RESERVED)
+# SQLite has one writer at a time, and ignores FOR UPDATE.
+LOCK = select(SessionRow.id).where(SessionRow.id == bindparam("session")).with_for_update()
+# A range, not LIKE, for the index. The column sorts by bytes, and all else in a path sorts behind its `/`s.
+SPENT = select(
+    func.count(LedgerRow.id).filter(IS_SPENT),
+    func.sum(LedgerRow.cost_microdollars).filter(IS_SPENT),
+    func.count(LedgerRow.id).filter(HOLDS),
+    func.sum(LedgerRow.reserved_microdollars).filter(HOLDS),
+    func.count(LedgerRow.id).filter(HOLDS, LedgerRow.reserved_microdollars.is_(None)),
+).where(LedgerRow.path >= bindparam("first"), LedgerRow.path < bindparam("behind"))
+TOTALS = (
+    func.count(LedgerRow.id).label("calls"),
+    *(
+        func.coalesce(func.sum(getattr(LedgerRow, name)), 0).label(name)
+        for name in Usage.model_fields
+        if name not in ("calls", "cost_microdollars")
+    ),
+    func.sum(LedgerRow.cost_microdollars).label("cost_microdollars"),
+)
+# Titles are made beside the turn, and are no part of its work.
+OF_TURN = select(*TOTALS).where(
+    IS_SPENT,
+    LedgerRow.session_id == bindparam("session"),
+    LedgerRow.turn_id == bindparam("turn"),
+    LedgerRow.kind != "title",
+)
+OF_ROUND = OF_TURN.where(LedgerRow.round == bindparam("in_round"), LedgerRow.kind == bindparam("of_kind"))
 
 
-async def book(connection: Connection, entry: LedgerEntry) -> None:
-    """Enter one model call, once."""
-    if await connection.scalar(BOOKED, {"entry": entry.id}):
-        return
-    values = entry._asdict()
-    usage: Usage = values.pop("usage")
-    await connection.execute(INSERT, {**values, **usage.model_dump(exclude={"calls"})})
+async def lock(connection: Connection, session_id: str) -> None:
+    """Lock a session's row, if it still exists, until the transaction ends."""
+    await connection.scalar(LOCK, {"session": session_id})
+
+
+async def book(connection: Connection, call: PaidCall, usage: Usage, *, estimated: bool = False) -> None:
+    """Enter what an attempt has used, once: in place of its reservation, or of an estimate that was entered for it.
+
+    The caller holds the lock of the call's session.
+    """
+    spent = usage.model_dump(exclude={"calls"})
+    status = await connection.scalar(STATUS, {"entry": call.id})
+    new_status = LedgerStatus.ESTIMATED if estimated else LedgerStatus.BOOKED
+    if status is None:
+        await connection.execute(INSERT, {**call._asdict(), **spent, "status": new_status})
+    elif status == LedgerStatus.RESERVED or (status == LedgerStatus.ESTIMATED and not estimated):
+        values = {f"new_{name}": value for name, value in {**spent, "model": call.model, "status": new_status}.items()}
+        await connection.execute(REPLACE, {"entry": call.id, **values})
+
+
+async def reserve(
+    connection: Connection, call: PaidCall, reservation: Reservation, scope: Scope, *, only_if_it_fits: bool = False
+) -> Refusal | None:
+    """Reserve what an attempt may cost of each budget that limits it; a refusal if one of them does not allow it.
+
+    A call that fits beside what is spent and reserved is allowed. So is a call that runs alone, as long as something is
+    left, unless `only_if_it_fits`: hence a budget is exceeded by one call at most, and no call waits for ever.
+    """
+    await lock(connection, scope.root_session_id or call.session_id)
+    # Earlier attempts at this call are dead, or were taken for it; and a repeated transaction must not count twice.
+    await connection.execute(RELEASE, {"entry": call.id})
+    earlier = {"session": call.session_id, "turn": call.turn_id, "in_round": call.round, "of_kind": call.kind}
+    await connection.execute(TO_ESTIMATE_EARLIER, earlier)
+    for budget, path in money_budgets(call.session_id, scope):
+        spent = await _spent_below(connection, path)
+        if (refusal := _refusal(budget, call, spent, reservation, only_if_it_fits=only_if_it_fits)) is not None:
+            return refusal
+    values = {
+        **call._asdict(),
+        **reservation.prompt.model_dump(exclude={"calls"}),
+        "status": LedgerStatus.RESERVED,
+        "reserved_microdollars": reservation.most,
+        "reserved_until": reservation.until,
+    }
+    await connection.execute(INSERT, values)
+    return None
+
+
+def money_budgets(session_id: str, scope: Scope) -> list[tuple[Budget, str]]:
+    """The budgets of money that limit a session, each with the path below which its money is spent."""
+    line = (*scope.ancestors, session_id)
+    return [
+        (budget, scope.model_copy(update={"ancestors": line[: line.index(budget.session_id)]}).path(budget.session_id))
+        for budget in scope.budgets
+        if budget.max_cost_microdollars is not None and budget.session_id in line
+    ]
+
+
+def _refusal(
+    budget: Budget, call: PaidCall, spent: Spent, reservation: Reservation, *, only_if_it_fits: bool
+) -> Refusal | None:
+    most, whose = budget.max_cost_microdollars or 0, budget.whose(call.session_id)
+    if spent.cost is None:
+        return Refusal(
+            f"The budget of {whose} cannot be kept: the price of this model's calls is unknown. Set the "
+            "session's budget in seconds, or use a model with a known price.",
+            for_good=True,
+        )
+    if spent.cost >= most:
+        return Refusal(
+            f"The budget of {whose} is used up: {spent.cost} of {most} microdollars. "
+            "Nothing more was asked of the model.",
+            for_good=True,
+        )
+    runs_alone = not spent.running and not only_if_it_fits
+    priced = spent.reserved is not None and reservation.most is not None
+    if runs_alone or (priced and spent.cost + (spent.reserved or 0) + (reservation.most or 0) <= most):
+        return None
+    return Refusal(
+        f"Model calls that are running have reserved what is left of the budget of {whose}: "
+        f"{spent.cost} of {most} microdollars are spent.",
+        for_good=False,
+    )
+
+
+async def _spent_below(connection: Connection, path: str) -> Spent:
+    values = {"first": path, "behind": path + "\x7f", "now": utc_now()}
+    calls, cost, running, reserved, unpriced = tuple((await connection.execute(SPENT, values)).one())
+    return Spent(
+        cost=None if calls and cost is None else int(cost or 0),
+        running=running,
+        reserved=None if unpriced else int(reserved or 0),
+    )
+
+
+async def release(connection: Connection, call: PaidCall) -> None:
+    """Give back what an attempt has reserved: the endpoint refused it, so it costs nothing."""
+    await connection.execute(RELEASE, {"entry": call.id})
+
+
+async def settle_turn(connection: Connection, session_id: str, turn_id: str) -> None:
+    """Turn the reservations that a turn leaves behind into estimates: its worker died, and no attempt followed."""
+    await connection.execute(TO_ESTIMATE, {"session": session_id, "turn": turn_id})
+
+
+async def usage_of_round(
+    connection: Connection, session_id: str, turn_id: str, round_: int, kind: str = "turn"
+) -> Usage:
+    """What all attempts at the model call of a round have used; or those at the call of another `kind`."""
+    values = {"session": session_id, "turn": turn_id, "in_round": round_, "of_kind": kind}
+    return Usage.model_validate((await connection.execute(OF_ROUND, values)).one()._mapping)
+
+
+async def usage_of_turn(connection: Connection, session_id: str, turn_id: str) -> Usage:
+    """What the model calls of a turn have used, those that broke off included."""
+    return Usage.model_validate(
+        (await connection.execute(OF_TURN, {"session": session_id, "turn": turn_id})).one()._mapping
+    )
 
 
 async def usage_of_each(connection: Connection, session_ids: Sequence[str]) -> dict[str, Usage]:
     """What each of these sessions has used itself; sessions without a model call are left out."""
     rows = await connection.execute(
-        select(
-            LedgerRow.session_id,
-            func.count().label("calls"),
-            func.sum(LedgerRow.prompt_tokens).label("prompt_tokens"),
-            func.sum(LedgerRow.completion_tokens).label("completion_tokens"),
-            func.sum(LedgerRow.reasoning_tokens).label("reasoning_tokens"),
-            func.sum(LedgerRow.cached_tokens).label("cached_tokens"),
-            func.sum(LedgerRow.cost_microdollars).label("cost_microdollars"),
-        )
-        .where(LedgerRow.session_id.in_(session_ids))
+        select(LedgerRow.session_id, *TOTALS)
+        .where(IS_SPENT, LedgerRow.session_id.in_(session_ids))
         .group_by(LedgerRow.session_id)
     )
-    return {
-        row.session_id: Usage.model_validate({name: row._mapping[name] for name in Usage.model_fields}) for row in rows
-    }
-
-
-async def cost_of_subtree(connection: Connection, path: str) -> int | None:
-    """Microdollars that a session and all sub-sessions below it have used; `path` is `Scope.path` of the session.
-
-    None: models were called, and the cost of none of these calls is known.
-    """
-    total = (await connection.execute(COST_OF_SUBTREE, {"first": path, "behind": path + "\x7f"})).one()
-    return None if total.calls and total.cost is None else int(total.cost or 0)
-
-
-async def budget_used_up(connection: Connection, session_id: str, scope: Scope) -> str | None:
-    """A text that says which money budget of a session or of those above it is used up; None while none is."""
-    line = (*scope.ancestors, session_id)
-    for budget in scope.budgets:
-        if budget.max_cost_microdollars is None or budget.session_id not in line:
-            continue
-        above = scope.model_copy(update={"ancestors": line[: line.index(budget.session_id)]})
-        spent = await cost_of_subtree(connection, above.path(budget.session_id))
-        whose = budget.whose(session_id)
-        if spent is None:
-            return (
-                f"The budget of {whose} cannot be kept: the price of this model's calls is unknown. Set the "
-                "session's budget in seconds, or use a model with a known price."
-            )
-        if spent >= budget.max_cost_microdollars:
-            return (
-                f"The budget of {whose} is used up: {spent} of {budget.max_cost_microdollars} microdollars. "
-                "Nothing more was asked of the model."
-            )
-    return None
+    return {row.session_id: Usage.model_validate(row._mapping) for row in rows}

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -217,8 +218,20 @@ class TurnRow(Base):
 PATH = String(1000).with_variant(String(1000, collation="C"), "postgresql")
 
 
+class LedgerStatus(StrEnum):
+    """What a ledger row holds: a reservation for a call that runs, the bill, or an estimate where no bill arrived."""
+
+    RESERVED = "reserved"
+    BOOKED = "booked"
+    ESTIMATED = "estimated"
+
+
 class LedgerRow(Base):
-    """One paid model call: the truth of usage."""
+    """One attempt at a model call: the truth of usage.
+
+    While it runs under a budget, its row is a reservation: tokens and cost are those of its prompt, and until
+    `reserved_until` it holds `reserved_microdollars` (null: all that is left, because the price is unknown).
+    """
 
     __tablename__ = "usage_ledger"
 
@@ -235,11 +248,15 @@ class LedgerRow(Base):
     reasoning_tokens: Mapped[int] = mapped_column(Integer, default=0)
     cached_tokens: Mapped[int] = mapped_column(Integer, default=0)
     cost_microdollars: Mapped[int | None] = mapped_column(BigInteger)
+    attempt: Mapped[int] = mapped_column(Integer, default=1, server_default="1")
+    status: Mapped[str] = mapped_column(String(16), default=LedgerStatus.BOOKED, server_default=LedgerStatus.BOOKED)
+    reserved_microdollars: Mapped[int | None] = mapped_column(BigInteger)
+    reserved_until: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
     __table_args__ = (
         Index("ix_ledger_user", "user_id", "created_at"),
-        Index("ix_ledger_session", "session_id"),
+        Index("ix_ledger_turn", "session_id", "turn_id"),
         Index("ix_ledger_path", "path"),
     )
 

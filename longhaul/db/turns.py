@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import bindparam, exists, func, insert, or_, select, update
 
 from longhaul.contracts import Progress, Scope, TurnStatus
+from longhaul.db import ledger
 from longhaul.db.connection import Connection
 from longhaul.db.messages import replace_unstorable
 from longhaul.db.models import UNFINISHED, MessageRow, SessionRow, TurnRow, columns_of
@@ -108,6 +109,7 @@ FAIL_EARLIER = (
         TurnRow.status.in_(UNFINISHED),
     )
     .values(status=TurnStatus.FAILED, error=WORKFLOW_LOST, ended_at=bindparam("now"))
+    .returning(TurnRow.turn_id)
 )
 INSERT = insert(TurnRow)
 END = (
@@ -125,7 +127,9 @@ END = (
 
 async def start(connection: Connection, turn: NewTurn) -> None:
     """Store a turn's row unless it is stored, and fail earlier turns of its session that never stored their end."""
-    await connection.execute(FAIL_EARLIER, {"session": turn.session_id, "turn": turn.turn_id, "now": turn.started_at})
+    lost = {"session": turn.session_id, "turn": turn.turn_id, "now": turn.started_at}
+    for turn_id in await connection.scalars(FAIL_EARLIER, lost):
+        await ledger.settle_turn(connection, turn.session_id, turn_id)
     if await connection.scalar(STATUS, {"turn": turn.turn_id}):
         return
     await connection.execute(INSERT, {**turn._asdict(), "status": TurnStatus.RUNNING})

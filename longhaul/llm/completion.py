@@ -43,7 +43,8 @@ class CompletedCall(BaseModel):
 class Completion(BaseModel):
     """A whole answer; usually small enough for a heartbeat's checkpoint.
 
-    `estimated_tokens`: what the prompt was estimated to take, which calibrates the next estimate; 0: not known.
+    `is_estimated`: its endpoint sent no usage. `estimated_tokens`: what the prompt was estimated to take, which
+    calibrates the next estimate; 0: not known.
     `compaction_due`: the conversation has become too long to be given to the model as it is.
     """
 
@@ -52,6 +53,7 @@ class Completion(BaseModel):
     tool_calls: list[CompletedCall] = []
     finish_reason: str = ""
     usage: Usage = Usage()
+    is_estimated: bool = False
     model: str = ""
     duration_ms: int = 0
     estimated_tokens: int = 0
@@ -75,7 +77,7 @@ class Assembler:
         self._ids = set(taken)
         self._splitter = ReasoningSplitter()
         self.finish_reason = ""
-        self.usage = Usage(calls=1)
+        self.usage: Usage | None = None
         self.model = ""
 
     def feed(self, chunk: dict[str, Any]) -> list[Piece]:
@@ -175,7 +177,8 @@ class Assembler:
             reasoning="".join(self._reasoning),
             tool_calls=[CompletedCall(id=made.id, name=made.name, arguments=made.arguments) for made in self._calls],
             finish_reason=self.finish_reason,
-            usage=self.usage,
+            usage=self.usage or Usage(calls=1),
+            is_estimated=self.usage is None,
             model=self.model,
             duration_ms=duration_ms,
         )

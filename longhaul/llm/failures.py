@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+import httpx2
 import orjson
 from openai import APIConnectionError, APIStatusError, APITimeoutError, OpenAIError
 
@@ -43,13 +44,14 @@ _COUNTED = re.compile(
 class ModelFailure:
     """A failed attempt. `text` is for people; `detail`, the provider's own words, is for the log only.
 
-    `retry_after`: seconds that the endpoint asked for.
+    `retry_after`: seconds that the endpoint asked for. `billed`: the endpoint may have begun to answer.
     """
 
     retryable: bool
     text: str
     detail: str = ""
     retry_after: float | None = None
+    billed: bool = False
 
 
 def context_refusal(error: Any, status: int = 400) -> ContextTooLongError | None:
@@ -75,9 +77,10 @@ def classify(error: OpenAIError | StreamBrokenError | ContextTooLongError) -> Mo
     if isinstance(error, ContextTooLongError):
         return ModelFailure(retryable=False, text=str(error))
     if isinstance(error, APITimeoutError):
-        return ModelFailure(retryable=True, text="The model did not answer in time.")
+        connected = not isinstance(error.__cause__, httpx2.ConnectTimeout)
+        return ModelFailure(retryable=True, text="The model did not answer in time.", billed=connected)
     if isinstance(error, StreamBrokenError):
-        return ModelFailure(retryable=True, text=str(error))
+        return ModelFailure(retryable=True, text=str(error), billed=True)
     if isinstance(error, APIConnectionError):
         return ModelFailure(retryable=True, text="The model endpoint cannot be reached.")
     if isinstance(error, APIStatusError):

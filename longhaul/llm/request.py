@@ -112,6 +112,19 @@ def request_body(
     return body
 
 
+def with_answer_limit(body: dict[str, Any], tokens: int) -> dict[str, Any]:
+    """The request with a limit to its answer. Reasoning that is asked for by a number of tokens comes on top."""
+    limit = tokens + int(body.get("reasoning", {}).get("max_tokens", 0))
+    # Each of the two is refused by models that know the other.
+    reasons = body["model"].rsplit("/", 1)[-1].startswith(EFFORT_MODELS)
+    return {**body, "max_completion_tokens" if reasons else "max_tokens": limit}
+
+
+def answer_limit(body: dict[str, Any]) -> int:
+    """The limit that `with_answer_limit` has set."""
+    return int(body.get("max_completion_tokens") or body["max_tokens"])
+
+
 def _mark_cacheable(body: dict[str, Any], ttl: str) -> None:
     """Cache breakpoints behind the two prefixes that all calls share: the system prompt and the tools."""
     control = {"type": "ephemeral", "ttl": ttl}

@@ -1,7 +1,7 @@
 """Turns a model's deltas into well-formed parts: what is opened is closed, and reasoning and text never interleave."""
 
 from collections.abc import Callable, Collection, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from longhaul.streams.events import Part, data_part, decoded, tool_output_part
 from longhaul.streams.viewer import BLOCK_STARTS, ViewerState
@@ -39,6 +39,23 @@ def shows_answer(open_step: list[Part], round_: int, call_ids: Collection[str]) 
     if state.step_open:
         return bool(call_ids) and all((round_, call_id) in state.inputs for call_id in call_ids)
     return round_ in state.rounds_done
+
+
+class CutOff(NamedTuple):
+    """All that an attempt at a model call had shown when its worker died; `attempt`: None if it had shown no text."""
+
+    attempt: int | None
+    text: str
+
+
+def cut_off_attempt(open_step: list[Part], round_: int) -> CutOff | None:
+    """The attempt at `round_` that has left the newest step open."""
+    state = _state_after(open_step)
+    if not state.step_open or state.round != round_:
+        return None
+    ids = [part["id"] for part in open_step if part["type"] in BLOCK_STARTS]
+    text = "".join(part.get("delta") or part.get("inputTextDelta") or "" for part in open_step)
+    return CutOff(int(ids[-1].split(".")[1]) if ids else None, text)
 
 
 def _state_after(parts: list[Part]) -> ViewerState:

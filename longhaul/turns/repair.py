@@ -14,7 +14,7 @@ from temporalio.client import Client
 
 from longhaul import redis, temporal
 from longhaul.contracts import TurnStatus
-from longhaul.db import acceptance, conversation, messages, sessions, turns
+from longhaul.db import acceptance, conversation, ledger, messages, sessions, turns
 from longhaul.db.acceptance import WaitingMessage
 from longhaul.db.connection import Connection
 from longhaul.db.conversation import OpenToolCall
@@ -157,6 +157,7 @@ async def _end(connection: Connection, turn: TurnRecord) -> None:
     progress = progress_from_row(turn).model_copy(update={**ended, "tools_running": [], "inbox": []})
     started = NewTurn(turn.turn_id, turn.session_id, turn.user_id, turn.model, turn.mode, turn.tier, turn.started_at)
     await turns.end(connection, started, progress)
+    await ledger.settle_turn(connection, turn.session_id, turn.turn_id)
 
 
 async def _unfinished(connection: Connection, session_id: str) -> list[TurnRecord]:

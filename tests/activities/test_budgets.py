@@ -9,23 +9,49 @@ from activities.turns import budgets_of, worked
 from longhaul.contracts import Budget, Scope, Usage
 from longhaul.db import ledger, sessions
 from longhaul.db.database import Database
+from longhaul.db.ledger import PaidCall, Refusal, Reservation
 from longhaul.db.models import TurnRow, utc_now
 from longhaul.db.turns import TurnPeriod
 
 NOON = datetime(2026, 5, 5, 12, tzinfo=UTC)
 ROOT = Budget(session_id="root", max_cost_microdollars=100)
+PROMPT = Usage(prompt_tokens=1, cost_microdollars=1)
+
+
+def call_of(session: str, path: str, turn: str = "t", attempt: int = 1) -> PaidCall:
+    entry = f"{path}{turn}{attempt}"
+    return PaidCall(entry, "u", session, path, turn_id=turn, round=1, attempt=attempt, model="m")
 
 
 async def book(database: Database, session: str, path: str, cost: int | None) -> None:
-    usage = Usage(cost_microdollars=cost)
-    entry = ledger.LedgerEntry(f"{path}{cost}", "u", session, path, turn_id="t", round=1, model="m", usage=usage)
     async with database.write() as connection:
-        await ledger.book(connection, entry)
+        call = call_of(session, path, f"of {cost}")
+        await ledger.book(connection, call, Usage(cost_microdollars=cost))
+
+
+async def reserve(
+    database: Database, session: str, scope: Scope, most: int | None, turn: str = "t", *, attempt: int = 1, **how: Any
+) -> Refusal | None:
+    call = call_of(session, scope.path(session), turn, attempt)
+    reservation = Reservation(most, PROMPT, how.pop("until", utc_now() + timedelta(hours=1)))
+    async with database.write() as connection:
+        return await ledger.reserve(connection, call, reservation, scope, **how)
+
+
+async def start(database: Database, session: str, *turn_ids: str) -> None:
+    async with database.write() as connection:
+        for turn_id in turn_ids:
+            row = {"turn_id": turn_id, "session_id": session, "user_id": "u", "status": "running", "model": "m"}
+            await connection.execute(insert(TurnRow).values(**row, started_at=NOON))
 
 
 async def used_up(database: Database, session: str, scope: Scope) -> str | None:
-    async with database.read() as connection:
-        return await ledger.budget_used_up(connection, session, scope)
+    """Why a call of one microdollar is refused for good; what is allowed is given back."""
+    refusal = await reserve(database, session, scope, 1)
+    async with database.write() as connection:
+        await ledger.release(connection, call_of(session, scope.path(session)))
+    assert refusal is None or refusal.for_good
+    return refusal.text if refusal is not None else None
 
 
 async def own(database: Database, scope: Scope, **limits: Any) -> tuple[Budget, ...]:

@@ -18,7 +18,7 @@ from longhaul.errors import ContextTooLongError, StreamBrokenError
 from longhaul.llm.compaction import ROWS, compaction_due, kept_from
 from longhaul.llm.fit import NEWEST_KEPT
 from tests.activities.conftest import SETTINGS, TURN
-from tests.activities.test_model_retries import Recorder
+from tests.activities.model_calls import Recorder
 
 COMPACT = CompactContext(turn=TURN.model_copy(update={"published": True}), round=3, model="m")
 CALL = CallModel(turn=TURN, round=4, model="m")

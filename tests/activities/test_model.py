@@ -6,6 +6,7 @@ from typing import Any, cast
 import pytest
 
 from activities.answers import STOPPED, StoredAnswer, partial_rows, store_answer
+from activities.costs import paid_call
 from activities.model import ModelActivities
 from longhaul.contracts import CallModel, Delegation, ModelAnswer, Progress, ToolCall, TurnStatus, Usage
 from longhaul.db import conversation, ledger, turns
@@ -36,7 +37,7 @@ WHOLE = Completion(
 
 async def store(database: Database, completion: Completion) -> StoredAnswer:
     async with database.write() as connection:
-        return await store_answer(connection, CALL, completion)
+        return await store_answer(connection, CALL, completion, paid_call(CALL, 1))
 
 
 def report(database: Database, answer: StoredAnswer) -> ModelAnswer:
@@ -54,7 +55,7 @@ async def test_an_answer_is_stored_once_and_read_back_as_it_was(database: Databa
         ("reasoning", "hm", 0),
         ("assistant", "hello", 1),
     ]
-    assert replace(StoredAnswer.from_row(rows[1], None), is_ours=True) == answer
+    assert replace(StoredAnswer.from_row(rows[1], USAGE, None), is_ours=True) == answer
     assert (rows[1].duration_ms, rows[1].finish_reason) == (9, "tool_calls")
     assert spent == {TURN.session_id: USAGE}
     assert answer.message_id == rows[1].id

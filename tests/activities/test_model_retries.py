@@ -1,103 +1,21 @@
 """A model call that fails: retried for a time that is a setting, shown while it waits, and its text kept at the end."""
 
-from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack
-from dataclasses import replace
 from itertools import pairwise
-from typing import Any, cast
 
 import httpx2
 import openai
 import pytest
-from temporalio.exceptions import ApplicationError
-from temporalio.testing import ActivityEnvironment
 
-from activities import attempt as attempts
-from activities.model import CallState, ModelActivities
-from longhaul.contracts import CallModel
-from longhaul.db import conversation, ledger, messages, sessions
+from activities.model import CallState
+from longhaul.db import messages, sessions
 from longhaul.db.database import Database
 from longhaul.db.messages import NewMessage
-from longhaul.errors import MODEL_FAILED, MODEL_RETRY, ContextTooLongError, StreamBrokenError
+from longhaul.errors import MODEL_FAILED, MODEL_RETRY, ContextTooLongError
 from longhaul.llm.tokens import tokens_of_request
-from longhaul.tools import default_tools
 from tests.activities.conftest import SETTINGS, TURN
+from tests.activities.model_calls import BROKEN, Model, Recorder, attempt, booked, rows
 
-CALL = CallModel(turn=TURN.model_copy(update={"published": True}), round=1, model="m")
 PROVIDERS_WORDS = "org-4711 said: your prompt was 'my secret'"
-
-
-class Recorder(AsyncExitStack):
-    """A turn's stream in memory."""
-
-    broken = False
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.parts: list[dict[str, Any]] = []
-
-    def publisher(self, _: object) -> "Recorder":
-        return self
-
-    def put(self, part: dict[str, Any], once: str = "") -> None:  # noqa: ARG002
-        self.parts.append(part)
-
-    async def open_step(self) -> list[dict[str, Any]]:
-        starts = [index for index, part in enumerate(self.parts) if part["type"] == "start-step"]
-        return self.parts[starts[-1] :] if starts else []
-
-    def visible(self) -> str:
-        """The text that a client shows."""
-        voided = {part_id for part in self.parts if part["type"] == "data-voided" for part_id in part["data"]["ids"]}
-        deltas = [part for part in self.parts if part["type"] == "text-delta" and part["id"] not in voided]
-        return "".join(part["delta"] for part in deltas)
-
-
-class Model:
-    """Gives each request its script: pieces of text, then a failure or None for a proper end."""
-
-    def __init__(self, *scripts: tuple[str, Exception | None]) -> None:
-        self.scripts = list(scripts)
-        self.requests: list[dict[str, Any]] = []
-
-    async def stream(self, body: dict[str, Any], *, call_key: str) -> AsyncGenerator[dict[str, Any], None]:
-        assert call_key == f"{TURN.turn_id}:1"
-        self.requests.append(body)
-        text, failure = self.scripts.pop(0)
-        if text:
-            yield {"choices": [{"delta": {"content": text}}]}
-        if failure is not None:
-            raise failure
-        counted = 2 * tokens_of_request(body)
-        yield {"choices": [{"delta": {}, "finish_reason": "stop"}], "usage": {"prompt_tokens": counted}}
-
-
-async def attempt(
-    database: Database, model: Model, stream: Recorder, state: CallState | None, number: int, seconds: float
-) -> tuple[CallState | None, ApplicationError | None]:
-    """One attempt: the checkpoint that it leaves, and its failure."""
-    environment = ActivityEnvironment()
-    details = [state.model_dump(mode="json")] if state is not None else []
-    environment.info = replace(environment.info, attempt=number, heartbeat_details=details, is_local=False)
-    left: list[Any] = [state]
-    environment.on_heartbeat = lambda *sent: left.append(sent[0])
-    attempts._heartbeat_details.set([])
-    settings = SETTINGS.model_copy(update={"model_retry_seconds": seconds})
-    activities = ModelActivities(database, cast("Any", stream), cast("Any", model), default_tools(), settings)
-    try:
-        await environment.run(activities.call_model, CALL)
-    except ApplicationError as error:
-        return left[-1], error
-    return left[-1], None
-
-
-async def rows(database: Database) -> list[tuple[str, str, str, str | None]]:
-    async with database.read() as connection:
-        stored = await conversation.rows_of_round(connection, TURN.turn_id, 1)
-    return [(row.role, row.kind, row.content, row.finish_reason) for row in stored]
-
-
-BROKEN = StreamBrokenError("The model's stream broke off.")
 
 
 async def test_a_retry_takes_the_text_back_and_says_when(database: Database) -> None:
@@ -132,8 +50,7 @@ async def test_text_stays_when_no_retry_is_left(database: Database, last: str) -
     assert "Tried 3 times." in str(failure)
     assert stream.visible() == (last or "half")
     assert await rows(database) == [("assistant", "partial", last or "half", "cut_off")]
-    async with database.read() as connection:
-        assert await ledger.usage_of_each(connection, [TURN.session_id]) == {}
+    assert [(row.attempt, row.status) for row in await booked(database)] == [(n, "estimated") for n in (1, 2, 3)]
 
 
 async def test_an_attempt_after_giving_up_asks_nothing_more(database: Database) -> None:
@@ -203,7 +120,7 @@ async def test_a_request_that_is_too_long_is_cut_harder_in_the_same_attempt(
 
 async def test_what_the_endpoint_counted_calibrates_the_next_call(database: Database) -> None:
     await said(database, "some words of a person " * 40_000)
-    model = Model(("whole", None))
+    model = Model(("whole", None), counts=2)
     await attempt(database, model, Recorder(), None, 1, 0)
     async with database.read() as connection:
         assert (await sessions.get(connection, TURN.session_id)).token_scale == pytest.approx(2, abs=0.01)

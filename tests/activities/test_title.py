@@ -6,14 +6,17 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
+from sqlalchemy import select
 from temporalio.testing import ActivityEnvironment
 
 from activities.title import Titles, provisional
 from activities.turns import TurnActivities
-from longhaul.contracts import OpenTurn
+from longhaul.contracts import Budget, OpenTurn, Scope
 from longhaul.db import acceptance, ledger, sessions
 from longhaul.db.database import Database
+from longhaul.db.models import LedgerRow
 from longhaul.errors import StreamBrokenError
+from testkit.wait import until
 from tests.activities.conftest import NO_STREAMS, SETTINGS, TURN
 
 MESSAGE = "How do I plan a long trip with three children and a dog through the whole of Norway?"
@@ -28,15 +31,15 @@ class SmallModel:
         self.gate = asyncio.Event()
         self._broken = broken
 
-    async def stream(self, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
-        self.calls += bool(body["messages"])
+    async def stream(self, body: dict[str, Any], *, call_key: str) -> AsyncGenerator[dict[str, Any], None]:
+        self.calls += bool(body["messages"] and call_key.startswith("title:"))
         await self.gate.wait()
         if self._broken:
             raise StreamBrokenError("The model's stream broke off.")
         yield {"choices": [{"delta": {"content": '"Norway with children"'}, "finish_reason": "stop"}], "usage": USAGE}
 
 
-async def open_turn(database: Database, titles: Titles, turn_id: str) -> None:
+async def open_turn(database: Database, titles: Titles, turn_id: str, scope: Scope | None = None) -> None:
     """A message, and the turn that takes it."""
     async with database.write() as connection:
         await acceptance.accept(
@@ -53,6 +56,7 @@ async def open_turn(database: Database, titles: Titles, turn_id: str) -> None:
         model="m",
         mode="fast",
         tier="standard",
+        scope=scope or Scope(),
         started_at=datetime.now(UTC),
     )
     activities = TurnActivities(database, NO_STREAMS, titles, SETTINGS)
@@ -90,6 +94,24 @@ async def test_one_call_for_a_session_however_many_turns_it_has(database: Databa
     assert (spent.calls, spent.prompt_tokens, spent.completion_tokens, spent.cost_microdollars) == (1, 7, 3, 12)
 
 
+async def booked(database: Database) -> list[tuple[str, str, int | None]]:
+    async with database.read() as connection:
+        rows = await connection.execute(select(LedgerRow.kind, LedgerRow.status, LedgerRow.cost_microdollars))
+    return [tuple(row) for row in rows]
+
+
+@pytest.mark.parametrize(("budget", "named"), [(10**6, True), (10, False)])
+async def test_a_title_fits_into_the_budget_or_is_not_asked_for(database: Database, budget: int, named: bool) -> None:
+    model = SmallModel()
+    model.gate.set()
+    titles = titles_of(database, model, "gpt-4.1-mini")
+    scope = Scope(ancestors=("root",), budgets=(Budget(session_id="root", max_cost_microdollars=budget),))
+    await open_turn(database, titles, "t1", scope)
+    await end(titles)
+    assert model.calls == named
+    assert await booked(database) == ([("title", "booked", 12)] if named else [])
+
+
 async def test_a_failure_leaves_the_provisional_title(database: Database, caplog: pytest.LogCaptureFixture) -> None:
     model = SmallModel(broken=True)
     titles = titles_of(database, model)
@@ -100,6 +122,7 @@ async def test_a_failure_leaves_the_provisional_title(database: Database, caplog
     assert model.calls == 1
     assert await title(database) == provisional(MESSAGE)
     assert "provisional title" in caplog.text
+    assert await booked(database) == [("title", "estimated", None)]
 
 
 async def test_a_persons_title_stays(database: Database) -> None:
@@ -117,8 +140,10 @@ async def test_a_shutdown_cuts_the_call_off(database: Database) -> None:
     model = SmallModel()
     titles = titles_of(database, model)
     await open_turn(database, titles, "t1")
+    await until(lambda: model.calls == 1, what="the call begins")
     await asyncio.wait_for(titles.close(), 60)
     assert await title(database) == provisional(MESSAGE)
+    assert await booked(database) == [("title", "estimated", None)]
 
 
 async def test_no_small_model_no_title(database: Database) -> None:

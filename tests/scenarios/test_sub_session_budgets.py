@@ -54,7 +54,7 @@ async def test_money_is_shared_with_all_below(product: Product) -> None:
     spent = sum(row.cost_microdollars for row in found.ledger)
     assert spent == nodes[0]["total_usage"]["cost_microdollars"]
     most = max(row.cost_microdollars for row in found.ledger)
-    assert 1500 <= spent < 1500 + 2 * most, "each branch may have had one call in flight"
+    assert 1500 <= spent < 1500 + most, "the branches together exceed it by one call at most"
     assert await calls(product, ids) == len(found.ledger)
 
 

@@ -49,7 +49,9 @@ async def test_in_mid_stream(make_product: MakeProduct, backend: Backend) -> Non
     assert log.text() == answer
     assert len(found.turns[session]) == 1
     assert found.turns[session][0].status == "completed"
-    assert len([row for row in found.ledger if row.kind == "turn"]) == 1
+    first, second = sorted((row for row in found.ledger if row.kind == "turn"), key=lambda row: row.attempt)
+    assert (first.status, second.status) == ("estimated", "booked")
+    assert 0 < first.completion_tokens < second.completion_tokens
     assert await product.servers.model.asked(log.turn_id) == {1: 2}
     assert await product.servers.model.answered(log.turn_id) == {1: 1}
 

@@ -159,8 +159,10 @@ def test_chunks_that_say_nothing(odd: Delta) -> None:
 def test_cost(cost: Any, booked: int | None) -> None:
     found = Assembler()
     found.feed({"choices": [], "usage": {"prompt_tokens": 3, "cost": cost}})
-    assert found.usage.cost_microdollars == booked
-    assert found.usage.prompt_tokens == 3
+    made = found.completion(0)
+    assert not made.is_estimated
+    assert made.usage.cost_microdollars == booked
+    assert made.usage.prompt_tokens == 3
 
 
 def test_usage_and_what_is_odd_in_it() -> None:
@@ -180,7 +182,7 @@ def test_usage_and_what_is_odd_in_it() -> None:
     assert (made.model, made.finish_reason, made.duration_ms) == ("m", "length", 9)
     for odd in (-1, "5", None, True, 2**31, 1.5):
         found.feed({"usage": {"prompt_tokens": odd, "prompt_tokens_details": "x", "completion_tokens_details": None}})
-        assert found.usage.prompt_tokens == 0
+        assert found.completion(0).usage.prompt_tokens == 0
 
 
 def test_model_and_finish_reason_fit_into_columns() -> None:

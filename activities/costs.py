@@ -1,0 +1,58 @@
+"""The cost of a model call: reserved before it where a budget limits the session, and booked after it."""
+
+from datetime import timedelta
+
+from longhaul.contracts import CallModel, CompactContext, Scope, Usage
+from longhaul.db import ledger
+from longhaul.db.database import Database
+from longhaul.db.ledger import PaidCall, Refusal, Reservation
+from longhaul.db.messages import row_id
+from longhaul.db.models import utc_now
+from longhaul.llm.completion import Completion
+from longhaul.llm.estimate import Estimate
+
+
+def paid_call(call: CallModel | CompactContext, attempt: int) -> PaidCall:
+    """The ledger's name for an attempt at a round's model call, or at the compaction behind a round."""
+    turn, compacts = call.turn, isinstance(call, CompactContext)
+    return PaidCall(
+        id=row_id(turn.turn_id, call.round, attempt, "compaction" if compacts else "usage"),
+        user_id=turn.user_id,
+        session_id=turn.session_id,
+        path=call.scope.path(turn.session_id),
+        turn_id=turn.turn_id,
+        round=call.round,
+        attempt=attempt,
+        model=call.model,
+        kind="compaction" if compacts else "turn",
+    )
+
+
+class Costs:
+    """Reserves and books, each in a transaction of its own."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def reserve(
+        self, call: PaidCall, scope: Scope, estimate: Estimate, lifetime_s: float, *, only_if_it_fits: bool = False
+    ) -> Refusal | None:
+        """Reserve what a call may cost at most; a refusal if a budget does not allow it.
+
+        `lifetime_s`: seconds after which no attempt at this call can be running any more.
+        """
+        until = utc_now() + timedelta(seconds=lifetime_s)
+        reservation = Reservation(estimate.most(), estimate.usage(Completion()), until)
+        async with self._database.write() as connection:
+            return await ledger.reserve(connection, call, reservation, scope, only_if_it_fits=only_if_it_fits)
+
+    async def book(self, call: PaidCall, usage: Usage, *, estimated: bool = False) -> None:
+        """Book what an attempt has used."""
+        async with self._database.write() as connection:
+            await ledger.lock(connection, call.session_id)
+            await ledger.book(connection, call, usage, estimated=estimated)
+
+    async def release(self, call: PaidCall) -> None:
+        """Give back what was reserved for a call that the endpoint refused."""
+        async with self._database.write() as connection:
+            await ledger.release(connection, call)
