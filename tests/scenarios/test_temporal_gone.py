@@ -106,7 +106,8 @@ async def test_longer_than_a_heartbeat_may_take(product: Product) -> None:
     log = await live.done()
     found = await same_as_stored(product, session, log, kinds=("message",))
     assert found.turns[session][0].status == "completed"
-    assert len(found.ledger) == 1
+    assert "booked" in [row.status for row in found.ledger]
+    assert {row.round for row in found.ledger} == {1}
     await next_message_works(product, session)
 
 
