@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Coroutine
 from typing import Any
 
@@ -29,6 +30,8 @@ class OfflineApp:
     def __init__(self, pace: Pace = DEFAULT_PACE) -> None:
         self._pace = pace
         self._stats = Stats()
+        #: All calls that cost something: a test compares them with what the client has booked.
+        self._bill: deque[CallRecord] = deque(maxlen=100_000)
         self._faults = FaultBook()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -45,6 +48,8 @@ class OfflineApp:
                 response: Response = JSONResponse({"status": "ok"})
             case "GET", "/stats":
                 response = Response(orjson.dumps(self._stats, default=list), media_type="application/json")
+            case "GET", "/bill":
+                response = Response(orjson.dumps(list(self._bill)), media_type="application/json")
             case "POST", "/faults":
                 response = self._install_fault(body)
             case "DELETE", "/faults":
@@ -75,6 +80,8 @@ class OfflineApp:
             await _until_done_or_gone(response.play(scope, receive, send), receive)
         finally:
             self._stats.end(record)
+            if record.microdollars:
+                self._bill.append(record)
 
     def _install_fault(self, body: bytes) -> Response:
         try:

@@ -53,15 +53,19 @@ class ChatResponse:
     async def _stream(self, fault_kind: str, fault_number: int, send: Send) -> None:
         """Send each chunk when it is due; chunks that are overdue go out together."""
         head, events = _stream_events(self.request, self.answer)
+        tokens = _tokens(self.answer)
         last = len(events) - 1
         if fault_kind == "badchunk":
-            events.insert(min(max(0, fault_number - 1), last), b"data: {oops\n\n")
+            broken_at = min(max(0, fault_number - 1), last)
+            events.insert(broken_at, b"data: {oops\n\n")
+            tokens.insert(broken_at, 0)
         stop = min(fault_number, last) if fault_kind in ("cut", "silence") else -1
         await send({"type": "http.response.start", "status": 200, "headers": _SSE})
         due = self.begun + (self.answer.pace.ttft or 0.0) / 1000
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
         self.record.first_chunk_at = time.time()
-        waiting, size = [head], 0
+        self._charge(0)
+        waiting, size, completion = [head], 0, 0
         for i, event in enumerate(events):
             if i == stop:
                 await _flush(send, waiting)
@@ -78,9 +82,15 @@ class ChatResponse:
                 await asyncio.sleep(max(0.0, ahead))
             waiting.append(event)
             size += len(event)
+            completion += tokens[i]
+            self._charge(completion)
         await _flush(send, waiting, more=False)
+        self.record.usage_sent = self.request.include_usage
         # A client cannot read a stream with a broken chunk, so it does not count as completed.
         self.record.outcome = "badchunk" if fault_kind == "badchunk" else "completed"
+
+    def _charge(self, completion_tokens: int) -> None:
+        self.record.microdollars = round(_microdollars(self.request, completion_tokens))
 
 
 async def _flush(send: Send, waiting: list[bytes], *, more: bool = True) -> None:
@@ -113,16 +123,27 @@ def _too_long(window: int, counted: int) -> JSONResponse:
 
 def _usage(request: ChatRequest, answer: Answer) -> dict[str, Any]:
     """Tokens by rule of thumb, and a made-up price so that budgets and cost displays have something to show."""
-    reasoning = len(answer.reasoning)
-    completion = reasoning + 8 * len(answer.calls) + sum(max(1, len(piece) // 16) for piece in answer.pieces)
+    reasoning, completion = len(answer.reasoning), sum(_tokens(answer))
     return {
         "prompt_tokens": request.prompt_tokens,
         "completion_tokens": completion,
         "total_tokens": request.prompt_tokens + completion,
         "prompt_tokens_details": {"cached_tokens": 0},
         "completion_tokens_details": {"reasoning_tokens": reasoning},
-        "cost": (request.prompt_tokens * 0.4 + completion * 1.6) / 1e6,
+        "cost": _microdollars(request, completion) / 1e6,
     }
+
+
+def _microdollars(request: ChatRequest, completion_tokens: int) -> float:
+    return request.prompt_tokens * 0.4 + completion_tokens * 1.6
+
+
+def _tokens(answer: Answer) -> list[int]:
+    """The tokens in each event of the stream; those of a call come with its name."""
+    tokens = [1 for _ in answer.reasoning] + [max(1, len(piece) // 16) for piece in answer.pieces]
+    for call in answer.calls:
+        tokens += [8, *(0 for _ in _pieces(call))]
+    return [*tokens, 0]
 
 
 def _stream_events(request: ChatRequest, answer: Answer) -> tuple[bytes, list[bytes]]:
@@ -156,9 +177,12 @@ def _stream_events(request: ChatRequest, answer: Answer) -> tuple[bytes, list[by
 def _call_deltas(request: ChatRequest, index: int, call: ToolCall) -> list[dict[str, Any]]:
     """A tool call with its arguments in two to four pieces, as real models send them."""
     first = {"index": index, "id": f"call_{request.digest}_{index}", "type": "function"}
+    deltas = [{**first, "function": {"name": call.name, "arguments": ""}}]
+    deltas += [{"index": index, "function": {"arguments": piece}} for piece in _pieces(call)]
+    return [{"tool_calls": [delta]} for delta in deltas]
+
+
+def _pieces(call: ToolCall) -> list[str]:
     count = min(4, max(2, len(call.arguments) // 12))
     size = max(1, -(-len(call.arguments) // count))
-    pieces = [call.arguments[start : start + size] for start in range(0, len(call.arguments), size)]
-    deltas = [{**first, "function": {"name": call.name, "arguments": ""}}]
-    deltas += [{"index": index, "function": {"arguments": piece}} for piece in pieces]
-    return [{"tool_calls": [delta]} for delta in deltas]
+    return [call.arguments[start : start + size] for start in range(0, len(call.arguments), size)]

@@ -25,13 +25,18 @@ class BoundedCounter(dict[str, int]):
 
 @dataclass(slots=True)
 class CallRecord:
-    """One request; times are Unix seconds, for measuring against the client's clock."""
+    """One request; times are Unix seconds, for measuring against the client's clock.
+
+    `microdollars`: what it costs, as far as it was sent. `usage_sent`: the client was told so.
+    """
 
     key: str
     started_at: float = field(default_factory=time.time)
     first_chunk_at: float | None = None
     ended_at: float | None = None
     outcome: str = "running"
+    microdollars: int = 0
+    usage_sent: bool = False
 
 
 @dataclass(slots=True)

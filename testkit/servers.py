@@ -232,6 +232,12 @@ class ModelServer(Server):
             found: dict[str, Any] = (await client.get("/stats")).json()
             return found
 
+    async def bill(self) -> list[dict[str, Any]]:
+        """All calls that cost something, each with its key, its `microdollars`, and whether it ended with its usage."""
+        async with self._client() as client:
+            found: list[dict[str, Any]] = (await client.get("/bill")).json()
+            return found
+
     async def asked(self, turn_id: str) -> dict[int, int]:
         """How often the model was asked for each round of a turn."""
         return _by_round((await self.stats())["by_key"], turn_id)
