@@ -232,7 +232,7 @@ class ModelActivities:
             raise ApplicationError(refusal.text, type=BUDGET_REACHED, non_retryable=True)
         waits = attempt.state.waits + 1
         checkpoint(attempt.state.model_copy(update={"waits": waits, "waiting_since": waiting_since}))
-        delay = min(RESERVED_PAUSE_S * RESERVED_PAUSE_FACTOR**waits, RESERVED_PAUSE_MAX_S)
+        delay = min(RESERVED_PAUSE_S * RESERVED_PAUSE_FACTOR ** min(waits, 20), RESERVED_PAUSE_MAX_S)
         delay *= random.uniform(0.75, 1.25)  # noqa: S311  # not a secret
         attempt.publisher.put(_retrying(call, delay, refusal.text))
         raise ApplicationError(
