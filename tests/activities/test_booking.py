@@ -109,7 +109,7 @@ async def test_an_attempt_whose_worker_died_is_an_estimate_of_what_it_showed(
 
 
 def request_of(prompt_tokens: int = 0, answer_tokens: int = 10) -> Estimate:
-    return Estimate(Request({"model": "gpt-4.1-mini", "max_tokens": answer_tokens}, prompt_tokens))
+    return Estimate(Request({"model": "gpt-4.1-mini", "max_tokens": answer_tokens}, prompt_tokens, shortened=False))
 
 
 async def test_a_dead_attempt_that_showed_nothing_is_an_estimate_of_its_prompt(database: Database) -> None:

@@ -18,9 +18,9 @@ from longhaul.errors import ContextTooLongError, StreamBrokenError
 from longhaul.llm.compaction import ROWS, compaction_due, kept_from
 from longhaul.llm.fit import NEWEST_KEPT
 from tests.activities.conftest import SETTINGS, TURN
-from tests.activities.model_calls import Recorder
+from tests.activities.model_calls import Recorder, booked
 
-COMPACT = CompactContext(turn=TURN.model_copy(update={"published": True}), round=3, model="m")
+COMPACT = CompactContext(turn=TURN.model_copy(update={"published": True}), round=3, model="gpt-4.1-mini")
 CALL = CallModel(turn=TURN, round=4, model="m")
 SMALL = SETTINGS.model_copy(update={"context_window": 4_000})
 
@@ -122,11 +122,17 @@ async def test_a_second_attempt_asks_for_nothing_and_shows_it(database: Database
         assert (await ledger.usage_of_each(connection, [TURN.session_id]))[TURN.session_id].calls == 1
 
 
-@pytest.mark.parametrize("failure", [StreamBrokenError("broke"), ContextTooLongError(), TimeoutError()])
-async def test_a_model_that_fails_changes_nothing(database: Database, failure: Exception) -> None:
+@pytest.mark.parametrize(
+    ("failure", "calls"), [(StreamBrokenError("broke"), 1), (ContextTooLongError(), 0), (TimeoutError(), 1)]
+)
+async def test_a_model_that_fails_changes_nothing_but_the_ledger(
+    database: Database, failure: Exception, calls: int
+) -> None:
     await talk(database, 60)
     compacted = await compact(database, Summariser(*[failure] * 99))
-    assert compacted == CompactedContext(compacted=False)
+    assert not compacted.compacted
+    assert compacted.usage.calls == calls
+    assert [row.status for row in await booked(database)] == ["estimated"] * calls
     assert await kinds(database) == []
 
 
@@ -152,6 +158,25 @@ async def test_nothing_is_asked_when_there_is_nothing_to_summarise_or_no_money(d
     await talk(database, 60)
     budget = Budget(session_id=TURN.session_id, max_cost_microdollars=0)
     assert not (await compact(database, Summariser(), scope=Scope(budgets=(budget,)))).compacted
+
+
+@pytest.mark.parametrize("failure", [None, StreamBrokenError("broke"), ContextTooLongError()])
+async def test_a_summary_is_reserved_and_settled(database: Database, failure: Exception | None) -> None:
+    await talk(database, 60)
+    budget = Budget(session_id=TURN.session_id, max_cost_microdollars=1_000_000)
+    model = Summariser(*[failure or "A summary."] * 99)
+    compacted = await compact(database, model, scope=Scope(budgets=(budget,)))
+    assert compacted.compacted is (failure is None)
+    assert model.requests[0]["max_tokens"] == SMALL.budget_answer_tokens
+    statuses = {None: ["booked"], StreamBrokenError: ["estimated"], ContextTooLongError: []}
+    assert [row.status for row in await booked(database)] == statuses[type(failure) if failure else None]
+
+
+async def test_a_summary_does_not_take_the_last_money(database: Database) -> None:
+    await talk(database, 60)
+    budget = Budget(session_id=TURN.session_id, max_cost_microdollars=1)
+    assert not (await compact(database, Summariser(), scope=Scope(budgets=(budget,)))).compacted
+    assert await booked(database) == []
 
 
 async def test_a_call_stays_with_its_results(database: Database) -> None:
@@ -219,3 +244,4 @@ async def test_a_stop_ends_the_call(database: Database) -> None:
     with pytest.raises(asyncio.CancelledError):
         await running
     assert await kinds(database) == []
+    assert [row.status for row in await booked(database)] == ["estimated"]
