@@ -35,6 +35,18 @@ async def test_processes_that_migrate_at_once_do_it_once(url: str) -> None:
     await asyncio.to_thread(command.check, config(url))
 
 
+async def test_a_new_file_that_another_process_writes_is_waited_for(tmp_path: Path) -> None:
+    """SQLite refuses at once to change the journal mode of such a file, whatever its time-out."""
+    path = tmp_path / "new.db"
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    migrating = asyncio.ensure_future(asyncio.to_thread(upgrade, f"sqlite:///{path}"))
+    refused, _ = await asyncio.wait({migrating}, timeout=2)
+    other.close()
+    await migrating
+    assert not refused
+
+
 async def test_migrating_again_does_nothing(url: str, database: Database) -> None:
     await asyncio.to_thread(upgrade, url)
     async with database.read() as connection:
