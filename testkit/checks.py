@@ -49,7 +49,8 @@ async def stored(database: Database, sessions: Iterable[str] | None = None) -> S
             messages[row.session_id].append(row)
         for row in await connection.execute(ends):
             turns[row.session_id].append(row)
-        ledger = await connection.execute(select(*LedgerRow.__table__.columns).where(of(LedgerRow.session_id)))
+        of_sessions = select(*LedgerRow.__table__.columns).where(of(LedgerRow.session_id))
+        ledger = await connection.execute(of_sessions.order_by(LedgerRow.created_at))
         numbers = {row.id: row.next_sequence for row in await connection.execute(counters)}
     return Stored(messages, turns, ledger, numbers)
 
