@@ -8,8 +8,9 @@ from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 
 from api import middleware, openapi, page, problems
+from api.chat_stream import RUN_ID, TAIL_INDEX
 from api.dependencies import connected
-from api.routes import health, me, sessions, stream, tree, turns
+from api.routes import ask, chat, completions, health, me, sessions, stream, tree, turns
 from longhaul import __version__
 from longhaul.settings import Settings
 
@@ -39,7 +40,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(health.router)
     if not settings.api_metrics_port:
         app.include_router(health.metrics_router)
-    for resource in (sessions, stream, turns, tree, me):
+    for resource in (sessions, stream, turns, tree, me, chat, ask, completions):
         app.include_router(resource.router)
     problems.install(app)
     openapi.install(app)
@@ -54,7 +55,10 @@ def create_app(settings: Settings) -> FastAPI:
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
             allow_headers=["*"],
-            expose_headers=["x-longhaul-turn-id", "x-vercel-ai-ui-message-stream", "etag", "retry-after"],
+            expose_headers=[
+                *("x-longhaul-turn-id", "x-vercel-ai-ui-message-stream", "etag", "retry-after"),
+                *(RUN_ID, TAIL_INDEX),
+            ],
         )
     if settings.auth == "off":
         app.add_middleware(middleware.LoopbackOnly, origins=settings.cors_origins)

@@ -1,9 +1,10 @@
 """What handlers depend on: the parts of this process, the calling user, the session that a path names."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Path
 from redis.asyncio import Redis
@@ -53,6 +54,17 @@ class Dependencies:
         )
         self.stream_slots = UserSlots(settings.max_streams, "streams")
         self.poll_slots = UserSlots(settings.max_long_polls, "waiting polls")
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something that goes on when the request that asks for it is gone; `settle` waits for its end."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def settle(self) -> None:
+        """Wait until nothing runs in the background."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
 @asynccontextmanager
@@ -70,6 +82,7 @@ async def connected(settings: Settings) -> AsyncIterator[Dependencies]:
         yield dependencies
     finally:
         dependencies.closing = True
+        await dependencies.settle()
         await dependencies.feeds.aclose()
         await dependencies.stream_redis.aclose()
         await dependencies.redis.aclose()

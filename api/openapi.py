@@ -6,6 +6,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from api.chat_body import ChatMessages
+from api.completions_body import ChatCompletion
 from api.problems import Problem
 from api.request_body import PostMessage, UiMessages
 from api.schemas import NewSession, NewTitle
@@ -25,7 +27,10 @@ def install(app: FastAPI) -> None:
                 title=app.title, version=app.version, description=app.description, routes=app.routes, tags=TAGS
             )
             _, ours = models_json_schema(
-                [(model, "validation") for model in (NewSession, NewTitle, PostMessage, UiMessages, Problem)],
+                [
+                    (model, "validation")
+                    for model in (NewSession, NewTitle, PostMessage, UiMessages, ChatMessages, ChatCompletion, Problem)
+                ],
                 ref_template="#/components/schemas/{model}",
             )
             schemas = schema.setdefault("components", {}).setdefault("schemas", {})

@@ -21,12 +21,15 @@ from longhaul.errors import (
     NotFoundError,
     OpenTurn,
     TooManyTurnsError,
+    TurnRunsError,
     UnavailableError,
 )
 
 log = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
 MAX_ERRORS = 20
+#: OpenAI's clients show people the `error` of a body and nothing else of it.
+OPENAI_PATHS = ("/v1/chat/completions", "/v1/models")
 
 
 class Defect(BaseModel):
@@ -44,6 +47,15 @@ class Running(BaseModel):
     turn_id: str = Field(examples=["0c1c8d6e-2f0b-4b55-8a55-0f4f7d8f9a10"])
 
 
+class OpenAIError(BaseModel):
+    """A problem as OpenAI's clients read it."""
+
+    message: str
+    type: str
+    code: str
+    param: str | None = None
+
+
 class Problem(BaseModel):
     """RFC 9457."""
 
@@ -54,6 +66,7 @@ class Problem(BaseModel):
     instance: str = Field(examples=["/v1/sessions/7f0d6a52-5a3c-4c39-a1e7-6d4f6f0f3a11"])
     errors: list[Defect] | None = None
     running: list[Running] | None = Field(None, description="The turns that reach the limit of running turns.")
+    error: OpenAIError | None = Field(None, description="At the routes for OpenAI's clients: the same for them.")
 
 
 class ProblemError(LonghaulError):
@@ -87,6 +100,8 @@ def response(instance: str, problem: ProblemError) -> Response:
         "detail": problem.detail,
         "instance": instance,
     }
+    if instance.startswith(OPENAI_PATHS):
+        body["error"] = {"message": problem.detail, "type": problem.name, "code": problem.name, "param": None}
     if problem.errors is not None:
         body["errors"] = [{"loc": list(e["loc"]), "msg": e["msg"], "type": e["type"]} for e in problem.errors]
     if problem.running is not None:
@@ -107,6 +122,8 @@ def problem_of(error: Exception) -> ProblemError:
             return ProblemError(429, "too-many-turns", str(error), running=error.running, headers={"Retry-After": "5"})
         case MessageIdUsedError():
             return ProblemError(409, "message-id-used", str(error))
+        case TurnRunsError():
+            return ProblemError(409, "turn-runs", str(error), headers={"Retry-After": "2"})
         case UnavailableError():
             return ProblemError(503, "unavailable", str(error), headers={"Retry-After": str(error.retry_after)})
         case UnauthorizedError():
@@ -156,7 +173,7 @@ TOO_LARGE: dict[int | str, dict[str, Any]] = {
 }
 CONFLICT: dict[int | str, dict[str, Any]] = {
     409: {
-        "description": "The message id names another message already.",
+        "description": "The message id names another message already, or a turn that runs is in the way.",
         "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
     }
 }

@@ -107,18 +107,20 @@ def json_body(model: type[Model]) -> Callable[..., Awaitable[Model]]:
     """
 
     async def parsed(request: Request, _user: CurrentUser) -> Model:
-        return _validated(model, _json_object(await read_body(request, BODY_MAX) or b"{}"))
+        return validated(model, json_object(await read_body(request, BODY_MAX) or b"{}"))
 
     return parsed
 
 
-def body_schema(*models: type[BaseModel], examples: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def body_schema(
+    *models: type[BaseModel], examples: Mapping[str, Any] | None = None, required: bool = False
+) -> dict[str, Any]:
     """The OpenAPI entry of a body that the API reads itself."""
     references = [{"$ref": f"#/components/schemas/{model.__name__}"} for model in models]
     content: dict[str, Any] = {"schema": references[0] if len(references) == 1 else {"anyOf": references}}
     if examples is not None:
         content["examples"] = examples
-    return {"requestBody": {"required": len(models) > 1, "content": {"application/json": content}}}
+    return {"requestBody": {"required": required or len(models) > 1, "content": {"application/json": content}}}
 
 
 def parse_message(body: bytes, session_id: str) -> IncomingMessage:
@@ -127,10 +129,10 @@ def parse_message(body: bytes, session_id: str) -> IncomingMessage:
     Raises:
         ProblemError: 422, with where and why.
     """
-    fields = _json_object(body)
+    fields = json_object(body)
     if "message" not in fields and "messages" in fields:
         fields = _from_ui(fields, session_id)
-    message = _validated(PostMessage, fields)
+    message = validated(PostMessage, fields)
     # `file_ids` name files of the user. Files cannot be uploaded yet, so every id is unknown and dropped.
     context = message.context.model_dump(exclude_none=True) if message.context else None
     return IncomingMessage(
@@ -143,7 +145,12 @@ def parse_message(body: bytes, session_id: str) -> IncomingMessage:
     )
 
 
-def _json_object(body: bytes) -> dict[str, Any]:
+def json_object(body: bytes) -> dict[str, Any]:
+    """A body that is a JSON object.
+
+    Raises:
+        ProblemError: 422, it is not.
+    """
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -153,7 +160,12 @@ def _json_object(body: bytes) -> dict[str, Any]:
     return value
 
 
-def _validated(model: type[Model], fields: dict[str, Any]) -> Model:
+def validated(model: type[Model], fields: dict[str, Any]) -> Model:
+    """The fields of a body as `model`.
+
+    Raises:
+        ProblemError: 422, with where and why.
+    """
     try:
         return model.model_validate(fields)
     except ValidationError as error:
@@ -162,13 +174,13 @@ def _validated(model: type[Model], fields: dict[str, Any]) -> Model:
 
 
 def _from_ui(fields: dict[str, Any], session_id: str) -> dict[str, Any]:
-    messages = reversed(_validated(UiMessages, fields).messages)
+    messages = reversed(validated(UiMessages, fields).messages)
     newest = next(
         (message for message in messages if isinstance(message, dict) and message.get("role") == "user"), None
     )
     if newest is None:
         raise invalid([{"loc": ["body", "messages"], "msg": "should have a user message", "type": "missing"}])
-    message = _validated(UiMessage, newest)
+    message = validated(UiMessage, newest)
     options: dict[str, Any] = {name: fields[name] for name in ("context", "file_ids", "mode", "tier") if name in fields}
     return {**options, "message": message.text, "message_id": _message_id(message.id, session_id)}
 

@@ -101,6 +101,26 @@ class StoredMessage(Answer):
     usage: Any = Field(description="Of the model call that this row answers.")
     created_at: datetime
     duration_ms: int | None
+    version_of: str | None = Field(
+        None, description="The message that this one is a later version of: edited, or answered again."
+    )
+
+
+class MessageVersion(Answer):
+    """One version of a message, with the answer that it got."""
+
+    message_id: str = Field(examples=[A_MESSAGE])
+    content: str
+    turn_id: str | None = Field(examples=[A_TURN])
+    current: bool = Field(description="It is part of the conversation; the others were replaced.")
+    created_at: datetime
+    messages: list[StoredMessage] = Field(description="The rows of its turn.")
+
+
+class MessageVersions(Answer):
+    """The versions of a message, oldest first."""
+
+    versions: list[MessageVersion]
 
 
 class PendingMessage(Answer):
@@ -157,6 +177,30 @@ class Taken(Answer):
     progress_url: str
     buffer_length: int
     max_buffer_length: int
+
+
+class AskedCall(Answer):
+    """One tool call of a turn, with its result."""
+
+    id: str
+    name: str = Field(examples=["calculator"])
+    arguments: str = Field(description="JSON, as the model wrote it.", examples=['{"expression":"17*23"}'])
+    output: str | None = Field(examples=["391"])
+    is_error: bool
+
+
+class Asked(Answer):
+    """The answer to a question: that of the whole turn."""
+
+    session_id: str = Field(examples=[A_SESSION])
+    turn_id: str = Field(examples=[A_TURN])
+    message_id: str = Field(examples=[A_MESSAGE])
+    status: TurnStatus = Field(description="`completed`, `failed` or `cancelled`.")
+    text: str = Field(description="The last text of the assistant.", examples=["17 * 23 is 391."])
+    tool_calls: list[AskedCall]
+    usage: Usage
+    duration_ms: int | None
+    error: str | None
 
 
 class Turn(Answer):
@@ -229,3 +273,49 @@ class Readiness(Answer):
     database: bool
     temporal: bool
     redis: bool
+
+
+class CompletionText(Answer):
+    role: Literal["assistant"] = "assistant"
+    content: str
+
+
+class CompletionChoice(Answer):
+    index: int
+    message: CompletionText
+    finish_reason: Literal["stop"]
+
+
+class CompletionUsage(Answer):
+    """Of the whole turn."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: dict[str, int]
+    completion_tokens_details: dict[str, int]
+
+
+class Completion(Answer):
+    """OpenAI's `chat.completion`. The content holds all texts of the turn, with an empty line between them."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[CompletionChoice]
+    usage: CompletionUsage
+
+
+class Model(Answer):
+    id: str = Field(examples=["standard"])
+    object: Literal["model"] = "model"
+    created: int = 0
+    owned_by: str = "longhaul"
+
+
+class Models(Answer):
+    """OpenAI's list of models."""
+
+    object: Literal["list"] = "list"
+    data: list[Model]

@@ -6,7 +6,7 @@ looked up about it (`longhaul/streams/feed.py`).
 
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from starlette.responses import StreamingResponse
 
@@ -57,7 +57,7 @@ class TurnEvents:
         headers = {**HEADERS, "x-longhaul-turn-id": self._turn_id}
         return StreamingResponse(self.events(), headers=headers)
 
-    async def events(self) -> AsyncIterator[bytes]:
+    async def events(self) -> AsyncGenerator[bytes, None]:
         """Chunks of events until the turn has ended, this process ends, or the client goes."""
         sent_at = time.monotonic()
         with metrics.STREAMS_OPEN.track_inprogress(), self._deps.feeds.follow(self._turn_id) as feed:

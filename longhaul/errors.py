@@ -54,6 +54,14 @@ class MessageIdUsedError(LonghaulError):
         super().__init__(f"Message {message_id} exists with other content; send a new message under a new id.")
 
 
+class TurnRunsError(LonghaulError):
+    """A turn runs, or is about to, and what was asked for needs an idle session. `turn_id` is empty: about to."""
+
+    def __init__(self, turn_id: str) -> None:
+        super().__init__("A turn of this session runs, and it could not be stopped in time; try again in a moment.")
+        self.turn_id = turn_id
+
+
 class UnavailableError(LonghaulError):
     """A part that is needed cannot be reached now; trying again later is right."""
 

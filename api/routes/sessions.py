@@ -32,10 +32,10 @@ from longhaul.db.connection import Connection
 from longhaul.errors import UnavailableError
 from longhaul.streams.ending import expire_streams
 from longhaul.streams.reader import newest_id
+from longhaul.turns.stop import STOP_MAX_S
 
 router = APIRouter(prefix="/v1", tags=["sessions"], responses=RESPONSES)
 log = logging.getLogger(__name__)
-STOP_MAX_S = 10.0
 EPOCH = datetime.fromtimestamp(0, UTC)
 CURSOR = r"^\d{1,20}\.[\w-]{1,64}$"
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import JSONResponse, Response
 
-from api import metrics
+from api.delivery import deliver
 from api.dependencies import ID, CurrentUser, Dependencies, Deps, OwnSession, SessionId, StreamSlot
 from api.ownership import SessionRecord
 from api.problems import CONFLICT, RESPONSES, TOO_LARGE, TOO_MANY
@@ -13,8 +13,8 @@ from api.request_body import MESSAGE_BODY_MAX, PostMessage, UiMessages, body_sch
 from api.schemas import Queued, Taken
 from api.slots import Slot
 from api.sse import TurnEvents
-from longhaul.db import acceptance, sessions, turns
-from longhaul.errors import InboxFullError, MessageIdUsedError, NotFoundError, TooManyTurnsError, UnavailableError
+from longhaul.db import sessions, turns
+from longhaul.errors import NotFoundError
 from longhaul.streams.events import FINISH_ID
 from longhaul.streams.feed import StreamLostError
 from longhaul.streams.reader import BEGINNING, has_entry, may_have_had_entry
@@ -55,31 +55,8 @@ async def _deliver(
     """
     async with deps.database.read() as connection:
         session = await sessions.get(connection, session_id, user)
-        joins = await acceptance.open_turn(connection, session_id) is not None
     message = parse_message(await read_body(request, MESSAGE_BODY_MAX), session_id)
-    if joins:
-        await deps.rate_limit.count_follow_up(user)
-    else:
-        if slot is not None:
-            slot.take()
-        await deps.rate_limit.count_new_turn(user)
-    try:
-        delivery = await deps.delivery.deliver(user, session, message)
-    except MessageIdUsedError:
-        metrics.REFUSED.labels("id_used").inc()
-        raise
-    except InboxFullError:
-        metrics.REFUSED.labels("inbox_full").inc()
-        raise
-    except TooManyTurnsError:
-        metrics.REFUSED.labels("turns").inc()
-        raise
-    except UnavailableError:
-        metrics.REFUSED.labels("unavailable").inc()
-        raise
-    deps.feeds.nudge(delivery.turn_id)
-    metrics.ACCEPTED.labels("started" if delivery.started else "queued").inc()
-    return message, delivery
+    return message, await deliver(deps, user, session, message, slot)
 
 
 @router.post(

@@ -11,10 +11,10 @@ from api.schemas import Cancelled, Turn, Turns
 from longhaul.contracts import Progress, TurnStatus
 from longhaul.db import turns
 from longhaul.db.turns import TurnRecord
+from longhaul.turns.stop import STOP_MAX_S
 
 router = APIRouter(prefix="/v1", tags=["turns"], responses=RESPONSES)
 WAIT_MAX_S = 60
-STOP_MAX_S = 10.0
 
 
 @router.get("/sessions/{session_id}/turns", summary="Turns of a session")

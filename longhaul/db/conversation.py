@@ -38,13 +38,17 @@ class OpenToolCall(NamedTuple):
     round: int
 
 
+#: Rows that another version of a message has replaced are kept, and shown to nobody who reads the conversation.
+NOT_REPLACED = MessageRow.replaced_by.is_(None)
 OF_ROUND = STORED_MESSAGES.where(
     MessageRow.turn_id == bindparam("turn"), MessageRow.round == bindparam("in_round")
 ).order_by(MessageRow.sequence)
 OF_TURN = STORED_MESSAGES.where(
     MessageRow.turn_id == bindparam("turn"), MessageRow.sequence > bindparam("after")
 ).order_by(MessageRow.sequence)
-PROMPT_MESSAGES = select(*columns_of(MessageRow, PromptMessage)).where(MessageRow.session_id == bindparam("session"))
+PROMPT_MESSAGES = select(*columns_of(MessageRow, PromptMessage)).where(
+    MessageRow.session_id == bindparam("session"), NOT_REPLACED
+)
 #: Newest first. Summaries lie among the rows, but they stand for rows before them.
 FOR_MODEL = (
     PROMPT_MESSAGES.where(
@@ -74,7 +78,7 @@ RESULT_OF = (
 )
 CALLS_AND_RESULTS = (
     select(MessageRow.role, MessageRow.tool_calls, MessageRow.tool_call_id, MessageRow.turn_id, MessageRow.round)
-    .where(IN_CONVERSATION, MessageRow.role.in_(("assistant", "tool")))
+    .where(IN_CONVERSATION, NOT_REPLACED, MessageRow.role.in_(("assistant", "tool")))
     .order_by(MessageRow.sequence.desc())
 )
 CALLS_AND_RESULTS_OF_TURN = CALLS_AND_RESULTS.where(MessageRow.turn_id == bindparam("turn"))
@@ -147,7 +151,8 @@ async def rows_of_turn(connection: Connection, turn_id: str, after: int = -1) ->
 
 async def length(connection: Connection, session_id: str) -> int:
     """How many rows a conversation has."""
-    rows = select(func.count()).select_from(MessageRow).where(MessageRow.session_id == session_id, IN_CONVERSATION)
+    visible = (MessageRow.session_id == session_id, IN_CONVERSATION, NOT_REPLACED)
+    rows = select(func.count()).select_from(MessageRow).where(*visible)
     return await connection.scalar(rows) or 0
 
 
@@ -205,7 +210,7 @@ async def page(
 def _newest_first(session_id: str, user_id: str) -> Select[Any]:
     return (
         STORED_MESSAGES.join(SessionRow, SessionRow.id == MessageRow.session_id)
-        .where(MessageRow.session_id == session_id, SessionRow.user_id == user_id)
+        .where(MessageRow.session_id == session_id, SessionRow.user_id == user_id, NOT_REPLACED)
         .order_by(MessageRow.sequence.desc())
     )
 

@@ -43,6 +43,8 @@ class StoredMessage(NamedTuple):
     usage: dict[str, Any] | None
     created_at: datetime
     duration_ms: int | None
+    version_of: str | None = None
+    replaced_by: str | None = None
 
 
 class NewMessage(NamedTuple):
@@ -64,6 +66,7 @@ class NewMessage(NamedTuple):
     usage: dict[str, Any] | None = None
     created_at: datetime | None = None
     duration_ms: int | None = None
+    version_of: str | None = None
 
 
 class LockedSession(NamedTuple):

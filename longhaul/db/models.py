@@ -135,7 +135,11 @@ class SessionRow(Base):
 
 
 class MessageRow(Base):
-    """One row of a conversation; append-only. `sequence` is null while the message waits to be taken by a turn."""
+    """One row of a conversation; append-only. `sequence` is null while the message waits to be taken by a turn.
+
+    `version_of` is the id of the message that this one is a later version of: edited, or to be answered again.
+    `replaced_by` is the turn that took this row out of the conversation; the row keeps its sequence.
+    """
 
     __tablename__ = "messages"
 
@@ -157,6 +161,8 @@ class MessageRow(Base):
     usage: Mapped[dict[str, Any] | None] = mapped_column(ReadableJSON(none_as_null=True))
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     duration_ms: Mapped[int | None] = mapped_column(Integer)
+    version_of: Mapped[str | None] = mapped_column(String(64))
+    replaced_by: Mapped[str | None] = mapped_column(String(64))
 
     __table_args__ = (
         UniqueConstraint("session_id", "sequence", name="uq_messages_sequence"),
@@ -167,6 +173,13 @@ class MessageRow(Base):
             "session_id",
             postgresql_where=text("sequence IS NULL"),
             sqlite_where=text("sequence IS NULL"),
+        ),
+        Index(
+            "ix_messages_versions",
+            "session_id",
+            "version_of",
+            postgresql_where=text("version_of IS NOT NULL"),
+            sqlite_where=text("version_of IS NOT NULL"),
         ),
     )
 

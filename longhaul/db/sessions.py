@@ -103,6 +103,20 @@ async def get(connection: Connection, session_id: str, user_id: str | None = Non
     return Session._make(row)
 
 
+async def of_turn(connection: Connection, turn_id: str, user_id: str) -> Session:
+    """A user's session of which this is a turn, also one that has not begun yet.
+
+    Raises:
+        NotFoundError: there is no such turn, or its session is another user's.
+    """
+    in_turn = select(MessageRow.session_id).where(MessageRow.turn_id == turn_id).limit(1).scalar_subquery()
+    statement = SESSIONS.where(SessionRow.id == in_turn, SessionRow.user_id == user_id)
+    row = (await connection.execute(statement)).first()
+    if row is None:
+        raise NotFoundError(f"There is no turn {turn_id}.")
+    return Session._make(row)
+
+
 async def list_of_user(
     connection: Connection,
     user_id: str,
@@ -187,8 +201,8 @@ async def note_call(
     await connection.execute(NOTE_CALL, {"session": session_id, "scale": token_scale, "due": compaction_due})
 
 
-async def note_summary(connection: Connection, session_id: str, summary_id: str, until: int) -> None:
-    """Note the row of a new summary, and the sequence up to which it stands for the rows."""
+async def note_summary(connection: Connection, session_id: str, summary_id: str | None, until: int | None) -> None:
+    """Note the row of the summary that counts now, and the sequence up to which it stands for the rows; None: none."""
     values = {"compaction_due": False, "summary_id": summary_id, "summarised_until": until}
     await connection.execute(update(SessionRow).where(SessionRow.id == session_id).values(values))
 

@@ -1,6 +1,6 @@
 """Turn rows: how turns began and ended."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -184,6 +184,12 @@ async def mark_stopped(connection: Connection, session_id: str, turn_id: str) ->
 async def list_of_session(connection: Connection, session_id: str, limit: int = 50) -> list[TurnRecord]:
     """A session's turns, newest first."""
     rows = await connection.execute(OF_SESSION, {"session": session_id, "most": limit})
+    return [TurnRecord._make(row) for row in rows]
+
+
+async def by_ids(connection: Connection, turn_ids: Collection[str]) -> list[TurnRecord]:
+    """The rows of these turns, in no order."""
+    rows = await connection.execute(TURNS.where(TurnRow.turn_id.in_(turn_ids)))
     return [TurnRecord._make(row) for row in rows]
 
 

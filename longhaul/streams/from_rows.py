@@ -41,10 +41,10 @@ class RowParts:
         state = self._state
         for part_id, kind in list(state.open_blocks.items()):
             yield {"type": f"{kind}-end", "id": part_id}
-        if state.step_open:
-            yield {"type": "finish-step"}
         if self._unfinished:
             yield data_part("voided", {"ids": self._unfinished})
+        if state.step_open:
+            yield {"type": "finish-step"}
         if not state.started:
             yield start_part(self._turn_id)
 

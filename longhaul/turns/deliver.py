@@ -16,19 +16,24 @@ from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 
 from longhaul import temporal
 from longhaul.contracts import FollowUp, Scope, TurnInput, TurnLimits
-from longhaul.db import acceptance, messages, turns
+from longhaul.db import acceptance, messages, turns, versions
 from longhaul.db.acceptance import Accepted
 from longhaul.db.connection import Connection
 from longhaul.db.database import Database
 from longhaul.db.models import utc_now
 from longhaul.db.sessions import Session
-from longhaul.errors import InboxFullError, OpenTurn, TooManyTurnsError, UnavailableError
+from longhaul.db.versions import NewVersion
+from longhaul.errors import InboxFullError, OpenTurn, TooManyTurnsError, TurnRunsError, UnavailableError
 from longhaul.settings import Settings
 from longhaul.turns.status import TurnLookup
+from longhaul.turns.stop import STOP_MAX_S, TurnStopper
 
 log = logging.getLogger(__name__)
 # A signal to Temporal takes a few seconds at most.
 LOST_AFTER_S = 30
+# A turn that was stopped may be followed by one for a message that arrived meanwhile.
+REPLACE_TRIES = 4
+REPLACE_PAUSE_S = 0.3
 Mode = Literal["fast", "extended_thinking"]
 Tier = Literal["standard", "advanced"]
 
@@ -80,7 +85,45 @@ class MessageDelivery:
             MessageIdUsedError: the id belongs to a message with other content.
             UnavailableError: try again with the same message id; no step is done twice.
         """
-        accepted = await self._accept(user_id, session.id, message)
+        return await self._start_or_join(user_id, session, message, await self._accept(user_id, session.id, message))
+
+    async def replace(
+        self, user_id: str, session: Session, message: IncomingMessage, *, of: str, stopper: TurnStopper
+    ) -> Delivery:
+        """Replace the message `of`, and what follows it, by a new version, and make a turn of its own answer that.
+
+        A turn that runs is stopped first; its rows are part of what is replaced.
+
+        Raises:
+            TurnRunsError: turns run on and on; nothing was replaced. Otherwise as `deliver`.
+        """
+        version = NewVersion(message.id, of, message.text, message.context)
+        lost_turn_id = ""
+        lost: Collection[str] = ()
+        for tries_left in reversed(range(REPLACE_TRIES)):
+            try:
+                async with self._database.write() as connection:
+                    accepted = await versions.replace(
+                        connection, session.id, user_id, version, lost_turn_id=lost_turn_id
+                    )
+                    if self._settings.max_running_turns and not accepted.taken:
+                        await self._check_running(connection, user_id, session.id, lost)
+                return await self._start_or_join(user_id, session, message, accepted)
+            except TooManyTurnsError as error:
+                lost = await self._lost(error.running)
+                if not lost:
+                    raise
+            except TurnRunsError as error:
+                if not tries_left:
+                    raise
+                if await stopper.stop(session.id, STOP_MAX_S) is None:
+                    lost_turn_id = error.turn_id
+                    await asyncio.sleep(REPLACE_PAUSE_S)
+        raise TurnRunsError("")
+
+    async def _start_or_join(
+        self, user_id: str, session: Session, message: IncomingMessage, accepted: Accepted
+    ) -> Delivery:
         if accepted.taken:
             return Delivery(accepted.turn_id, accepted.starts_turn, accepted.waiting)
         async with temporal.reachable(self._settings.temporal_rpc_timeout):

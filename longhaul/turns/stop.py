@@ -19,6 +19,8 @@ from longhaul.turns import stop_notices
 from longhaul.turns.status import RunningTurn, TurnLookup
 
 log = logging.getLogger(__name__)
+#: So long a caller waits for a turn that it has stopped.
+STOP_MAX_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -114,13 +116,14 @@ class TurnStopper:
                 raise
             log.info("the turn of deleted session %s had ended by itself", session_id)
 
-    async def request_stop(self, session_id: str) -> None:
-        """Cancel what a session runs and do not wait; nothing running is no error.
+    async def request_stop(self, session_id: str, *, only_turn: str = "") -> None:
+        """Cancel what a session runs (or only a certain turn) and do not wait; nothing running is no error.
 
         Raises:
             UnavailableError: Temporal does not answer.
         """
-        if (turn := await self._turns.running(session_id)) is None:
+        turn = await self._turns.running(session_id)
+        if turn is None or only_turn not in ("", turn.turn_id):
             return
         await self._mark_stopped(session_id, turn.turn_id)
         await self._cancel(

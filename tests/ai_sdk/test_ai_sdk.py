@@ -1,45 +1,17 @@
 """The AI SDK's own client reads our streams: its schema accepts every part, and its message is what is stored."""
 
-import asyncio
-import fcntl
 import json
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from testkit.product import Product
+from tests.ai_sdk.conftest import LOCK, command
 
 pytestmark = pytest.mark.backends("postgresql")  # a stream has the same bytes on any database
-FOLDER = Path(__file__).parent
-LOCK = FOLDER / "package-lock.json"
 ALL_AT_ONCE = "think: what is 17 * 23, and what is 2 * 2? speak 30"
 SLOW = "think: what is 17 * 23? speak 40 [delay=25]"
-
-
-async def command(*argv: str, given: object = None, limit: float = 90.0) -> str:
-    """Run a command in this folder; what it prints."""
-    pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(*argv, stdin=pipe, stdout=pipe, stderr=pipe, cwd=FOLDER)
-    try:
-        out, err = await asyncio.wait_for(process.communicate(json.dumps(given).encode()), limit)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode == 0, f"{argv}: {process.returncode}\n{err.decode()[-3000:]}"
-    return out.decode()
-
-
-@pytest.fixture(scope="session")
-async def node_modules(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """What the lock file names, installed once; a second run of the tests at the same time waits."""
-    done = FOLDER / "node_modules" / ".package-lock.json"
-    with (FOLDER / ".npmrc").open() as lock:
-        await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
-        if not done.exists() or done.stat().st_mtime < LOCK.stat().st_mtime:
-            await command("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", limit=300)
 
 
 async def chat(product: Product, session: str, text: str, **more: Any) -> dict[str, Any]:

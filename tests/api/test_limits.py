@@ -1,6 +1,7 @@
 """What one user may have at once: running turns, streams, polls that wait."""
 
 import asyncio
+from typing import Any
 
 from testkit.grammar import check_stream
 from testkit.pool import MakeProduct
@@ -8,6 +9,17 @@ from testkit.product import Backend, Product
 from testkit.wait import until
 
 LONG = "wait 90 s"
+
+
+def chat(session: str) -> dict[str, Any]:
+    """A message as the AI SDK posts it."""
+    return {"id": session, "messages": [{"id": "m1", "role": "user", "parts": [{"type": "text", "text": "hello"}]}]}
+
+
+def completion(session: str) -> dict[str, Any]:
+    """A message as OpenAI's clients post it."""
+    message = {"role": "user", "content": "hello"}
+    return {"model": "standard", "messages": [message], "metadata": {"session_id": session}}
 
 
 async def test_running_turns(make_product: MakeProduct, backend: Backend) -> None:
@@ -37,6 +49,13 @@ async def test_running_turns(make_product: MakeProduct, backend: Backend) -> Non
     assert (again.status, again.body["turn_id"]) == (202, turn)
     refused = sessions[statuses.index(429)]
     assert (await api.post(refused, "hello")).status == 429
+    for path, body in (
+        (f"/sessions/{refused}/ask", {"message": "hello"}),
+        ("/chat", chat(refused)),
+        ("/chat/completions", completion(refused)),
+    ):
+        answer = await api.call("POST", path, json=body)
+        assert (answer.status, answer.body["type"]) == (429, "urn:longhaul:problem:too-many-turns")
     assert (await api.session(refused))["messages"] == [], "a message that was refused is not kept"
     assert (await api.cancel(stopped)).body["status"] == "cancelled"
     assert (await api.post(refused, "hello")).status == 202
@@ -61,6 +80,10 @@ async def test_streams_and_polls(make_product: MakeProduct) -> None:
     refused = await api.stream(other, "hello")
     assert refused.status == 429
     assert (await api.session(other))["messages"] == [], "a turn whose stream is refused does not begin"
+    for path, body in (("/chat", chat("unheard-of")), ("/chat/completions", completion("unheard-of"))):
+        assert (await api.call("POST", path, json=body)).status == 429
+    assert (await api.call("GET", "/sessions/unheard-of")).status == 404, "nor is a session made for it"
+    assert (await api.call("GET", f"/chat/{session}/stream")).status == 429
     path = f"/v1/sessions/{session}/turns/{turn}"
     polls = [asyncio.create_task(api.http.get(path, params={"wait": "60"})) for _ in range(3)]
     await until(lambda: sum(poll.done() for poll in polls) == 2, what="two of three polls are refused")
@@ -69,6 +92,8 @@ async def test_streams_and_polls(make_product: MakeProduct) -> None:
             assert poll.result().status_code == 429
             assert poll.result().json()["type"] == "urn:longhaul:problem:too-many-waiting-polls"
     assert (await api.http.get(path)).status_code == 200, "a poll that does not wait is not counted"
+    asked = await api.call("POST", f"/sessions/{other}/ask", json={"message": "hello"})
+    assert (asked.status, asked.body["type"]) == (429, "urn:longhaul:problem:too-many-waiting-polls")
     assert (await api.call("POST", f"/sessions/{session}/stream", json={"message": "more"})).status == 202
     await api.cancel(session)
     assert sorted(answer.status_code for answer in await asyncio.gather(*polls)) == [200, 429, 429]

@@ -21,9 +21,11 @@ CLAIMS: dict[str, Any] = {"aud": "longhaul", "exp": 2**32}
 PAGE = {"/", "/favicon.svg", "/assets"}
 DOCUMENTATION = {"/openapi.json", "/docs", "/docs/oauth2-redirect", "/static-offline-docs"}
 OPEN = {"/healthz", "/readyz", "/metrics"} | PAGE | DOCUMENTATION
+OTHER = str(uuid4())
 BODIES: dict[str, dict[str, Any]] = {
     "stream": {"message": "hi"},
     "messages": {"message": "hi"},
+    "ask": {"message": "hi"},
     "": {"title": "mine now"},
     "profile": {"content": "mine now"},
 }
@@ -58,7 +60,7 @@ def _paths(app: FastAPI) -> Iterator[str]:
 
 def address(path: str, session: str, turn: str) -> str:
     filled = path.replace("{session_id}", session).replace("{turn_id}", turn)
-    return re.sub(r"\{\w+\}", str(uuid4()), filled)
+    return re.sub(r"\{\w+\}", OTHER, filled)
 
 
 async def status_and_text(client: RecordingClient, method: str, path: str, headers: dict[str, str]) -> tuple[int, str]:
@@ -110,6 +112,23 @@ async def test_the_others_things_are_not_there(guarded: Product) -> None:
     assert (await alice.call("GET", f"/sessions/{another}/turns/{turn}")).status == 404, "a turn of another session"
     assert (await alice.call("DELETE", f"/sessions/{session}")).status == 204
     assert (await alice.call("GET", f"/sessions/{session}")).status == 404
+
+
+async def test_a_foreign_chat_is_not_there(guarded: Product) -> None:
+    """A chat's id is made by its client, so another user may know it, or make the same."""
+    alice, bob = guarded.client(headers=token("alice")), guarded.client(headers=token("bob"))
+    chat = uuid4().hex
+    body = {"id": chat, "messages": [{"id": "m1", "role": "user", "parts": [{"type": "text", "text": "2+3"}]}]}
+    first = await alice.http.post("/v1/chat", json=body)
+    assert first.status_code == 200
+    turn = first.headers["x-workflow-run-id"]
+    foreign = await bob.http.post("/v1/chat", json=body)
+    assert foreign.status_code == 404
+    resumed = [await bob.http.get(f"/v1/chat/{one}/stream") for one in (chat, turn, uuid4().hex)]
+    assert [(one.status_code, one.content) for one in resumed] == [(204, b"")] * 3
+    again = {"messages": [*body["messages"], {"id": turn, "role": "assistant", "parts": []}, *body["messages"]]}
+    assert (await bob.http.post("/v1/chat", json=again)).status_code == 404, "a foreign turn names no session"
+    assert "data: [DONE]" in (await alice.http.get(f"/v1/chat/{turn}/stream")).text
 
 
 async def test_tokens(guarded: Product) -> None:

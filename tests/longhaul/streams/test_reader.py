@@ -202,8 +202,8 @@ def test_what_is_half_seen_is_closed_voided_and_said_again() -> None:
     opened = [start_part("turn-1"), *step(1)[:2], {"type": "text-start", "id": "1.1.0"}]
     rows = [Stored("assistant", 1, "whole")]
     sent = continued(after(*opened), rows, TurnStatus.COMPLETED)
-    assert types(sent)[:3] == ["text-end", "finish-step", "data-voided"]
-    assert sent[2]["data"]["ids"] == ["1.1.0"]
+    assert types(sent)[:3] == ["text-end", "data-voided", "finish-step"]
+    assert sent[1]["data"]["ids"] == ["1.1.0"]
     assert [part["delta"] for part in sent if part["type"] == "text-delta"] == ["whole"]
     assert "start" not in types(sent)
 

@@ -1,0 +1,88 @@
+"""The body that the AI SDK's chat transports post, unmodified."""
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+from uuid import uuid4
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.problems import invalid
+from api.request_body import PageContext, PostMessage, UiMessage, json_object, validated
+from longhaul.db.messages import row_id
+from longhaul.streams.chat_parts import of_message
+from longhaul.turns.deliver import IncomingMessage, Mode, Tier
+
+SESSION_ID = r"^[A-Za-z0-9_-]{1,64}$"
+MESSAGE_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
+ClientSessionId = Annotated[str, Field(pattern=SESSION_ID)]
+
+
+class ChatMessages(BaseModel):
+    """The conversation as the client has it. Its last message is the one that is sent, edited or answered again."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "chat-1",
+                    "messages": [{"id": "m1", "role": "user", "parts": [{"type": "text", "text": "Hello"}]}],
+                    "trigger": "submit-message",
+                }
+            ]
+        }
+    )
+
+    id: ClientSessionId | None = Field(None, description="The session. It is made with its first use.")
+    messages: list[Any] = Field(min_length=1, description="`{id, role, parts}` each.")
+    trigger: Literal["submit-message", "regenerate-message"] = "submit-message"
+    context: PageContext | None = None
+    mode: Mode | None = None
+    tier: Tier | None = None
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A valid body. `session_id` is None if it names no session; `known_turns` may then say which it is."""
+
+    session_id: str | None
+    message: IncomingMessage
+    regenerate: bool
+    known_turns: list[str]
+
+
+def parse_chat(body: bytes) -> Chat:
+    """The message in a body of the AI SDK.
+
+    Raises:
+        ProblemError: 422, with where and why.
+    """
+    fields = json_object(body)
+    chat = validated(ChatMessages, {name: value for name, value in fields.items() if value is not None})
+    at = len(chat.messages) - 1
+    last = chat.messages[at]
+    if not isinstance(last, dict) or last.get("role") != "user":
+        raise _refused(at, "role", "the last message should be a user's: tools of clients and approvals are not taken")
+    message = validated(UiMessage, last)
+    if any(part.get("type") == "file" for part in message.parts):
+        raise _refused(at, "parts", "files are not taken yet; send their text")
+    checked = validated(PostMessage, {"message": message.text})
+    context = chat.context.model_dump(exclude_none=True) if chat.context else None
+    assistants = (one for one in reversed(chat.messages) if isinstance(one, dict) and one.get("role") == "assistant")
+    return Chat(
+        chat.id,
+        IncomingMessage(_message_id(message.id), checked.message, context or None, mode=chat.mode, tier=chat.tier),
+        regenerate=chat.trigger == "regenerate-message",
+        known_turns=[of_message(str(one.get("id", "")))[0] for one in assistants],
+    )
+
+
+def _refused(at: int, name: str, why: str) -> Exception:
+    return invalid([{"loc": ["body", "messages", at, name], "msg": why, "type": "not_taken"}])
+
+
+def _message_id(sent: str) -> str:
+    """The client's id as it is, so that the client finds its message again by it."""
+    if not sent:
+        return str(uuid4())
+    return sent if MESSAGE_ID.fullmatch(sent) else row_id("ai-sdk", sent)

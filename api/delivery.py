@@ -1,0 +1,88 @@
+"""Deliver a message for a route: rate limit, the one call, and what the metrics count."""
+
+from collections.abc import Awaitable
+
+from sqlalchemy.exc import IntegrityError
+
+from api import metrics
+from api.dependencies import Dependencies
+from api.slots import Slot
+from longhaul.contracts import Scope
+from longhaul.db import acceptance, sessions
+from longhaul.db.sessions import NewSession, Session
+from longhaul.errors import (
+    InboxFullError,
+    MessageIdUsedError,
+    NotFoundError,
+    TooManyTurnsError,
+    UnavailableError,
+)
+from longhaul.turns.deliver import Delivery, IncomingMessage
+
+
+async def deliver(
+    deps: Dependencies, user: str, session: Session, message: IncomingMessage, slot: Slot | None = None
+) -> Delivery:
+    """Deliver a message to a turn of a user's session. A new turn that is to be streamed takes the `slot`.
+
+    Raises:
+        ProblemError: 429, too many messages in this minute or streams; otherwise as `MessageDelivery.deliver`.
+    """
+    async with deps.database.read() as connection:
+        joins = await acceptance.open_turn(connection, session.id) is not None
+    if joins:
+        await deps.rate_limit.count_follow_up(user)
+    else:
+        if slot is not None:
+            slot.take()
+        await deps.rate_limit.count_new_turn(user)
+    return await _counted(deps, deps.delivery.deliver(user, session, message))
+
+
+async def replace(deps: Dependencies, user: str, session: Session, message: IncomingMessage, *, of: str) -> Delivery:
+    """Replace the message `of` and what follows by a new version; raises what `MessageDelivery.replace` raises."""
+    await deps.rate_limit.count_new_turn(user)
+    return await _counted(deps, deps.delivery.replace(user, session, message, of=of, stopper=deps.stopper))
+
+
+async def _counted(deps: Dependencies, delivering: Awaitable[Delivery]) -> Delivery:
+    try:
+        delivery = await delivering
+    except MessageIdUsedError:
+        metrics.REFUSED.labels("id_used").inc()
+        raise
+    except InboxFullError:
+        metrics.REFUSED.labels("inbox_full").inc()
+        raise
+    except TooManyTurnsError:
+        metrics.REFUSED.labels("turns").inc()
+        raise
+    except UnavailableError:
+        metrics.REFUSED.labels("unavailable").inc()
+        raise
+    deps.feeds.nudge(delivery.turn_id)
+    metrics.ACCEPTED.labels("started" if delivery.started else "queued").inc()
+    return delivery
+
+
+async def own_or_new_session(
+    deps: Dependencies, user: str, session_id: str, *, system_context: str | None = None
+) -> Session:
+    """The user's session of this id, made with its first use.
+
+    Raises:
+        NotFoundError: it is another user's.
+    """
+    try:
+        async with deps.database.read() as connection:
+            return await sessions.get(connection, session_id, user)
+    except NotFoundError:
+        scope = Scope(root_session_id=session_id)
+        session = NewSession(id=session_id, user_id=user, scope=scope, system_context=system_context)
+    try:
+        async with deps.database.write() as connection:
+            await sessions.create(connection, session)
+    except IntegrityError:
+        pass  # another request has made it at the same moment
+    async with deps.database.read() as connection:
+        return await sessions.get(connection, session_id, user)

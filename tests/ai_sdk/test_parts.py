@@ -1,0 +1,198 @@
+"""Any turn, with any retries and follow-ups: its stream and its rows make the same messages, in the SDK and here."""
+
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from longhaul.contracts import TurnStatus
+from longhaul.db.messages import StoredMessage
+from longhaul.db.turns import TurnRecord
+from longhaul.streams.chat_parts import WRITTEN_ANEW, ChatParts, TakeBack, merged
+from longhaul.streams.ending import Ending
+from longhaul.streams.events import Part, data_part, start_part, tool_output_part
+from longhaul.streams.step_writer import StepWriter
+from longhaul.streams.ui_messages import UiMessageBuilder, ui_messages
+from tests.ai_sdk.conftest import command
+
+TURN = "t"
+NOW = datetime(2026, 11, 21, tzinfo=UTC)
+texts = st.text("abc ", min_size=1, max_size=12)
+cuts = st.lists(st.integers(0, 24), max_size=2)  # attempts that broke off after so many characters
+
+
+@dataclass(frozen=True)
+class Round:
+    """A round: its answer, where attempts before it broke off, and the follow-ups taken behind it."""
+
+    reasoning: str
+    text: str
+    calls: int
+    cuts: list[int] = field(default_factory=list)
+    other_text: str = ""  # what those attempts wrote instead
+    follow_ups: int = 0
+
+
+@dataclass
+class Turn:
+    """A turn as its stream and as its rows."""
+
+    parts: list[Part]
+    rows: list[StoredMessage]
+    record: TurnRecord
+    several: bool = False
+
+
+def rounds(other: st.SearchStrategy[str]) -> st.SearchStrategy[Round]:
+    return st.builds(
+        Round,
+        reasoning=st.one_of(st.just(""), texts),
+        text=texts,
+        calls=st.integers(0, 2),
+        cuts=cuts,
+        other_text=other,
+        follow_ups=st.integers(0, 2),
+    )
+
+
+def row(sequence: int, role: str, content: str, round_: int, **more: Any) -> StoredMessage:
+    same: dict[str, Any] = dict.fromkeys(StoredMessage._fields)
+    base = {"id": str(sequence), "session_id": "s", "sequence": sequence, "role": role, "kind": "message"}
+    return StoredMessage(
+        **{**same, **base, "content": content, "turn_id": TURN, "round": round_, "is_error": False, **more}
+    )
+
+
+def write(step: StepWriter, reasoning: str, text: str) -> None:
+    for kind, whole in (("reasoning", reasoning), ("text", text)):
+        for at in range(0, len(whole), 3):
+            step.show([(kind, whole[at : at + 3], "")])
+
+
+def turn_of(plan: list[Round], status: TurnStatus) -> Turn:
+    parts: list[Part] = [start_part(TURN)]
+    rows = [row(0, "user", "hello", 0, client_message_id="m")]
+
+    def add(role: str, content: str, number: int, **more: Any) -> None:
+        rows.append(row(len(rows), role, content, number, **more))
+
+    for number, one in enumerate(plan, start=1):
+        for attempt, cut in enumerate(one.cuts, start=1):
+            step = StepWriter(parts.append, number, attempt)
+            step.begin()
+            text = one.other_text or one.text
+            write(step, one.reasoning[:cut], text[: max(0, cut - len(one.reasoning))])
+            step.take_back()
+        step = StepWriter(parts.append, number, len(one.cuts) + 1)
+        step.begin()
+        write(step, one.reasoning, one.text)
+        calls = [
+            {"id": f"c{number}.{n}", "type": "function", "function": {"name": "calculator", "arguments": '{"a":1}'}}
+            for n in range(one.calls)
+        ]
+        step.complete(calls)
+        parts.append(data_part("usage", {"calls": 1}))
+        if one.reasoning:
+            add("reasoning", one.reasoning, number)
+        add("assistant", one.text, number, tool_calls=calls or None)
+        for call in calls:
+            parts.append(tool_output_part(str(call["id"]), "391", is_error=number % 2 == 0))
+            add("tool", "391", number, tool_call_id=call["id"], is_error=number % 2 == 0)
+        for n in range(one.follow_ups):
+            message = f"f{number}.{n}"
+            parts.append(data_part("follow-up", {"message_id": message, "round": number}))
+            add("user", "and?", number, kind="follow_up", client_message_id=message)
+        if calls:
+            parts.append({"type": "finish-step"})
+    ending = Ending(status, len(plan), "It broke." if status is TurnStatus.FAILED else None)
+    parts += [*ending.parts([]), *([ending.outcome] if ending.outcome else []), {"type": "finish"}]
+    record = TurnRecord(TURN, "s", "u", status, "m", "fast", "standard", "m", ending.error, None, NOW, NOW, 1)
+    return Turn(parts, rows, record, several=any(one.follow_ups for one in plan))
+
+
+def turns(other: st.SearchStrategy[str]) -> st.SearchStrategy[Turn]:
+    ends = st.sampled_from([TurnStatus.COMPLETED, TurnStatus.CANCELLED, TurnStatus.FAILED])
+    return st.builds(turn_of, st.lists(rounds(other), min_size=1, max_size=3), ends)
+
+
+def expected(turn: Turn) -> list[dict[str, Any]]:
+    found = ui_messages(turn.rows, [turn.record])
+    return [message for message in found if message["role"] == "assistant"]
+
+
+def sent(turn: Turn, take_back: TakeBack) -> list[Part]:
+    return ChatParts(TURN, take_back, all_messages=True).feed(turn.parts)
+
+
+def built(parts: list[Part]) -> list[dict[str, Any]]:
+    builder = UiMessageBuilder()
+    builder.add(parts)
+    return builder.messages
+
+
+RETRIED_ALIKE, RETRIED_ANYHOW = turns(st.just("")), turns(st.one_of(st.just(""), texts))
+many = settings(max_examples=300, derandomize=True, database=None, deadline=None)
+
+
+@many
+@given(RETRIED_ALIKE)
+def test_a_call_that_repeats_its_text(turn: Turn) -> None:
+    parts = sent(turn, TakeBack.NOT_AT_ALL)
+    assert built(parts) == built(merged(parts)) == expected(turn)
+
+
+@many
+@given(RETRIED_ANYHOW)
+def test_a_call_that_writes_another_text_is_taken_back(turn: Turn) -> None:
+    assert built(sent(turn, TakeBack.RESET_STEP)) == expected(turn)
+
+
+@many
+@given(RETRIED_ANYHOW)
+def test_a_client_that_cannot_take_back_shows_no_text_twice(turn: Turn) -> None:
+    parts = sent(turn, TakeBack.NOT_AT_ALL)
+    if {"type": "error", "errorText": WRITTEN_ANEW} in parts:
+        assert parts[-1] == {"type": "finish"}
+        return
+    assert built(parts) == expected(turn)
+
+
+@pytest.mark.parametrize("sdk", ["ai5", "ai", "ai7"])
+async def test_the_sdk_builds_the_same(node_modules: None, sdk: str) -> None:
+    examples: list[Turn] = []
+    take_back = TakeBack.RESET_STEP if sdk == "ai7" else TakeBack.NOT_AT_ALL
+
+    @settings(
+        max_examples=120,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(RETRIED_ANYHOW if sdk == "ai7" else RETRIED_ALIKE)
+    def collect(turn: Turn) -> None:
+        if sdk != "ai5" or not turn.several:
+            examples.append(turn)
+
+    collect()
+    given_streams = {"sdk": sdk, "streams": [sent(turn, take_back) for turn in examples]}
+    shown = json.loads(await command("node", "build.mjs", given=given_streams))
+    assert len(shown) == len(examples) > 20
+    for turn, found in zip(examples, shown, strict=True):
+        assert found["messages"] == expected(turn)
+        assert (found["error"] is None) == (turn.record.status is not TurnStatus.FAILED)
+
+
+def test_one_message_alone() -> None:
+    """The stream of a follow-up's sender shows the turn from there on; that of the message before ends there."""
+    turn = turn_of([Round("", "one", 1, follow_ups=2), Round("", "two", 0)], TurnStatus.COMPLETED)
+    whole = built(sent(turn, TakeBack.NOT_AT_ALL))
+    for follow_up, wanted in ((None, [whole[0]]), ("f1.0", []), ("f1.1", [whole[1]])):
+        parts = ChatParts(TURN, TakeBack.NOT_AT_ALL, only=follow_up).feed(turn.parts)
+        assert built(parts) == wanted
+        assert parts[-1] == {"type": "finish"}

@@ -1,0 +1,111 @@
+// Chats as a React page has them, on the AI SDK's own `AbstractChat` and with a bare transport. Reads {sdk, transport,
+// api, id, steps} from stdin and prints what every tab shows at the end. Each step names its tab (0 if it does not):
+//   open: a tab that has `messages`    send, edit, regenerate, resume, stop: as the methods of useChat
+//   until: wait until the last message holds this text, or a part of this type
+//   note: the tab's status    pause: so many ms
+//   idle: wait until the session at the address runs nothing    post: send an empty request to the address
+//   settle: wait until no request of the tab is under way    history: fetch the address, `messages` of the next open
+const given = JSON.parse(await new Response(process.stdin).text());
+const { AbstractChat, DefaultChatTransport } = await import(given.sdk);
+const { WorkflowChatTransport } = await import("@ai-sdk/workflow/client");
+
+class Chat extends AbstractChat {
+  constructor(init) {
+    const state = {
+      messages: structuredClone(init.messages ?? []),
+      status: "ready",
+      error: undefined,
+      pushMessage: (one) => (state.messages = state.messages.concat(one)),
+      popMessage: () => (state.messages = state.messages.slice(0, -1)),
+      replaceMessage: (at, one) =>
+        (state.messages = [...state.messages.slice(0, at), state.snapshot(one), ...state.messages.slice(at + 1)]),
+      snapshot: (value) => structuredClone(value),
+    };
+    super({ ...init, state });
+  }
+}
+
+let requests = 0;
+const cut = new Set(); // numbers of requests whose connection breaks after so many bytes
+
+// Breaks the connection of a request in the middle, as a network does.
+async function fetchNoting(url, options) {
+  const number = requests++;
+  const response = await fetch(url, options);
+  const limit = given.cut?.[number];
+  if (limit === undefined || !response.body) return response;
+  let seen = 0;
+  const breaking = new TransformStream({
+    transform(bytes, controller) {
+      seen += bytes.length;
+      if (seen > limit) controller.error(new TypeError("network error"));
+      else controller.enqueue(bytes);
+    },
+  });
+  return new Response(response.body.pipeThrough(breaking), response);
+}
+
+const Transport = given.transport === "workflow" ? WorkflowChatTransport : DefaultChatTransport;
+const tabs = [];
+let history = [];
+
+function open(messages) {
+  const errors = [];
+  const transport = new Transport({ api: given.api, ...(given.cut ? { fetch: fetchNoting } : {}) });
+  const chat = new Chat({ id: given.id, messages, transport, onError: (error) => errors.push(String(error)) });
+  tabs.push({ chat, errors, pending: [], statuses: [] });
+}
+
+async function until(tab, wanted) {
+  const deadline = Date.now() + 60_000;
+  const shown = () => {
+    const last = tab.chat.messages.at(-1);
+    if (last?.role !== "assistant") return false;
+    return last.parts.some((part) => part.type === wanted || (part.type === "text" && part.text.includes(wanted)));
+  };
+  while (!shown()) {
+    if (Date.now() > deadline || tab.chat.status === "error") {
+      throw new Error(`no ${wanted}: ${JSON.stringify(tab.chat.messages)} ${tab.errors}`);
+    }
+    await new Promise((resolve) => setTimeout(resolve, 2));
+  }
+}
+
+async function idle(session) {
+  const deadline = Date.now() + 60_000;
+  while ((await (await fetch(session)).json()).active_turn) {
+    if (Date.now() > deadline) throw new Error("its turn does not end");
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+open([]);
+for (const step of given.steps) {
+  const [what, value] = Object.entries(step).find(([name]) => name !== "tab");
+  const tab = tabs[step.tab ?? 0];
+  if (what === "open") open(history);
+  else if (what === "history") history = await (await fetch(value)).json();
+  else if (what === "idle") await idle(value);
+  else if (what === "post") await fetch(value, { method: "POST" });
+  else if (what === "send") tab.pending.push(tab.chat.sendMessage({ text: value }));
+  else if (what === "edit") {
+    tab.pending.push(tab.chat.sendMessage({ text: value.text, messageId: tab.chat.messages[value.at].id }));
+  } else if (what === "regenerate") {
+    const messageId = value === true ? undefined : tab.chat.messages[value].id;
+    tab.pending.push(tab.chat.regenerate({ messageId }));
+  } else if (what === "resume") tab.pending.push(tab.chat.resumeStream());
+  else if (what === "stop") await tab.chat.stop();
+  else if (what === "until") await until(tab, value);
+  else if (what === "pause") await new Promise((resolve) => setTimeout(resolve, value));
+  else if (what === "note") tab.statuses.push(tab.chat.status);
+  else if (what === "settle") await Promise.all(tab.pending);
+  else throw new Error(`what is ${what}?`);
+}
+const shown = tabs.map(({ chat, errors, statuses }) => ({
+  messages: chat.messages,
+  status: chat.status,
+  errors,
+  statuses,
+}));
+process.stdout.write(JSON.stringify(shown));
+process.exit(0);

@@ -1,0 +1,164 @@
+"""OpenAI's own client, unmodified: a durable turn behind each completion, and no answer lost with a connection."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import openai
+import pytest
+from openai import AsyncOpenAI
+
+from testkit.checks import check_rows
+from testkit.pool import MakeProduct
+from testkit.product import Product
+from testkit.wait import until
+
+pytestmark = pytest.mark.backends("postgresql")
+
+
+@pytest.fixture
+async def client(product: Product) -> AsyncIterator[AsyncOpenAI]:
+    async with AsyncOpenAI(base_url=f"{product.url()}/v1", api_key="none", max_retries=0) as found:
+        yield found
+
+
+async def stored(product: Product, session: str) -> str:
+    """All texts of the assistant, as a completion joins them."""
+    rows = await product.api.messages(session)
+    return "\n\n".join(row["content"] for row in rows if row["role"] == "assistant" and row["content"])
+
+
+async def test_a_completion(product: Product, client: AsyncOpenAI) -> None:
+    session = uuid4().hex
+    answer = await client.chat.completions.create(
+        model="standard",
+        messages=[{"role": "user", "content": "What is 17 * 23?"}],
+        metadata={"session_id": session},
+    )
+    said = answer.choices[0].message.content
+    assert said == await stored(product, session)
+    assert said is not None
+    assert "391" in said
+    [turn] = await product.api.turns(session)
+    assert answer.id == f"chatcmpl-{turn['turn_id']}"
+    assert answer.usage is not None
+    assert answer.usage.prompt_tokens == turn["usage"]["prompt_tokens"] > 0
+
+
+async def test_a_stream(product: Product, client: AsyncOpenAI) -> None:
+    session = uuid4().hex
+    stream = await client.chat.completions.create(
+        model="offline-advanced",
+        messages=[{"role": "user", "content": "6*7? speak 30"}],
+        metadata={"session_id": session},
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    chunks = [chunk async for chunk in stream]
+    said = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert said == await stored(product, session)
+    assert chunks[-2].choices[0].finish_reason == "stop"
+    assert chunks[-1].usage is not None
+    assert (await product.api.turns(session))[0]["tier"] == "advanced"
+
+
+async def test_a_session_by_user_and_its_history(product: Product, client: AsyncOpenAI) -> None:
+    """A new session begins with what the caller sends; later only the last message counts."""
+    user = uuid4().hex
+    sessions = []
+    for text in ("2+3", "4+5"):
+        raw = await client.chat.completions.with_raw_response.create(
+            model="standard",
+            messages=[
+                {"role": "system", "content": "Be short."},
+                {"role": "user", "content": "Hello"},
+                {"role": "assistant", "content": "Hello, too."},
+                {"role": "user", "content": text},
+            ],
+            user=user,
+        )
+        sessions.append(raw.headers["x-longhaul-session-id"])
+    assert sessions[0] == sessions[1]
+    rows = await product.api.messages(sessions[0])
+    said = [row["content"] for row in rows if row["role"] == "user"]
+    assert said == ["Hello", "2+3", "4+5"]
+    assert rows[1]["content"] == "Hello, too."
+
+
+async def test_what_is_refused(client: AsyncOpenAI) -> None:
+    with pytest.raises(openai.UnprocessableEntityError, match="tools of the caller are not taken yet"):
+        await client.chat.completions.create(
+            model="standard",
+            messages=[{"role": "user", "content": "hi"}],
+            tools=[{"type": "function", "function": {"name": "mine", "parameters": {}}}],
+        )
+    with pytest.raises(openai.NotFoundError, match="There is no model gpt-9"):
+        await client.chat.completions.create(model="gpt-9", messages=[{"role": "user", "content": "hi"}])
+    assert {"standard", "advanced"} <= {model.id async for model in client.models.list()}
+
+
+async def test_a_turn_that_fails(client: AsyncOpenAI) -> None:
+    text = "hello [fault=status:400]"
+    with pytest.raises(openai.InternalServerError) as refused:
+        await client.chat.completions.create(model="standard", messages=[{"role": "user", "content": text}])
+    assert refused.value.status_code == 502
+    stream = await client.chat.completions.create(
+        model="standard", messages=[{"role": "user", "content": text}], stream=True
+    )
+    with pytest.raises(openai.APIError):
+        _ = [chunk async for chunk in stream]
+
+
+async def test_the_api_is_killed_in_the_middle(make_product: MakeProduct) -> None:
+    """The same request with the same key, at another API, gets the same answer; each turn ran once."""
+    product = await make_product(backend="postgresql", apis=2)
+    text = "speak 60 [delay=20]"
+
+    async def streamed(client: AsyncOpenAI, seen: list[str], *, killing: bool = False) -> None:
+        stream = await client.chat.completions.create(
+            model="standard",
+            messages=[{"role": "user", "content": text}],
+            metadata={"session_id": "streamed"},
+            extra_headers={"Idempotency-Key": "a"},
+            stream=True,
+        )
+        async for chunk in stream:
+            seen.append(chunk.choices[0].delta.content or "")
+            if killing and len(seen) == 5:
+                product.kill(product.apis[0])
+
+    async def whole(client: AsyncOpenAI) -> str:
+        answer = await client.chat.completions.create(
+            model="standard",
+            messages=[{"role": "user", "content": text}],
+            metadata={"session_id": "whole"},
+            extra_headers={"Idempotency-Key": "b"},
+        )
+        return answer.choices[0].message.content or ""
+
+    async def runs() -> bool:
+        status, body = await product.client(product.apis[1]).call("GET", "/sessions/whole/turns")
+        return status == 200 and bool(body["turns"])
+
+    first, second = (
+        AsyncOpenAI(base_url=f"{product.url(api)}/v1", api_key="none", max_retries=0) for api in product.apis
+    )
+    async with first, second:
+        waiting = asyncio.create_task(whole(first))
+        await until(runs, what="the turn runs")
+        lost: list[str] = []
+        with pytest.raises(openai.APIConnectionError):
+            await streamed(first, lost, killing=True)
+        with pytest.raises(openai.APIConnectionError):
+            await waiting
+        again: list[str] = []
+        await streamed(second, again)
+        answers = {"streamed": "".join(again), "whole": await whole(second)}
+        assert await whole(second) == answers["whole"]
+    assert answers["streamed"].startswith("".join(lost))
+    api = product.client(product.apis[1])
+    for session, answer in answers.items():
+        [row] = [row for row in await api.messages(session) if row["role"] == "assistant"]
+        assert row["content"] == answer
+        assert len(await api.turns(session)) == 1
+    await check_rows(product.database)
