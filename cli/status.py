@@ -52,6 +52,7 @@ def summary(state: StackState, settings: Settings) -> str:
     """The URLs, and a first message ready to paste."""
     endpoints = state.endpoints
     lines = [
+        ("Chat page and API", endpoints.api_url),
         ("API docs", f"{endpoints.api_url}/docs"),
         ("Temporal Web UI", endpoints.temporal_ui_url or "(not ours; set LONGHAUL_TEMPORAL_UI_URL to show it here)"),
         ("Temporal", endpoints.temporal_address),

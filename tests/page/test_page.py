@@ -113,6 +113,21 @@ async def test_a_sub_session_opens_and_leads_back(product: Product, visit: Visit
     assert page.url.endswith(session)
 
 
+async def test_a_sub_session_that_ends_after_a_follow_up_is_shown_as_ended(product: Product, visit: Visit) -> None:
+    session, page = await (await visit(product)).chat()
+    await send(page, "delegate: wait 4 s")
+    card = log(page).get_by_role("region", name="Sub-session")
+    await expect(card).to_contain_text("running")
+    await send(page, "And 6 * 7?")  # the delegation answers "running", and is asked again later
+    await expect(log(page)).to_contain_text("= 42")
+    await until_idle(page)
+    await expect(card).to_contain_text("completed")
+    await page.reload()
+    await expect(card).to_contain_text("completed")
+    await expect(log(page).get_by_text(re.compile(r"\d+ rounds"))).to_have_count(1)
+    await shows_what_is_stored(page, product, session)
+
+
 async def test_two_tabs_show_the_same(product: Product, visit: Visit) -> None:
     visitor = await visit(product)
     session, first = await visitor.chat()

@@ -1,10 +1,11 @@
 import { ArrowDown, ArrowLeft, Network } from "lucide-react";
-import { useCallback, useEffect, useRef, useState } from "react";
+import { useCallback, useEffect, useMemo, useRef, useState } from "react";
 import { Link } from "wouter";
 import { ApiError, type SessionPage, type Turn, api } from "./api";
 import { Composer } from "./Composer";
+import type { Message } from "./conversation";
 import { Header } from "./Header";
-import { MessageView, UserBubble } from "./MessageView";
+import { MessageView, UserBubble, endingsOf } from "./MessageView";
 import type { Sessions } from "./Sidebar";
 import { firstMessages } from "./Start";
 import { t } from "./texts";
@@ -79,6 +80,8 @@ function Conversation({ page, sessions, onMenu }: { page: SessionPage; sessions:
 
   useTabTitle(title, busy);
   const list = useStickToEnd();
+  const ended = JSON.stringify([...endingsOf(chat.messages)]);
+  const endings = useMemo(() => new Map<string, string>(JSON.parse(ended)), [ended]); // the same map while nothing ends
   return (
     <>
       <Header
@@ -113,7 +116,8 @@ function Conversation({ page, sessions, onMenu }: { page: SessionPage; sessions:
                     streaming={streaming}
                     followUps={chat.followUps}
                     subSessions={chat.subSessions}
-                    turn={turns.get(message.metadata?.turnId ?? "")}
+                    endings={endings}
+                    turn={isLastOfTurn(chat.messages, index) ? turns.get(message.metadata?.turnId ?? "") : undefined}
                   />
                 </div>
               );
@@ -147,6 +151,12 @@ function Conversation({ page, sessions, onMenu }: { page: SessionPage; sessions:
       />
     </>
   );
+}
+
+/** Follow-ups divide the answer of a turn; its figures stand below the last piece. */
+function isLastOfTurn(messages: Message[], index: number): boolean {
+  const turnId = messages[index]?.metadata?.turnId;
+  return !messages.slice(index + 1).some((later) => later.metadata?.turnId === turnId);
 }
 
 /** The title of the tab; it says when an answer has become ready while another tab was looked at. */

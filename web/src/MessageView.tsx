@@ -32,11 +32,12 @@ interface Props {
   streaming: boolean;
   followUps: ReadonlyMap<string, string>;
   subSessions: ReadonlyMap<string, SubSessionUpdate>;
+  endings: ReadonlyMap<string, string>;
   turn?: Turn;
 }
 
 /** One message. An answer's parts come in the order in which they were made; follow-ups stand where the turn took them. */
-export const MessageView = memo(function MessageView({ message, streaming, followUps, subSessions, turn }: Props) {
+export const MessageView = memo(function MessageView({ message, streaming, followUps, subSessions, endings, turn }: Props) {
   if (message.role === "user") {
     const text = message.parts.map((part) => (part.type === "text" ? part.text : "")).join("");
     return <UserBubble text={text} />;
@@ -60,6 +61,7 @@ export const MessageView = memo(function MessageView({ message, streaming, follo
           running={streaming}
           followUps={followUps}
           subSessions={subSessions}
+          endings={endings}
           delegations={delegations}
         />
       ))}
@@ -98,12 +100,19 @@ function isTool(part: Part): boolean {
   return part.type === "dynamic-tool" || part.type.startsWith("tool-");
 }
 
+const SUB_SESSION_TOOLS = new Set(["run_sub_session", "get_sub_session_result"]);
+
+function nameOf(part: Part): string {
+  return part.type === "dynamic-tool" ? part.toolName : part.type.slice("tool-".length);
+}
+
 function PartView(props: {
   part: Part;
   streaming: boolean;
   running: boolean;
   followUps: ReadonlyMap<string, string>;
   subSessions: ReadonlyMap<string, SubSessionUpdate>;
+  endings: ReadonlyMap<string, string>;
   delegations: ReadonlyMap<string, SubSessionUpdate>;
 }) {
   const { part } = props;
@@ -121,10 +130,17 @@ function PartView(props: {
   }
   if (!isTool(part)) return null;
   const tool = part as ToolPart;
-  const name = part.type === "dynamic-tool" ? part.toolName : part.type.slice("tool-".length);
+  const name = nameOf(part);
   const started = props.delegations.get(tool.toolCallId);
   return name === "run_sub_session" ? (
-    <SubSession tool={tool} name={name} running={props.running} started={started} live={started && props.subSessions.get(started.sub_session_id)} />
+    <SubSession
+      tool={tool}
+      name={name}
+      running={props.running}
+      started={started}
+      live={started && props.subSessions.get(started.sub_session_id)}
+      ended={props.endings.get(started?.sub_session_id ?? resultOf(tool).sub_session_id ?? "")}
+    />
   ) : (
     <ToolRow tool={tool} name={name} running={props.running} />
   );
@@ -228,14 +244,46 @@ interface SubSessionResult {
   usage?: { cost_microdollars?: number | null };
 }
 
-function SubSession(props: { tool: ToolPart; name: string; running: boolean; started?: SubSessionUpdate; live?: SubSessionUpdate }) {
+/** What a sub-session's tool has answered; a live stream carries it as the text that the model gets. */
+function resultOf(tool: ToolPart): SubSessionResult {
+  if (tool.state !== "output-available") return {};
+  if (typeof tool.output !== "string") return (tool.output ?? {}) as SubSessionResult;
+  try {
+    return JSON.parse(tool.output) as SubSessionResult;
+  } catch {
+    return {};
+  }
+}
+
+/** How the sub-sessions of a conversation ended, by their ids: a delegation's own answer may only say "running". */
+export function endingsOf(messages: Message[]): Map<string, string> {
+  const endings = new Map<string, string>();
+  for (const part of messages.flatMap((message) => message.parts)) {
+    if (part.type === "data-sub-session" && part.data.event === "ended" && part.data.status) {
+      endings.set(part.data.sub_session_id, part.data.status);
+    } else if (isTool(part) && SUB_SESSION_TOOLS.has(nameOf(part))) {
+      const { sub_session_id: id, status } = resultOf(part as ToolPart);
+      if (id && status && status !== "running" && status !== "queued") endings.set(id, status);
+    }
+  }
+  return endings;
+}
+
+function SubSession(props: {
+  tool: ToolPart;
+  name: string;
+  running: boolean;
+  started?: SubSessionUpdate;
+  live?: SubSessionUpdate;
+  ended?: string; // how it ended, as a later look at it said
+}) {
   const { tool, started, live } = props;
-  const result = (tool.state === "output-available" && typeof tool.output === "object" ? tool.output : {}) as SubSessionResult;
+  const result = resultOf(tool);
   const id = started?.sub_session_id ?? result.sub_session_id;
   const measured = useMeasured(ended(tool));
   if (id === undefined) return <ToolRow tool={tool} name={props.name} running={props.running} />;
   const input = tool.input as { prompt?: string } | undefined;
-  const status = live?.status ?? result.status ?? started?.status;
+  const status = props.ended ?? live?.status ?? result.status ?? started?.status;
   const cost = result.usage?.cost_microdollars;
   return (
     <section aria-label={t.subSession} className="rounded-xl border bg-card text-sm">
