@@ -208,7 +208,13 @@ async def note_summary(connection: Connection, session_id: str, summary_id: str 
 
 
 async def delete_all(connection: Connection, session_ids: Sequence[str]) -> None:
-    """Delete sessions with all their rows; the ledger stays, because it is money."""
+    """Delete sessions with all their rows; the ledger stays, because it is money.
+
+    Whoever changes rows of a session locks the session first. So does this, else the two could wait for each other.
+    """
+    await connection.execute(
+        select(SessionRow.id).where(SessionRow.id.in_(session_ids)).order_by(SessionRow.id).with_for_update()
+    )
     for table in (MessageRow, TurnRow):
         await connection.execute(delete(table).where(table.session_id.in_(session_ids)))
     await connection.execute(delete(SessionRow).where(SessionRow.id.in_(session_ids)))

@@ -41,14 +41,17 @@ async def test_money_of_one_session(product: Product) -> None:
 
 @pytest.mark.backends("sqlite", "postgresql")
 async def test_money_is_shared_with_all_below(product: Product) -> None:
-    """The budget is the root's; it ends two levels below, in both branches, and then the root's own work."""
+    """The budget is the root's; it ends the work below, in both branches, and then the root's own.
+
+    One branch may use it up before the other has delegated: there are three or four sessions.
+    """
     session = await product.api.create_session(title="t", max_cost_microdollars=1500)
     turn = await say(product, session, "delegate: (delegate: rounds 60); (rounds 60)")
     nodes = list(walk(await tree(product, session)))
     ids = [node["session_id"] for node in nodes]
-    assert [node["status"] for node in nodes] == ["failed"] * 4
+    assert [node["status"] for node in nodes] in (["failed"] * 3, ["failed"] * 4)
     whose = [node["progress"]["error"].partition(" is used up")[0] for node in nodes]
-    assert whose == ["The budget of this session", *[f"The budget of session {session} above it"] * 3]
+    assert whose == ["The budget of this session", *[f"The budget of session {session} above it"] * (len(nodes) - 1)]
     assert [one.json["status"] for one in await results(product, session, RUN, turn)] == ["error", "error"]
     found = await check_rows(product.database, sessions=ids)
     spent = sum(row.cost_microdollars for row in found.ledger)
