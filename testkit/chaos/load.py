@@ -158,9 +158,8 @@ class Load:
         deadline = time.monotonic() + PATIENCE_S
         while not log.count("finish") and time.monotonic() < deadline:
             if log.last_id == BEGINNING:
-                log = StreamLog(
-                    began=log.events[-1].at
-                )  # events without an id are sent again, as to a page that is loaded anew
+                # Events without an id are sent again, as to a page that is loaded anew.
+                log = StreamLog(began=log.events[-1].at if log.events else log.began)
             cut_after = self._chance.choice((None, None, 4, 20))
             with contextlib.suppress(*BROKEN_OFF):
                 await self._client().resume(session, log, cut_after=cut_after, turn_id=turn)
