@@ -15,7 +15,7 @@ from longhaul.errors import UnavailableError
 from longhaul.turns.status import RunningTurn, TurnLookup
 from longhaul.turns.stop import StoppedTurn, TurnStopper
 from tests.workflows.conftest import heartbeats, settings
-from tests.workflows.fakes import EMPTY, FakeActivities, Session, tool_calls
+from tests.workflows.fakes import EMPTY, LIMIT_S, FakeActivities, Session, tool_calls
 from worker import build, polling
 
 CANCELLED, COMPLETED, FAILED = TurnStatus.CANCELLED, TurnStatus.COMPLETED, TurnStatus.FAILED
@@ -258,7 +258,7 @@ async def test_the_next_turn_is_not_hit(session: Session, workflow_client: Clien
     session.script.hold("call_model 1")
     first_call.opened.set()
     await session.script.reached("call_model 1")
-    stopped = await stopper(workflow_client, turns).stop(session.id, 5.0)
+    stopped = await stopper(workflow_client, turns).stop(session.id, LIMIT_S)
     assert stopped == StoppedTurn(session.turn_id, COMPLETED)
     assert EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCEL_REQUESTED not in await session.events()
     session.script.release("call_model 1")
@@ -277,7 +277,7 @@ async def test_a_turn_that_has_continued_as_new_is_hit(session: Session, workflo
     turns.seen = [running]
     session.script.release("run_tool a")
     await session.script.reached("call_model 2")
-    await stopper(workflow_client, turns).stop(session.id, 5.0)
+    await stopper(workflow_client, turns).stop(session.id, LIMIT_S)
     assert await session.status() is CANCELLED
 
 
