@@ -5,7 +5,9 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
-from temporalio.api.workflowservice.v1 import SetWorkerDeploymentCurrentVersionRequest
+from temporalio.api.enums.v1 import TaskQueueType
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest, SetWorkerDeploymentCurrentVersionRequest
 from temporalio.client import Client
 from temporalio.service import RPCError
 from temporalio.worker import Worker
@@ -84,6 +86,16 @@ async def test_the_next_turn_begins_on_the_current_build(workflow_client: Client
             return False  # Temporal takes a moment to know a new worker's version
         return True
 
+    async def current(build_id: str) -> bool:
+        """Whether the task queue knows of the promotion: it is told a moment later."""
+        request = DescribeTaskQueueRequest(
+            namespace=workflow_client.namespace,
+            task_queue=TaskQueue(name=task_queue),
+            task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
+        )
+        described = await workflow_client.workflow_service.describe_task_queue(request)
+        return described.versioning_info.current_deployment_version.build_id == build_id
+
     async def build_of(run_id: str | None) -> str:
         described = await workflow_client.get_workflow_handle(session.handle.id, run_id=run_id).describe()
         return described.raw_info.versioning_info.deployment_version.build_id
@@ -99,7 +111,8 @@ async def test_the_next_turn_begins_on_the_current_build(workflow_client: Client
         await session.script.reached("close_turn cancelled")
         first_run = session.handle.result_run_id
         async with polling(workers("v2")):
-            await until(lambda: promoted("v2"), what="build v2 is current")
+            await until(lambda: promoted("v2"), what="build v2 is promoted")
+            await until(lambda: current("v2"), what="build v2 is current")
             await session.send("m2")
             session.script.release("call_model 1")
             session.script.release("close_turn cancelled")
