@@ -48,11 +48,23 @@ class StackState(BaseModel):
     versions: dict[str, str] = Field(default_factory=dict)
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that a reader sees the old text or the new one, never a part of it.
+
+    Raises:
+        OSError: it cannot be written; what was there before is unchanged.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def write_state(home: Path, state: StackState) -> None:
-    """Store the state, so that a reader sees the old text or the new one, never half of it."""
-    temporary = home / f".state.json.{os.getpid()}"
-    temporary.write_text(state.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    temporary.replace(home / "state.json")
+    """Store the state for other commands."""
+    write_whole(home / "state.json", state.model_dump_json(indent=2) + "\n")
 
 
 def read_state(home: Path) -> StackState | None:

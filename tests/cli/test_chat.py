@@ -14,7 +14,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-from cli.chat import LiveLines, write_whole
+from cli.stack.state import write_whole
+from cli.terminal import LiveLines
 from testkit.pool import MakeProduct
 from testkit.product import Product
 from testkit.wait import until
