@@ -2,13 +2,13 @@
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from api.problems import invalid
-from api.request_body import PageContext, PostMessage, UiMessage, json_object, validated
+from api.request_body import PageContext, PostMessage, UiMessage, UiMessages, json_object, validated
 from longhaul.db.messages import row_id
 from longhaul.streams.chat_parts import of_message
 from longhaul.turns.deliver import IncomingMessage, Mode, Tier
@@ -18,23 +18,10 @@ MESSAGE_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 ClientSessionId = Annotated[str, Field(pattern=SESSION_ID)]
 
 
-class ChatMessages(BaseModel):
+class ChatMessages(UiMessages):
     """The conversation as the client has it. Its last message is the one that is sent, edited or answered again."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "id": "chat-1",
-                    "messages": [{"id": "m1", "role": "user", "parts": [{"type": "text", "text": "Hello"}]}],
-                    "trigger": "submit-message",
-                }
-            ]
-        }
-    )
-
     id: ClientSessionId | None = Field(None, description="The session. It is made with its first use.")
-    messages: list[Any] = Field(min_length=1, description="`{id, role, parts}` each.")
     trigger: Literal["submit-message", "regenerate-message"] = "submit-message"
     context: PageContext | None = None
     mode: Mode | None = None
