@@ -195,7 +195,8 @@ class ToolRecord(Contract):
 class SubSessionRecord(Contract):
     """One sub-session as its parent's progress shows it.
 
-    `task` is the sub-session's title. It is read from rows for whoever asks, and is empty in workflows and histories.
+    `task` is the sub-session's title. It is read from rows when the progress is asked for. Workflows and
+    histories have it empty.
     """
 
     sub_session_id: str

@@ -210,7 +210,8 @@ async def note_summary(connection: Connection, session_id: str, summary_id: str 
 async def delete_all(connection: Connection, session_ids: Sequence[str]) -> None:
     """Delete sessions with all their rows; the ledger stays, because it is money.
 
-    Whoever changes rows of a session locks the session first. So does this, else the two could wait for each other.
+    Every transaction that changes rows of a session locks the session first. The deletion does the same; otherwise
+    the two could wait for each other.
     """
     await connection.execute(
         select(SessionRow.id).where(SessionRow.id.in_(session_ids)).order_by(SessionRow.id).with_for_update()

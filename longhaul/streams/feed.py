@@ -181,7 +181,7 @@ class TurnFeeds:
     def follow(self, turn_id: str) -> Iterator[TurnFeed]:
         """The feed of a turn. The reader leaves a stream alone when its last follower has gone."""
         feed = self._feeds.get(turn_id)
-        if feed is None or feed.lost:  # Redis may be back, so whoever comes now tries again.
+        if feed is None or feed.lost:  # Redis may be back, so the next viewer tries again.
             feed = self._feeds[turn_id] = TurnFeed(turn_id)
         feed.followers += 1
         try:
