@@ -26,6 +26,10 @@ TEMPORAL_DYNAMIC_CONFIG: Mapping[str, int | bool | str] = {
     "system.enableActivityEagerExecution": True,
     "history.workflowIdReuseMinimalInterval": "0s",  # else the next turn of a session waits up to 1 s
     "matching.enableFairness": True,  # else the tasks of a user wait behind all tasks that other users queued before
+    # Temporal is fair within a partition of a task queue. With its default of four, a user's task can wait in one that
+    # the worker reads last.
+    "matching.numTaskqueueReadPartitions": 1,
+    "matching.numTaskqueueWritePartitions": 1,
     # The dev server sets these two to true, and then reads its database in each request.
     "system.forceSearchAttributesCacheRefreshOnRead": False,
     "system.forceNexusEndpointRefreshOnRead": False,

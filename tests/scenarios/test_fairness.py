@@ -58,4 +58,5 @@ async def test_one_slot_and_forty_calls_of_another_user(make_product: MakeProduc
     found = await check_rows(product.database)
     answered_at = {session: found.of(session, "assistant")[0].created_at for session in (*sessions, last)}
     before = sum(1 for session in sessions if answered_at[session] < answered_at[last])
-    assert before < MANY / 2, f"{before} of {MANY} calls that were queued before were made first"
+    # One call runs, one is already on its way to the worker, and then it is the other user's turn.
+    assert before <= 5, f"{before} of {MANY} calls that were queued before were made first"
