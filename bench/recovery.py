@@ -22,7 +22,7 @@ from testkit.product import Product
 from testkit.streamlog import StreamLog
 from testkit.wait import until
 
-TEXTS = ("speak 200 [delay=20]", "rounds 12 [delay=20]", "2*3 and 4*5 and what time is it [ttft=400]", "wait 2 s")
+TEXTS = ("speak 100 [delay=20]", "rounds 12 [delay=20]", "2*3 and 4*5 and what time is it [ttft=400]", "wait 2 s")
 RESTART_PAUSE_S = 0.5  # of the stack's supervisor
 LIMIT_S = 120.0
 
@@ -84,7 +84,8 @@ async def _measure(product: Product, kills: int, people: int, chance: random.Ran
         for session in sessions:
             group.create_task(person(session))
         for _ in range(kills):
-            await asyncio.sleep(chance.uniform(2, 4))
+            # Long enough for a model call to end: the wait before a call is repeated grows with its tries.
+            await asyncio.sleep(chance.uniform(3, 6))
             worker = chance.choice(product.workers)
             killed.append(Kill(time.monotonic(), frozenset(sessions)))
             product.kill(worker)
