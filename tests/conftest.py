@@ -26,9 +26,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test that uses a real server as an integration test."""
+    """Mark every test that uses a real server, or Node with packages from npm, as an integration test."""
     for item in items:
-        if "server_pool" in getattr(item, "fixturenames", ()):
+        if {"server_pool", "node_modules"}.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.integration)
 
 
