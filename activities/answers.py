@@ -44,6 +44,7 @@ class StoredAnswer:
     turn_ended_at: datetime | None = None
     is_partial: bool = False
     compaction_due: bool = False
+    model: str | None = None
 
     @classmethod
     def from_row(cls, row: StoredMessage, usage: Usage, turn_ended_at: datetime | None) -> "StoredAnswer":
@@ -55,6 +56,7 @@ class StoredAnswer:
             usage=usage,
             turn_ended_at=turn_ended_at,
             is_partial=row.kind == PARTIAL,
+            model=row.model,
         )
 
 
@@ -131,10 +133,10 @@ async def store_answer(
     An answer that is stored already stays and counts. `paid`: the attempt that received this one.
     """
     turn = call.turn
-    rows = answer_rows(call, completion, "message")
+    used = paid._replace(model=completion.model or paid.model)
+    rows = answer_rows(call, completion, "message", used.model)
     answer = rows[-1]
     appended = await append_to_turn(connection, turn, rows)
-    used = paid._replace(model=completion.model or paid.model)
     await ledger.book(connection, used, completion.usage, estimated=completion.is_estimated)
     if answer.id not in appended and (stored := await stored_answer(connection, call)) is not None:
         received = (messages.replace_unstorable(completion.text), answer.tool_calls or [])
@@ -153,8 +155,9 @@ async def store_answer(
         finish_reason=completion.finish_reason,
         usage=usage,
         is_ours=True,
-        turn_ended_at=await end_turn(connection, call, completion, usage) if may_end_turn else None,
+        turn_ended_at=await end_turn(connection, call, completion, usage, paid.model) if may_end_turn else None,
         compaction_due=due,
+        model=used.model,
     )
 
 
@@ -170,10 +173,12 @@ async def append_to_turn(connection: Connection, turn: TurnRef, rows: Sequence[N
     return appended
 
 
-async def end_turn(connection: Connection, call: CallModel, completion: Completion, usage: Usage) -> datetime | None:
+async def end_turn(
+    connection: Connection, call: CallModel, completion: Completion, usage: Usage, model: str
+) -> datetime | None:
     """End the turn with its final answer, unless a message waits for it or a person has stopped it; when it ended.
 
-    `usage`: that of the round.
+    `usage`: that of the round. `model`: the one that was asked.
 
     `append` has locked the session, and a message is accepted under the same lock. So a message either waits here, and
     the turn goes on, or it is accepted after this transaction and belongs to the next turn. An answer that needs a
@@ -185,7 +190,7 @@ async def end_turn(connection: Connection, call: CallModel, completion: Completi
     turn = call.turn
     if not await acceptance.can_end(connection, turn.session_id, turn.turn_id):
         return None
-    progress = ended_progress(call.progress, usage)
+    progress = ended_progress(call.progress, usage, model)
     return progress.ended_at if await turns.end(connection, new_turn(call, progress.started_at), progress) else None
 
 
@@ -195,13 +200,14 @@ def new_turn(call: OpenTurn | CallModel | CloseTurn, started_at: datetime) -> Ne
     return NewTurn(turn.turn_id, turn.session_id, turn.user_id, call.model, call.mode, call.tier, started_at)
 
 
-def ended_progress(progress: Progress, usage: Usage) -> Progress:
+def ended_progress(progress: Progress, usage: Usage, model: str) -> Progress:
     """The turn's progress after its final answer."""
     ended_at = utc_now()
     return progress.model_copy(
         update={
             "status": TurnStatus.COMPLETED,
             "inbox": [],
+            "model": model,
             "usage": progress.usage + usage,
             "ended_at": ended_at,
             "duration_ms": round((ended_at - progress.started_at).total_seconds() * 1000),
@@ -209,15 +215,16 @@ def ended_progress(progress: Progress, usage: Usage) -> Progress:
     )
 
 
-def partial_rows(call: CallModel, completion: Completion, reason: str) -> list[NewMessage]:
-    """The rows of an answer that was cut off: its text, without tool calls, which may be incomplete."""
+def partial_rows(call: CallModel, completion: Completion, reason: str, model: str) -> list[NewMessage]:
+    """The rows of an answer of `model` that was cut off: its text, without tool calls, which may be incomplete."""
     if not (completion.text or completion.reasoning):
         return []
-    return answer_rows(call, completion.model_copy(update={"tool_calls": [], "finish_reason": reason}), PARTIAL)
+    cut_off = completion.model_copy(update={"tool_calls": [], "finish_reason": reason})
+    return answer_rows(call, cut_off, PARTIAL, completion.model or model)
 
 
-def answer_rows(call: CallModel, completion: Completion, kind: str) -> list[NewMessage]:
-    """The reasoning row, if there is reasoning, and the assistant's row."""
+def answer_rows(call: CallModel, completion: Completion, kind: str, model: str) -> list[NewMessage]:
+    """The reasoning row, if there is reasoning, and the assistant's row; `model` wrote them."""
     turn_id, round_ = call.turn.turn_id, call.round
     answer = NewMessage(
         id=row_id(turn_id, round_, "assistant"),
@@ -234,6 +241,7 @@ def answer_rows(call: CallModel, completion: Completion, kind: str) -> list[NewM
         finish_reason=completion.finish_reason,
         usage=completion.usage.model_dump(),
         duration_ms=completion.duration_ms,
+        model=model,
     )
     if not completion.reasoning:
         return [answer]
@@ -243,5 +251,6 @@ def answer_rows(call: CallModel, completion: Completion, kind: str) -> list[NewM
         content=completion.reasoning,
         turn_id=turn_id,
         round=round_,
+        model=model,
     )
     return [reasoning, answer]

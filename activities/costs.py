@@ -12,8 +12,11 @@ from longhaul.llm.completion import Completion
 from longhaul.llm.estimate import Estimate
 
 
-def paid_call(call: CallModel | CompactContext, attempt: int) -> PaidCall:
-    """The ledger's name for an attempt at a round's model call, or at the compaction behind a round."""
+def paid_call(call: CallModel | CompactContext, attempt: int, model: str = "") -> PaidCall:
+    """The ledger's name for an attempt at a round's model call, or at the compaction behind a round.
+
+    `model`: the one that was asked, if it was not the call's own.
+    """
     turn, compacts = call.turn, isinstance(call, CompactContext)
     return PaidCall(
         id=row_id(turn.turn_id, call.round, attempt, "compaction" if compacts else "usage"),
@@ -23,7 +26,7 @@ def paid_call(call: CallModel | CompactContext, attempt: int) -> PaidCall:
         turn_id=turn.turn_id,
         round=call.round,
         attempt=attempt,
-        model=call.model,
+        model=model or call.model,
         kind="compaction" if compacts else "turn",
     )
 

@@ -58,7 +58,7 @@ from longhaul.llm.failures import ModelFailure, classify, retry_delay
 from longhaul.llm.request import Request, request_for, room, with_answer_limit
 from longhaul.settings import Settings
 from longhaul.streams.ending import Ending, end_stream
-from longhaul.streams.events import Part, data_part
+from longhaul.streams.events import Part, data_part, usage_part
 from longhaul.streams.publisher import StreamPublisher
 from longhaul.streams.step_writer import CutOff, StepWriter, closing_parts, cut_off_attempt, shows_answer
 from longhaul.tools import Registry
@@ -66,6 +66,8 @@ from longhaul.tools.workflow_tools import for_workflow
 
 log = logging.getLogger(__name__)
 PARTIAL_MAX_CHARS = 200_000
+#: Seconds until another model is asked. Temporal takes 0 for "as its policy says".
+FALLBACK_S = 0.1
 #: Waits of a call that needs what running calls have reserved of its budget.
 RESERVED_PAUSE_S, RESERVED_PAUSE_FACTOR, RESERVED_PAUSE_MAX_S = 0.2, 1.5, 5.0
 
@@ -73,11 +75,15 @@ RESERVED_PAUSE_S, RESERVED_PAUSE_FACTOR, RESERVED_PAUSE_MAX_S = 0.2, 1.5, 5.0
 class CallState(BaseModel):
     """Checkpoint of a model call: the finished answer until it is stored; until then, what the failed attempts left.
 
+    `model`: the one that the newest attempt asked, or that the next one is to ask; empty: the call's first.
+    `exhausted`: models whose retries are used up. `failures`: of `model`.
     `failing_since`, `waiting_since`: when the first attempt failed, and when one first found the budget reserved by
     other calls, in seconds since the epoch. `partial`: the newest text that was shown and cut off. `received_by`: the
     attempt that has received the answer.
     """
 
+    model: str = ""
+    exhausted: list[str] = []
     failures: int = 0
     failing_since: float | None = None
     waits: int = 0
@@ -90,25 +96,46 @@ class CallState(BaseModel):
         """The state after one more failed attempt, which had received so much."""
         kept = 0 < len(received.text) + len(received.reasoning) <= PARTIAL_MAX_CHARS
         return CallState(
+            model=self.model,
+            exhausted=self.exhausted,
             failures=self.failures + 1,
             failing_since=self.failing_since or time.time(),
             partial=received.model_copy(update={"tool_calls": []}) if kept else self.partial,
         )
+
+    def with_fallback(self, model: str, fallback: str) -> "CallState":
+        """The state after the last retry of `model`: the next attempt asks the `fallback`."""
+        return CallState(model=fallback, exhausted=[*self.exhausted, model], partial=self.partial)
 
 
 @dataclass(frozen=True)
 class Attempt:
     """One attempt at a model call: the earlier attempts' checkpoint, and where this one shows its answer.
 
-    `paid` is its name in the ledger. `reserves`: a budget of money limits it.
+    `models`: the one that it asks, and behind it those that are left if this one fails. `paid` is its name in the
+    ledger. `reserves`: a budget of money limits it.
     """
 
     call: CallModel
+    models: list[str]
     state: CallState
     publisher: StreamPublisher
     step: StepWriter
     paid: PaidCall
     reserves: bool
+
+    @property
+    def model(self) -> str:
+        return self.models[0]
+
+    @property
+    def fallback(self) -> str:
+        """The model that is asked when the retries of this one are used up; empty: none is left."""
+        return self.models[1] if len(self.models) > 1 else ""
+
+    @property
+    def answered_by_fallback(self) -> str:
+        return self.model if self.model != self.call.model else ""
 
 
 class ModelActivities:
@@ -137,7 +164,8 @@ class ModelActivities:
             step = StepWriter(publisher.put, call.round, number)
             reserves = bool(ledger.money_budgets(call.turn.session_id, call.scope))
             state = last_checkpoint(CallState) or CallState()
-            attempt = Attempt(call, state, publisher, step, paid_call(call, number), reserves)
+            models = self._models(call, state)
+            attempt = Attempt(call, models, state, publisher, step, paid_call(call, number, models[0]), reserves)
             with storage_faults():
                 async with self._database.read() as connection:
                     prompt = await load_prompt(connection, call)
@@ -147,17 +175,23 @@ class ModelActivities:
                 request = self._request(attempt, prompt, room(self._settings, prompt.token_scale))
                 await self._reserve(attempt, prompt, request, cut_off)
                 completion = await self._stream(attempt, prompt, request)
-                checkpoint(CallState(completion=completion, received_by=number))
+                checkpoint(CallState(model=attempt.model, completion=completion, received_by=number))
                 answer = await self._store(call, completion, attempt.paid)
                 if answer.is_ours:
                     step.complete(answer.tool_calls)
                 else:
                     step.take_back()
                     step.show_stored(answer.text, answer.tool_calls)
-                publisher.put(data_part("usage", answer.usage.model_dump()))
+            publisher.put(usage_part(answer.usage.model_dump(), answer.model))
             if answer.turn_ended_at is not None:
                 await self._end_stream(call, publisher)
-        return self._report(answer, published=not publisher.broken)
+        return self._report(answer, attempt.answered_by_fallback, published=not publisher.broken)
+
+    def _models(self, call: CallModel, state: CallState) -> list[str]:
+        """The models that are left to be asked: from the one that the checkpoint or the turn's newest call names."""
+        models = self._settings.models_for(call.model, call.tier)
+        first = state.model or call.fallback
+        return models[models.index(first) :] if first in models else models
 
     async def _earlier_answer(self, attempt: Attempt, prompt: Prompt) -> StoredAnswer | None:
         """The answer that an earlier attempt has paid for, from its checkpoint or its row; None if there is none.
@@ -166,7 +200,7 @@ class ModelActivities:
             ApplicationError: `ModelFailed`; an earlier attempt had no retry left and stored the text that was cut off.
         """
         if attempt.state.completion is not None:
-            paid = paid_call(attempt.call, attempt.state.received_by)
+            paid = paid_call(attempt.call, attempt.state.received_by, attempt.model)
             return await self._store(attempt.call, attempt.state.completion, paid)
         if prompt.stored is not None and prompt.stored.is_partial:
             raise ApplicationError("The model's answer was cut off.", type=MODEL_FAILED, non_retryable=True)
@@ -197,7 +231,7 @@ class ModelActivities:
         call = attempt.call
         request = request_for(
             self._settings,
-            model=call.model,
+            model=attempt.model,
             mode=call.mode,
             about=prompt.about,
             rows=prompt.rows,
@@ -219,7 +253,7 @@ class ModelActivities:
         estimate = Estimate(request, prompt.token_scale)
         with storage_faults():
             if cut_off is not None:
-                earlier = paid_call(call, cut_off.attempt or attempt.paid.attempt - 1)
+                earlier = paid_call(call, cut_off.attempt or attempt.paid.attempt - 1, attempt.model)
                 await self._costs.book(earlier, estimate.usage(Completion(text=cut_off.text)), estimated=True)
             if not attempt.reserves:
                 return
@@ -291,15 +325,16 @@ class ModelActivities:
                 raise handed_over()
             return False
         await self._settle(attempt, received, self._settings.storage_window)
-        await self._store_partial(attempt.call, received, STOPPED)
+        await self._store_partial(attempt, received, STOPPED)
         attempt.step.end(keep_open=False)
         return True
 
     async def _failed(self, attempt: Attempt, failure: ModelFailure, received: Completion) -> ApplicationError:
         """The failure that makes Temporal retry after the right wait, or that ends the turn when no retry is left.
 
-        What it may have cost is booked. A retried attempt's text is taken back. When no retry is left, the newest text
-        stays, marked as cut off.
+        When the retries of a model are used up, or it refuses the request, the next attempt asks the next model. What
+        the attempt may have cost is booked. A retried attempt's text is taken back. When no retry and no model is left,
+        the newest text stays, marked as cut off.
         """
         await self._settle(attempt, received if failure.billed else None, self._settings.storage_window)
         text = failure.text
@@ -309,7 +344,14 @@ class ModelActivities:
             text += f" Reference: {reference}."
         state = attempt.state.after_failure(received)
         failing_for = time.time() - (state.failing_since or time.time())
-        delay = retry_delay(self._settings, failure, state.failures, failing_for)
+        patience_s = self._settings.model_retry_seconds
+        if attempt.fallback:
+            patience_s = min(patience_s, self._settings.model_fallback_after)
+        delay = retry_delay(self._settings, failure, state.failures, failing_for, patience_s)
+        if delay is None and attempt.fallback and not failure.of_endpoint:
+            delay = FALLBACK_S
+            state = state.with_fallback(attempt.model, attempt.fallback)
+            text += f" {attempt.fallback} is asked instead of {attempt.model}."
         if delay is not None:
             checkpoint(state)
             attempt.step.take_back()
@@ -317,6 +359,8 @@ class ModelActivities:
             return ApplicationError(text, type=MODEL_RETRY, next_retry_delay=timedelta(seconds=delay))
         if state.failures > 1:
             text += f" Tried {state.failures} times."
+        if state.exhausted:
+            text += f" Other models failed before: {', '.join(state.exhausted)}."
         await self._give_up(attempt, received, state.partial)
         return ApplicationError(text, type=MODEL_FAILED, non_retryable=True)
 
@@ -330,7 +374,7 @@ class ModelActivities:
             step.show([("reasoning", earlier.reasoning, ""), ("text", earlier.text, "")])
             received = earlier
         step.close_block()  # `close_turn` ends the step, with results for the tool calls that were announced in it
-        await self._store_partial(attempt.call, received, CUT_OFF)
+        await self._store_partial(attempt, received, CUT_OFF)
 
     async def _store(self, call: CallModel, completion: Completion, paid: PaidCall) -> StoredAnswer:
         """Store an answer, also when Stop arrives meanwhile: it has been paid for and shown.
@@ -350,8 +394,9 @@ class ModelActivities:
             store, self._settings.storage_window, keep=lambda answer: answer.turn_ended_at is not None
         )
 
-    async def _store_partial(self, call: CallModel, received: Completion, reason: str) -> None:
-        if not (rows := partial_rows(call, received, reason)):
+    async def _store_partial(self, attempt: Attempt, received: Completion, reason: str) -> None:
+        call = attempt.call
+        if not (rows := partial_rows(call, received, reason, attempt.model)):
             return
 
         async def store() -> None:
@@ -385,7 +430,7 @@ class ModelActivities:
                     rows = await conversation.rows_of_turn(connection, call.turn.turn_id)
         await end_stream(publisher, Ending(TurnStatus.COMPLETED, call.round, None), rows, self._settings.stream_ttl)
 
-    def _report(self, answer: StoredAnswer, *, published: bool) -> ModelAnswer:
+    def _report(self, answer: StoredAnswer, fallback: str, *, published: bool) -> ModelAnswer:
         """What the workflow decides on; the answer's texts stay in the database."""
         calls = [(made["id"], made["function"]["name"], made["function"]["arguments"]) for made in answer.tool_calls]
         return ModelAnswer(
@@ -400,6 +445,7 @@ class ModelActivities:
             published=published,
             turn_ended_at=answer.turn_ended_at,
             compaction_due=answer.compaction_due,
+            fallback=fallback,
         )
 
 

@@ -101,6 +101,7 @@ class StoredMessage(Answer):
     usage: Any = Field(description="Of the model call that this row answers.")
     created_at: datetime
     duration_ms: int | None
+    model: str | None = Field(None, description="The model that wrote it.", examples=["gpt-4.1-2025-04-14"])
     version_of: str | None = Field(
         None, description="The message that this one is a later version of: edited, or answered again."
     )

@@ -26,6 +26,7 @@ LIMITS_OF_USERS = frozenset({"max_running_turns", "new_turn_rate_limit", "max_st
 
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(gt=0)]
+Models = Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], NoDecode]
 
 
 class Settings(BaseSettings):
@@ -91,6 +92,15 @@ class Settings(BaseSettings):
     model_standard: str = Field("gpt-4.1", description="Model of tier `standard`.")
     model_advanced: str = Field("gpt-5", description="Model of tier `advanced`.")
     model_small: str = Field("gpt-4.1-mini", description="Model that titles new sessions. Empty: no titles.")
+    model_standard_fallbacks: Models = Field(
+        [], description="Models that are tried in this order when `LONGHAUL_MODEL_STANDARD` fails, comma-separated."
+    )
+    model_advanced_fallbacks: Models = Field([], description="The same for `LONGHAUL_MODEL_ADVANCED`.")
+    model_fallback_after: Annotated[float, Field(ge=0)] = Field(
+        30.0,
+        description="Seconds a failing model call is retried before the next fallback model is tried. The last one is "
+        "retried for `LONGHAUL_MODEL_RETRY_SECONDS`.",
+    )
     model_retry_seconds: Annotated[float, Field(ge=0)] = Field(
         600.0, description="Seconds a failing model call is retried before the turn fails. 0: not at all."
     )
@@ -204,7 +214,7 @@ class Settings(BaseSettings):
     metrics_host: str = Field("127.0.0.1", description="Address that the Prometheus ports listen on.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Log level of every process.")
 
-    @field_validator("cors_origins", mode="before")
+    @field_validator("cors_origins", "model_standard_fallbacks", "model_advanced_fallbacks", mode="before")
     @classmethod
     def _split_commas(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
@@ -259,6 +269,11 @@ class Settings(BaseSettings):
     def model_of(self, tier: str) -> str:
         """The model of a tier."""
         return self.model_advanced if tier == "advanced" else self.model_standard
+
+    def models_for(self, model: str, tier: str) -> list[str]:
+        """The models that answer in place of `model`, in order, itself first: those of the tier that it belongs to."""
+        fallbacks = self.model_advanced_fallbacks if tier == "advanced" else self.model_standard_fallbacks
+        return list(dict.fromkeys([model, *(fallbacks if model == self.model_of(tier) else ())]))
 
     def workspace_of(self, root_session_id: str) -> Path:
         """The folder of the files that a session shares with all sub-sessions below it."""

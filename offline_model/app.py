@@ -73,7 +73,9 @@ class OfflineApp:
             tasks = open_tasks(request.messages)
             answer = decide(request, tasks, self._pace)
             text = tasks[-1].text if tasks else ""
-            fault = self._faults.take(text, key or request.digest, answer.faults, has_calls=bool(answer.calls))
+            fault = request.refusal or self._faults.take(
+                text, key or request.digest, answer.faults, has_calls=bool(answer.calls)
+            )
             if fault:
                 answer = broken(answer, fault.kind)
             response = ChatResponse(request, answer, fault, begun, record)

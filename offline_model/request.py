@@ -7,6 +7,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, field_validator
 
+from offline_model.script import Fault
+
+#: A model of a name like `offline-status-503` answers each request with that status.
+_STATUS = re.compile(r"\bstatus-([45]\d\d)\b")
 #: A model of a name like `offline-window-16000` refuses requests of more tokens than that.
 _WINDOW = re.compile(r"\bwindow-(\d{1,9})\b")
 # Roughly what OpenAI's tokenizers do before they look into their tables. What uses this server must not know it: a real
@@ -73,6 +77,12 @@ class ChatRequest(BaseModel):
         """The tokens that the model takes; None: it takes all."""
         named = _WINDOW.search(self.model)
         return int(named[1]) if named else None
+
+    @property
+    def refusal(self) -> Fault | None:
+        """The fault that the model has by its name."""
+        named = _STATUS.search(self.model)
+        return Fault(fault=f"status:{named[1]}") if named else None
 
     def counted(self) -> int:
         """The tokens of the prompt. Counting takes longer than an answer, so it is done for models with a window."""

@@ -66,6 +66,11 @@ class RunningTurn:
         return self.state.model or self.request.model
 
     @property
+    def calling(self) -> str:
+        """The model that the next call asks first: the chosen one, or the fallback that answered the newest call."""
+        return self.state.fallback or self.model
+
+    @property
     def mode(self) -> str:
         return self.state.mode or self.request.mode
 
@@ -125,7 +130,7 @@ class RunningTurn:
             if message.mode and (not self.state.opened or "mode" in message.chosen):
                 self.update(mode=message.mode)
             if message.tier and (not self.state.opened or "tier" in message.chosen):
-                self.update(tier=message.tier, model=message.model)
+                self.update(tier=message.tier, model=message.model, fallback="")
         self.inbox = [message for message in self.inbox if not self._is_own(message)]
         self.mark_taken(taken)
         return taken
@@ -193,7 +198,7 @@ class RunningTurn:
             session_id=self.request.session_id,
             status=self.status,
             round=self.state.round,
-            model=self.model,
+            model=self.calling,
             tools_running=list(self.tools_running.values()),
             tools_done=self.state.tools_done,
             recent_tools=self.state.recent_tools,

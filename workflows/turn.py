@@ -216,13 +216,14 @@ class TurnLoop:
                 scope=turn.scope,
                 step_open=turn.state.step_open,
                 progress=turn.progress() if request.rows_decide else None,
+                fallback=turn.state.fallback,
             ),
-            **policies.calling_model(request.limits, f"round {turn.state.round} · {turn.model}"),
+            **policies.calling_model(request.limits, f"round {turn.state.round} · {turn.calling}"),
         )
         turn.update_published(answer.published)
         turn.finish_reason = answer.finish_reason
         turn.update(usage=turn.state.usage + answer.usage, answered_with_text=answer.has_text, step_open=False)
-        turn.update(compaction_due=answer.compaction_due and not self._compaction_failed)
+        turn.update(compaction_due=answer.compaction_due and not self._compaction_failed, fallback=answer.fallback)
         self._show_details()
         return answer
 
@@ -234,7 +235,7 @@ class TurnLoop:
         try:
             compacted = await workflow.execute_activity_method(
                 CompactionActivities.compact_context,
-                CompactContext(turn=turn.ref, round=turn.state.round, model=turn.model, scope=turn.scope),
+                CompactContext(turn=turn.ref, round=turn.state.round, model=turn.calling, scope=turn.scope),
                 **policies.compacting(request.limits, "compact the conversation"),
             )
         except FailureError as error:

@@ -57,6 +57,7 @@ class CallModel(Contract):
 
     `step_open`: the stream still has the previous round's step open, because its tools published their outputs in it.
     `progress`: the turn as it stands, if this call may end the turn with its answer; `tier` is stored with that end.
+    `fallback`: the fallback model that answered the turn's newest call; this call begins with it. Empty: with `model`.
     """
 
     turn: TurnRef
@@ -67,6 +68,7 @@ class CallModel(Contract):
     scope: Scope = Scope()
     step_open: bool = False
     progress: Progress | None = None
+    fallback: str = ""
 
 
 class Delegation(Contract):
@@ -98,7 +100,8 @@ class ModelAnswer(Contract):
     """What the workflow decides on after a model call; the answer itself is in the database.
 
     `turn_ended_at`: the transaction that stored the answer has also ended the turn, because no message waited for it.
-    `compaction_due`: the conversation is to be summarised before the next call.
+    `compaction_due`: the conversation is to be summarised before the next call. `fallback`: the fallback model that
+    answered, because the retries of those before it were used up; empty: the model that was to answer.
     """
 
     message_id: str
@@ -109,6 +112,7 @@ class ModelAnswer(Contract):
     published: bool = True
     turn_ended_at: datetime | None = None
     compaction_due: bool = False
+    fallback: str = ""
 
 
 class CompactContext(Contract):

@@ -60,13 +60,18 @@ class Empty(Contract):
 
 
 class Usage(Contract):
-    """Tokens and money of model calls; `cost_microdollars` is None when the price is unknown."""
+    """Tokens and money of model calls; `cost_microdollars` is None when the price is unknown.
+
+    `prompt_tokens` include those that were read from the provider's cache (`cached_tokens`) and those that were written
+    to it (`cache_creation_tokens`); `completion_tokens` include `reasoning_tokens`.
+    """
 
     calls: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     reasoning_tokens: int = 0
     cached_tokens: int = 0
+    cache_creation_tokens: int = 0
     cost_microdollars: int | None = None
 
     def __add__(self, other: "Usage") -> "Usage":
@@ -77,6 +82,7 @@ class Usage(Contract):
             completion_tokens=self.completion_tokens + other.completion_tokens,
             reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
             cached_tokens=self.cached_tokens + other.cached_tokens,
+            cache_creation_tokens=self.cache_creation_tokens + other.cache_creation_tokens,
             cost_microdollars=sum(costs) if costs else None,
         )
 
@@ -231,7 +237,8 @@ class Progress(Contract):
 class TurnState(Contract):
     """The state that a turn carries over when it continues as new. `seen`: ids of the messages that it has taken.
 
-    `model`, `mode` and `tier` are what its messages have chosen; empty: those of the turn's start.
+    `model`, `mode` and `tier` are what its messages have chosen; empty: those of the turn's start. `fallback`: the
+    fallback model that the next model call begins with; empty: `model`.
     """
 
     started_at: datetime
@@ -250,6 +257,7 @@ class TurnState(Contract):
     mode: str = ""
     tier: str = ""
     compaction_due: bool = False
+    fallback: str = ""
 
 
 class TurnInput(Contract):

@@ -43,6 +43,7 @@ class StoredMessage(NamedTuple):
     usage: dict[str, Any] | None
     created_at: datetime
     duration_ms: int | None
+    model: str | None = None
     version_of: str | None = None
     replaced_by: str | None = None
 
@@ -66,6 +67,7 @@ class NewMessage(NamedTuple):
     usage: dict[str, Any] | None = None
     created_at: datetime | None = None
     duration_ms: int | None = None
+    model: str | None = None
     version_of: str | None = None
 
 

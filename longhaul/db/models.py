@@ -103,6 +103,7 @@ class SessionRow(Base):
     `token_scale`: how many tokens the endpoint counted for each one that we estimated, in the newest model call.
     `compaction_due`: that call's conversation is to be summarised before the next one. `summary_id`: the row of the
     newest summary, which stands for the rows up to the sequence `summarised_until`.
+    `model`: the one that answers its messages, where they name none themselves.
     """
 
     __tablename__ = "sessions"
@@ -124,6 +125,7 @@ class SessionRow(Base):
     compaction_due: Mapped[bool | None] = mapped_column(Boolean)
     summary_id: Mapped[str | None] = mapped_column(String(64))
     summarised_until: Mapped[int | None] = mapped_column(Integer)
+    model: Mapped[str | None] = mapped_column(String(200))
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     updated_at: Mapped[datetime] = mapped_column(default=utc_now)
 
@@ -137,6 +139,7 @@ class SessionRow(Base):
 class MessageRow(Base):
     """One row of a conversation; append-only. `sequence` is null while the message waits to be taken by a turn.
 
+    `model` is the one that wrote the row, as its endpoint names it.
     `version_of` is the id of the message that this one is a later version of: edited, or to be answered again.
     `replaced_by` is the turn that took this row out of the conversation; the row keeps its sequence.
     """
@@ -161,6 +164,7 @@ class MessageRow(Base):
     usage: Mapped[dict[str, Any] | None] = mapped_column(ReadableJSON(none_as_null=True))
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     duration_ms: Mapped[int | None] = mapped_column(Integer)
+    model: Mapped[str | None] = mapped_column(String(200))
     version_of: Mapped[str | None] = mapped_column(String(64))
     replaced_by: Mapped[str | None] = mapped_column(String(64))
 
@@ -260,6 +264,7 @@ class LedgerRow(Base):
     completion_tokens: Mapped[int] = mapped_column(Integer, default=0)
     reasoning_tokens: Mapped[int] = mapped_column(Integer, default=0)
     cached_tokens: Mapped[int] = mapped_column(Integer, default=0)
+    cache_creation_tokens: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     cost_microdollars: Mapped[int | None] = mapped_column(BigInteger)
     attempt: Mapped[int] = mapped_column(Integer, default=1, server_default="1")
     status: Mapped[str] = mapped_column(String(16), default=LedgerStatus.BOOKED, server_default=LedgerStatus.BOOKED)

@@ -15,6 +15,8 @@ log = logging.getLogger(__name__)
 VISIBLE_REASONING = (None, "reasoning.text", "reasoning.summary")
 OPENING_TAGS = ("<think>", "<thinking>")
 CLOSING_TAGS = ("</think>", "</thinking>")
+#: Where endpoints say, among the details of a prompt's tokens, how many of them went into the provider's cache.
+CACHE_CREATION = ("cache_creation_tokens", "cache_creation_input_tokens", "cache_write_tokens")
 # The columns' limits; an endpoint's odd value must not make its answer impossible to store.
 ID_MAX, NAME_MAX, REASON_MAX = 200, 200, 32
 COUNT_MAX, DOLLARS_MAX = 2**31 - 1, 10**9
@@ -274,15 +276,23 @@ def _reasoning(delta: dict[str, Any]) -> str:
 
 def _usage(sent: dict[str, Any]) -> Usage:
     prompt = sent.get("prompt_tokens_details")
+    details = prompt if isinstance(prompt, dict) else {}
     answer = sent.get("completion_tokens_details")
     return Usage(
         calls=1,
         prompt_tokens=_count(sent.get("prompt_tokens")),
         completion_tokens=_count(sent.get("completion_tokens")),
-        cached_tokens=_count(prompt.get("cached_tokens")) if isinstance(prompt, dict) else 0,
+        cached_tokens=_count(details.get("cached_tokens")) or _count(sent.get("cache_read_input_tokens")),
+        cache_creation_tokens=_cache_creation(sent, details),
         reasoning_tokens=_count(answer.get("reasoning_tokens")) if isinstance(answer, dict) else 0,
         cost_microdollars=microdollars(sent.get("cost")),
     )
+
+
+def _cache_creation(sent: dict[str, Any], details: dict[str, Any]) -> int:
+    """The tokens that the provider has written to its cache, in Anthropic's field, LiteLLM's or OpenRouter's."""
+    named = (details.get(name) for name in CACHE_CREATION)
+    return next(filter(None, map(_count, (sent.get("cache_creation_input_tokens"), *named))), 0)
 
 
 def _count(value: Any) -> int:

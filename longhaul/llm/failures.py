@@ -15,6 +15,7 @@ from openai import APIConnectionError, APIStatusError, APITimeoutError, OpenAIEr
 from longhaul.errors import ContextTooLongError, StreamBrokenError
 from longhaul.settings import Settings
 
+UNAUTHORIZED = 401
 RETRIED_STATUSES = frozenset({408, 409, 429})
 DETAIL_MAX = 300
 #: Too large for an endpoint, in its codes and words: OpenAI, Anthropic, OpenRouter, vLLM, llama.cpp, Bedrock, Gemini.
@@ -45,6 +46,7 @@ class ModelFailure:
     """A failed attempt. `text` is for people; `detail`, the provider's own words, is for the log only.
 
     `retry_after`: seconds that the endpoint asked for. `billed`: the endpoint may have begun to answer.
+    `of_endpoint`: every model would fail like this, because key or client are refused, not the request.
     """
 
     retryable: bool
@@ -52,6 +54,7 @@ class ModelFailure:
     detail: str = ""
     retry_after: float | None = None
     billed: bool = False
+    of_endpoint: bool = False
 
 
 def context_refusal(error: Any, status: int = 400) -> ContextTooLongError | None:
@@ -93,8 +96,11 @@ def classify(error: OpenAIError | StreamBrokenError | ContextTooLongError) -> Mo
             f"The model endpoint answered with status {status}.",
             _detail(error),
             _retry_after(headers, datetime.now(UTC)),
+            of_endpoint=status == UNAUTHORIZED,
         )
-    return ModelFailure(retryable=False, text="The model client refused the call.", detail=repr(error))
+    return ModelFailure(
+        retryable=False, text="The model client refused the call.", detail=repr(error), of_endpoint=True
+    )
 
 
 def _detail(error: APIStatusError) -> str:
@@ -126,15 +132,18 @@ def _seconds_until(http_date: str, now: datetime) -> float:
     return max(0.0, ((at if at.tzinfo else at.replace(tzinfo=UTC)) - now).total_seconds())
 
 
-def retry_delay(settings: Settings, failure: ModelFailure, failures: int, failing_for: float) -> float | None:
-    """Seconds until the next attempt, or None when the turn must fail.
+def retry_delay(
+    settings: Settings, failure: ModelFailure, failures: int, failing_for: float, patience_s: float
+) -> float | None:
+    """Seconds until the next attempt with the same model, or None when its retries are used up.
 
     Args:
+        patience_s: for how long it is retried.
         failures: how many attempts have failed, this one included.
         failing_for: seconds since the first of them failed.
     """
     delay = backoff(settings, failures, failure.retry_after)
-    return delay if failure.retryable and failing_for + delay <= settings.model_retry_seconds else None
+    return delay if failure.retryable and failing_for + delay <= patience_s else None
 
 
 def backoff(settings: Settings, failures: int, retry_after: float | None) -> float:

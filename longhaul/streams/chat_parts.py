@@ -81,6 +81,7 @@ class ChatParts:
     def _begin_message(self, follow_up: str | None) -> None:
         self._follow_up = follow_up
         self._started = False
+        self._model = ""
         self._numbers = 0
         self._begin_step()
 
@@ -152,6 +153,8 @@ class ChatParts:
             if part["toolCallId"] in self._calls:
                 yield part
         elif kind.startswith("data-"):
+            if kind == "data-usage":
+                yield from self._answered_by(part["data"].get("model", ""))
             yield {**part, "transient": True}
         elif kind in ("abort", "error"):
             yield from self._outcome(part)
@@ -163,6 +166,15 @@ class ChatParts:
         if not self._started:
             self._started = True
             yield {"type": "start", "messageId": message_id(self._turn_id, self._follow_up)}
+            if self._model:
+                yield metadata_part({"model": self._model})
+
+    def _answered_by(self, model: str) -> Iterable[Part]:
+        """Keep the name of the model in the message: of several, the newest."""
+        if model and model != self._model:
+            self._model = model
+            if self._started:
+                yield metadata_part({"model": model})
 
     def _step(self) -> Iterable[Part]:
         """Begin message and step with their first content: an attempt that gave none leaves nothing behind."""
@@ -238,8 +250,13 @@ class ChatParts:
         yield from self._start()
         yield from self._close_open_block()
         metadata = {"status": "cancelled"} if part["type"] == "abort" else failed_metadata(part["errorText"])
-        yield {"type": "message-metadata", "messageMetadata": metadata}
+        yield metadata_part(metadata)
         yield part
+
+
+def metadata_part(metadata: dict[str, str]) -> Part:
+    """Clients add it to what they keep about the message."""
+    return {"type": "message-metadata", "messageMetadata": metadata}
 
 
 def failed_metadata(error: str) -> dict[str, str]:

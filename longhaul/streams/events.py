@@ -48,6 +48,11 @@ def compaction_part(message_id: str, round_: int | None, covers: dict[str, Any] 
     return data_part("compaction", {"message_id": message_id, "round": round_, **(covers or {})})
 
 
+def usage_part(usage: dict[str, Any], model: str | None) -> Part:
+    """What the model call of a round has used, and the model that answered."""
+    return data_part("usage", {**usage, "model": model} if model else usage)
+
+
 def tool_output_part(call_id: str, output: str, *, is_error: bool) -> Part:
     """A tool's output, unaltered: as JSON if it is a JSON object or list, else as text."""
     if is_error:

@@ -16,7 +16,7 @@ from longhaul.db.database import Database
 from longhaul.db.messages import StoredMessage
 from longhaul.db.turns import TurnRecord
 from longhaul.errors import UnavailableError
-from longhaul.streams.events import Part, compaction_part, data_part, decoded, start_part, tool_output_part
+from longhaul.streams.events import Part, compaction_part, data_part, decoded, start_part, tool_output_part, usage_part
 from longhaul.streams.looks import SharedLooks
 from longhaul.streams.viewer import ViewerState
 
@@ -82,6 +82,8 @@ class RowParts:
                 }
             if key not in self._state.outputs:
                 self._unanswered.append(call["id"])
+        if row.role == "assistant" and row.kind == "message" and row.usage is not None:
+            yield usage_part(row.usage, row.model)
         if row.role == "assistant" and not self._unanswered:
             yield from self._end_step()
 

@@ -17,7 +17,9 @@ from longhaul.db import conversation
 from longhaul.db.database import Database
 from longhaul.db.models import LedgerRow
 from longhaul.errors import StreamBrokenError
+from longhaul.llm.client import ModelClient
 from longhaul.llm.tokens import tokens_of_request
+from longhaul.settings import Settings
 from longhaul.tools import default_tools
 from tests.activities.conftest import SETTINGS, TURN
 
@@ -43,6 +45,9 @@ class Recorder(AsyncExitStack):
     async def open_step(self) -> list[dict[str, Any]]:
         starts = [index for index, part in enumerate(self.parts) if part["type"] == "start-step"]
         return self.parts[starts[-1] :] if starts else []
+
+    async def seal(self, parts: list[dict[str, Any]], outcome: dict[str, Any] | None, ttl_s: float) -> None:  # noqa: ARG002
+        self.parts += [*parts, *([outcome] if outcome else []), {"type": "finish"}]
 
     def visible(self) -> str:
         """The text that a client shows."""
@@ -79,12 +84,13 @@ class Model:
 
 async def attempt(
     database: Database,
-    model: Model,
+    model: Model | ModelClient,
     stream: Recorder,
     state: CallState | None,
     number: int,
     seconds: float,
     call: CallModel = CALL,
+    settings: Settings = SETTINGS,
 ) -> tuple[CallState | None, ApplicationError | None]:
     """One attempt: the checkpoint that it leaves, and its failure."""
     environment = ActivityEnvironment()
@@ -93,7 +99,7 @@ async def attempt(
     left: list[Any] = [state]
     environment.on_heartbeat = lambda *sent: left.append(sent[0])
     attempts._heartbeat_details.set([])
-    settings = SETTINGS.model_copy(update={"model_retry_seconds": seconds})
+    settings = settings.model_copy(update={"model_retry_seconds": seconds})
     activities = ModelActivities(database, cast("Any", stream), cast("Any", model), default_tools(), settings)
     try:
         await environment.run(activities.call_model, call)

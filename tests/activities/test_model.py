@@ -42,7 +42,7 @@ async def store(database: Database, completion: Completion) -> StoredAnswer:
 
 def report(database: Database, answer: StoredAnswer) -> ModelAnswer:
     activities = ModelActivities(database, NO_STREAMS, cast("Any", None), default_tools(), SETTINGS)
-    return activities._report(answer, published=True)
+    return activities._report(answer, "", published=True)
 
 
 async def test_an_answer_is_stored_once_and_read_back_as_it_was(database: Database) -> None:
@@ -93,11 +93,11 @@ async def test_blank_text_is_none(database: Database, text: str, has_text: bool)
 
 
 def test_a_stopped_call_keeps_its_text_and_no_calls() -> None:
-    reasoning, answer = partial_rows(CALL, WHOLE, STOPPED)
+    reasoning, answer = partial_rows(CALL, WHOLE, STOPPED, "m")
     assert (reasoning.role, reasoning.content) == ("reasoning", "hm")
     assert (answer.kind, answer.content, answer.tool_calls) == ("partial", "hello", None)
     assert answer.finish_reason == "cancelled"
-    assert partial_rows(CALL, Completion(tool_calls=WHOLE.tool_calls), STOPPED) == []
+    assert partial_rows(CALL, Completion(tool_calls=WHOLE.tool_calls), STOPPED, "m") == []
 
 
 async def test_nothing_comes_behind_the_end_of_a_turn(database: Database) -> None:

@@ -14,7 +14,7 @@ from longhaul.db.messages import StoredMessage
 from longhaul.db.turns import TurnRecord
 from longhaul.streams.chat_parts import WRITTEN_ANEW, ChatParts, TakeBack, merged
 from longhaul.streams.ending import Ending
-from longhaul.streams.events import Part, data_part, start_part, tool_output_part
+from longhaul.streams.events import Part, data_part, start_part, tool_output_part, usage_part
 from longhaul.streams.step_writer import StepWriter
 from longhaul.streams.ui_messages import UiMessageBuilder, ui_messages
 from tests.ai_sdk.conftest import command
@@ -35,6 +35,7 @@ class Round:
     cuts: list[int] = field(default_factory=list)
     other_text: str = ""  # what those attempts wrote instead
     follow_ups: int = 0
+    model: str | None = None  # rows of older versions do not name one
 
 
 @dataclass
@@ -56,6 +57,7 @@ def rounds(other: st.SearchStrategy[str]) -> st.SearchStrategy[Round]:
         cuts=cuts,
         other_text=other,
         follow_ups=st.integers(0, 2),
+        model=st.sampled_from([None, "m1", "m2"]),
     )
 
 
@@ -95,10 +97,10 @@ def turn_of(plan: list[Round], status: TurnStatus) -> Turn:
             for n in range(one.calls)
         ]
         step.complete(calls)
-        parts.append(data_part("usage", {"calls": 1}))
+        parts.append(usage_part({"calls": 1}, one.model))
         if one.reasoning:
             add("reasoning", one.reasoning, number)
-        add("assistant", one.text, number, tool_calls=calls or None)
+        add("assistant", one.text, number, tool_calls=calls or None, usage={"calls": 1}, model=one.model)
         for call in calls:
             parts.append(tool_output_part(str(call["id"]), "391", is_error=number % 2 == 0))
             add("tool", "391", number, tool_call_id=call["id"], is_error=number % 2 == 0)

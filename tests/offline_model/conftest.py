@@ -1,19 +1,14 @@
 """The real server on a real socket, in a thread of this process."""
 
-import socket
-import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import httpx2
 import pytest
-import uvicorn
 from openai import OpenAI
 
-from offline_model.app import OfflineApp
-from offline_model.script import Pace
+from testkit.offline import offline_model
 
 TOOLS = [
     "calculator",
@@ -110,19 +105,8 @@ def after(messages: list[dict[str, Any]], reply: Reply, *results: str) -> list[d
 
 @pytest.fixture(scope="session")
 def server_url() -> Iterator[str]:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    app = OfflineApp(Pace(ttft=0, delay=0))
-    config = uvicorn.Config(app, port=port, log_level="error", lifespan="off", timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join(5)
+    with offline_model() as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

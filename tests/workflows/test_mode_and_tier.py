@@ -58,3 +58,18 @@ async def test_the_next_turn_has_those_of_its_own_message(session: Session) -> N
     session.script.release("call_model 1")
     assert await session.status() is TurnStatus.COMPLETED
     assert used(session, OpenTurn) == used(session, CallModel) == [("large", "extended_thinking"), ("small", "fast")]
+
+
+async def test_a_fallback_that_answered_is_asked_first_until_another_model_is_chosen(session: Session) -> None:
+    """Also behind continue-as-new; the chosen model stays the one of the turn."""
+    spare = {"fallback": "spare"}
+    session.script.answers = [tool_calls("a").model_copy(update=spare), tool_calls("b").model_copy(update=spare)]
+    session.script.hold("run_tool b")
+    await session.send("m1", TurnLimits(continue_as_new_events=1), **FAST)
+    await session.script.reached("run_tool b")
+    await session.send("m2", **THOROUGH, chosen=("tier",))
+    session.script.release("run_tool b")
+    assert await session.status() is TurnStatus.COMPLETED
+    calls = [one for one in session.arguments(CallModel) if isinstance(one, CallModel)]
+    assert [(call.model, call.fallback) for call in calls] == [("small", ""), ("small", "spare"), ("large", "")]
+    assert [call.progress.model for call in calls if call.progress] == ["small", "spare", "large"]

@@ -165,6 +165,24 @@ def test_cost(cost: Any, booked: int | None) -> None:
     assert made.usage.prompt_tokens == 3
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {"cache_creation_input_tokens": 7, "cache_read_input_tokens": 3},
+        {"prompt_tokens_details": {"cached_tokens": 3, "cache_creation_tokens": 7}},
+        {"prompt_tokens_details": {"cached_tokens": 3, "cache_creation_input_tokens": 7}},
+        {"prompt_tokens_details": {"cached_tokens": 3, "cache_write_tokens": 7}},
+        {"cache_creation_input_tokens": 0, "prompt_tokens_details": {"cached_tokens": 3, "cache_creation_tokens": 7}},
+    ],
+    ids=["Anthropic", "LiteLLM", "LiteLLM, as Anthropic names it", "OpenRouter", "zero in the other field"],
+)
+def test_tokens_read_from_the_cache_and_written_to_it(sent: dict[str, Any]) -> None:
+    found = Assembler()
+    found.feed({"choices": [], "usage": {"prompt_tokens": 20, **sent}})
+    usage = found.completion(0).usage
+    assert (usage.prompt_tokens, usage.cached_tokens, usage.cache_creation_tokens) == (20, 3, 7)
+
+
 def test_usage_and_what_is_odd_in_it() -> None:
     found = Assembler()
     details = {"prompt_tokens_details": {"cached_tokens": 3}, "completion_tokens_details": {"reasoning_tokens": 4}}
@@ -176,11 +194,15 @@ def test_usage_and_what_is_odd_in_it() -> None:
         "prompt_tokens": 1,
         "completion_tokens": 2,
         "cached_tokens": 3,
+        "cache_creation_tokens": 0,
         "reasoning_tokens": 4,
         "cost_microdollars": None,
     }
     assert (made.model, made.finish_reason, made.duration_ms) == ("m", "length", 9)
     for odd in (-1, "5", None, True, 2**31, 1.5):
+        odd_tokens = {"cache_creation_input_tokens": odd, "prompt_tokens_details": {"cache_write_tokens": odd}}
+        found.feed({"usage": odd_tokens})
+        assert found.completion(0).usage.cache_creation_tokens == 0
         found.feed({"usage": {"prompt_tokens": odd, "prompt_tokens_details": "x", "completion_tokens_details": None}})
         assert found.completion(0).usage.prompt_tokens == 0
 

@@ -166,9 +166,9 @@ def test_retries_end_by_time(retryable: bool, failing_for: float, retried: bool)
     """Also a long wait that the endpoint asks for never leads beyond the end."""
     settings = load_settings(model_retry_seconds=10, model_backoff_base=0.5)
     failure = ModelFailure(retryable=retryable, text="")
-    assert (retry_delay(settings, failure, 1, failing_for) is not None) == retried
-    assert retry_delay(settings, ModelFailure(retryable=True, text="", retry_after=11), 1, 0) is None
-    assert retry_delay(settings.model_copy(update={"model_retry_seconds": 0}), failure, 1, 0) is None
+    assert (retry_delay(settings, failure, 1, failing_for, settings.model_retry_seconds) is not None) == retried
+    assert retry_delay(settings, ModelFailure(retryable=True, text="", retry_after=11), 1, 0, 10) is None
+    assert retry_delay(settings, failure, 1, 0, 0) is None
 
 
 def said(message: str, **more: object) -> dict[str, object]:

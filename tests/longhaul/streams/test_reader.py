@@ -141,7 +141,7 @@ class Stored:
 
     def __init__(self, role: str, round_: int, content: str = "", **values: Any) -> None:
         base = {"id": str(uuid4()), "kind": "message", "tool_calls": None, "tool_call_id": None, "is_error": False}
-        self.__dict__.update({**base, "role": role, "round": round_, "content": content, **values})
+        self.__dict__.update({**base, "usage": None, "role": role, "round": round_, "content": content, **values})
 
 
 def called(call_id: str) -> Part:
