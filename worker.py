@@ -39,6 +39,8 @@ from activities.turns import TurnActivities
 from longhaul import __version__, redis, temporal
 from longhaul.db.database import Database
 from longhaul.errors import SetupError, UnavailableError
+from longhaul.limits.counters import SpendingCounters
+from longhaul.limits.usage import UsageLimits
 from longhaul.llm.client import ModelClient
 from longhaul.payloads import data_converter
 from longhaul.settings import Settings, SettingsError, load_settings
@@ -163,11 +165,14 @@ async def serving(client: Client, settings: Settings, registry: Registry) -> Asy
         streams = TurnStreams(redis_client, settings)
         titles = Titles(database, streams, model_client, settings.model_small)
         stack.push_async_callback(titles.close)
-        turns = TurnActivities(database, streams, titles, settings)
+        counters = SpendingCounters(redis_client, database, settings.redis_timeout)
+        database.count_bookings = counters.count
+        usage = UsageLimits(database, counters, settings.tiers)
+        turns = TurnActivities(database, streams, titles, usage, settings)
         model = ModelActivities(database, streams, model_client, registry, settings)
         compaction = CompactionActivities(database, streams, model_client, settings)
         tools = ToolActivities(database, streams, registry, settings)
-        sub_sessions = SubSessionActivities(database, streams, client, redis_client, registry, settings)
+        sub_sessions = SubSessionActivities(database, streams, client, redis_client, registry, usage, settings)
         activities = Activities(
             calls=[model.call_model, compaction.compact_context, tools.run_tool, tools.quick_tool],
             stores=[

@@ -32,7 +32,8 @@ from longhaul.db.connection import Connection
 from longhaul.db.database import Database
 from longhaul.db.messages import StoredMessage, row_id
 from longhaul.db.sessions import NewSession, Session
-from longhaul.errors import InboxFullError, NotFoundError
+from longhaul.errors import InboxFullError, NotFoundError, UsageLimitError
+from longhaul.limits.usage import UsageLimits
 from longhaul.settings import Settings
 from longhaul.streams.events import data_part, tool_output_part
 from longhaul.tools import Registry
@@ -63,11 +64,13 @@ class SubSessionActivities:
         temporal: Client,
         redis: "Redis",
         tools: Registry,
+        usage: UsageLimits,
         settings: Settings,
     ) -> None:
         self._database = database
         self._streams = streams
         self._tools = tools
+        self._usage = usage
         self._settings = settings
         self._turns = TurnLookup(database, temporal, settings.temporal_rpc_timeout)
         self._stopper = TurnStopper(database, temporal, redis, self._turns, settings.temporal_rpc_timeout)
@@ -84,6 +87,12 @@ class SubSessionActivities:
         content, scope = arguments.prompt, narrowed(call.scope, arguments, turn.session_id, available)
         try:
             with storage_faults(missing_is_final=False):
+                refusal = await self._usage.refusal(turn.user_id, call.cost_limits)
+
+                async def may_begin() -> None:
+                    if refusal is not None:
+                        raise refusal
+
                 async with self._database.write() as connection:
                     if error := await self._too_many_at_work(connection, turn, scope, sub_id):
                         return PreparedSubSession(error=error)
@@ -101,9 +110,12 @@ class SubSessionActivities:
                         content=content,
                         context=None,
                         limit=self._settings.max_pending_messages,
+                        may_begin=may_begin,
                     )
         except NotFoundError as error:
             return PreparedSubSession(error=str(error))
+        except UsageLimitError as error:
+            return PreparedSubSession(error=f"run_sub_session: nothing was started. {error}")
         except InboxFullError as error:
             return PreparedSubSession(error=f"The sub-session takes no more messages for now: {error}")
         async with self._streams.publisher(turn) as publisher:

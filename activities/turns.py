@@ -26,6 +26,7 @@ from longhaul.db.database import Database
 from longhaul.db.messages import NewMessage, row_id, tool_row
 from longhaul.db.sessions import Session
 from longhaul.db.turns import TurnPeriod
+from longhaul.limits.usage import UsageLimits
 from longhaul.llm import prompts
 from longhaul.settings import Settings
 from longhaul.streams.ending import Ending, end_stream
@@ -35,8 +36,11 @@ from longhaul.streams.events import data_part
 class TurnActivities:
     """Opens turns, takes their messages, closes them."""
 
-    def __init__(self, database: Database, streams: TurnStreams, titles: Titles, settings: Settings) -> None:
+    def __init__(
+        self, database: Database, streams: TurnStreams, titles: Titles, usage: UsageLimits, settings: Settings
+    ) -> None:
         self._database = database
+        self._usage = usage
         self._streams = streams
         self._titles = titles
         self._stream_ttl = settings.stream_ttl
@@ -46,6 +50,7 @@ class TurnActivities:
         """Place the first messages, store the turn's row, answer tool calls that the turn before left open."""
         turn = opening.turn
         with storage_faults():
+            refusal = await self._usage.refusal(turn.user_id, opening.cost_limits)
             async with self._database.write() as connection:
                 session = await sessions.get(connection, turn.session_id)
                 if await turns.has_ended(connection, turn.turn_id):
@@ -63,7 +68,8 @@ class TurnActivities:
                         new_turn(opening, opening.started_at)._replace(trigger_message_id=taken[0]),
                     )
                 budgets = await budgets_of(connection, session, opening.scope, opening.started_at)
-                to_name = await self._titles.claim(connection, session, taken[0]) if taken else ""
+                names = taken and refusal is None
+                to_name = await self._titles.claim(connection, session, taken[0]) if names else ""
         async with self._streams.publisher(turn) as publisher:
             await publisher.begin()
             if to_name:
@@ -76,6 +82,7 @@ class TurnActivities:
             budgets=budgets,
             published=not publisher.broken,
             compaction_due=bool(session.compaction_due),
+            refusal=str(refusal or "") if taken else "",
         )
 
     async def _lost_rows(self, connection: Connection, session_id: str, turn_id: str) -> list[NewMessage]:

@@ -16,6 +16,7 @@ from longhaul.errors import (
     NotFoundError,
     TooManyTurnsError,
     UnavailableError,
+    UsageLimitError,
 )
 from longhaul.turns.deliver import Delivery, IncomingMessage
 
@@ -36,7 +37,7 @@ async def deliver(
         if slot is not None:
             slot.take()
         await deps.rate_limit.count_new_turn(user)
-    return await _counted(deps, deps.delivery.deliver(user, session, message))
+    return await _counted(deps, deps.delivery.deliver(user, session, message, joins=joins))
 
 
 async def replace(deps: Dependencies, user: str, session: Session, message: IncomingMessage, *, of: str) -> Delivery:
@@ -56,6 +57,9 @@ async def _counted(deps: Dependencies, delivering: Awaitable[Delivery]) -> Deliv
         raise
     except TooManyTurnsError:
         metrics.REFUSED.labels("turns").inc()
+        raise
+    except UsageLimitError:
+        metrics.REFUSED.labels("usage").inc()
         raise
     except UnavailableError:
         metrics.REFUSED.labels("unavailable").inc()

@@ -11,17 +11,21 @@ from redis.asyncio import Redis
 from starlette.requests import HTTPConnection
 from temporalio.client import Client
 
+from api.callers import KnownCallers
 from api.long_polls import LongPolls
 from api.ownership import SessionRecord, SessionsOfOwners
 from api.rate_limit import RateLimit
 from api.slots import Slot, UserSlots
 from longhaul import redis, temporal
-from longhaul.auth import Authenticator
+from longhaul.auth import Authenticator, Caller
 from longhaul.db.database import Database
+from longhaul.limits.counters import SpendingCounters
+from longhaul.limits.resets import Resets
+from longhaul.limits.usage import UsageLimits
 from longhaul.settings import Settings
 from longhaul.streams.feed import TurnFeeds
 from longhaul.streams.reader import connect_for_reading
-from longhaul.turns.deliver import MessageDelivery
+from longhaul.turns.deliver import MessageDelivery, limits
 from longhaul.turns.status import TurnLookup
 from longhaul.turns.stop import TurnStopper
 
@@ -45,7 +49,12 @@ class Dependencies:
         self.turns = TurnLookup(self.database, self.temporal, settings.temporal_rpc_timeout)
         self.polls = LongPolls(self.turns, self.feeds)
         self.stopper = TurnStopper(self.database, self.temporal, self.redis, self.turns, settings.temporal_rpc_timeout)
-        self.delivery = MessageDelivery(settings, self.database, self.temporal, self.turns)
+        counters = SpendingCounters(self.redis, self.database, settings.redis_timeout)
+        self.cost_limits = limits(settings).cost
+        self.usage = UsageLimits(self.database, counters, settings.tiers)
+        self.resets = Resets(self.database, counters, self.usage, cost=settings.reset_credits, most=settings.max_resets)
+        self.callers = KnownCallers(self.database)
+        self.delivery = MessageDelivery(settings, self.database, self.temporal, self.turns, self.usage)
         self.rate_limit = RateLimit(
             self.redis,
             follow_ups=settings.follow_up_rate_limit,
@@ -97,13 +106,24 @@ def dependencies_of(connection: HTTPConnection) -> Dependencies:
 Deps = Annotated[Dependencies, Depends(dependencies_of)]
 
 
-async def current_user(connection: HTTPConnection, deps: Deps) -> str:
-    """The calling user. EventSource and WebSockets cannot send headers, so a GET may use `?token=`."""
+async def current_caller(connection: HTTPConnection, deps: Deps) -> Caller:
+    """Who calls. EventSource and WebSockets cannot send headers, so a GET may use `?token=`."""
     scheme, _, token = connection.headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and token:
-        return await deps.auth.user(token.strip())
     reads = connection.scope.get("method", "GET") == "GET"
-    return await deps.auth.user(connection.query_params.get("token") if reads else None)
+    if scheme.lower() == "bearer" and token:
+        caller = await deps.auth.caller(token.strip())
+    else:
+        caller = await deps.auth.caller(connection.query_params.get("token") if reads else None)
+    await deps.callers.note(caller)
+    return caller
+
+
+CurrentCaller = Annotated[Caller, Depends(current_caller)]
+
+
+async def current_user(caller: CurrentCaller) -> str:
+    """The calling user."""
+    return caller.user_id
 
 
 CurrentUser = Annotated[str, Depends(current_user)]

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from http import HTTPStatus
 from typing import Any
 from uuid import uuid4
@@ -23,6 +24,7 @@ from longhaul.errors import (
     TooManyTurnsError,
     TurnRunsError,
     UnavailableError,
+    UsageLimitError,
 )
 
 log = logging.getLogger(__name__)
@@ -66,6 +68,7 @@ class Problem(BaseModel):
     instance: str = Field(examples=["/v1/sessions/7f0d6a52-5a3c-4c39-a1e7-6d4f6f0f3a11"])
     errors: list[Defect] | None = None
     running: list[Running] | None = Field(None, description="The turns that reach the limit of running turns.")
+    resets_at: datetime | None = Field(None, description="When the limit of costs that was reached ends.")
     error: OpenAIError | None = Field(None, description="At the routes for OpenAI's clients: the same for them.")
 
 
@@ -80,6 +83,7 @@ class ProblemError(LonghaulError):
         *,
         errors: Sequence[Mapping[str, Any]] | None = None,
         running: Sequence[OpenTurn] | None = None,
+        resets_at: datetime | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(detail)
@@ -88,6 +92,7 @@ class ProblemError(LonghaulError):
         self.detail = detail
         self.errors = errors
         self.running = running
+        self.resets_at = resets_at
         self.headers = headers
 
 
@@ -106,6 +111,8 @@ def response(instance: str, problem: ProblemError) -> Response:
         body["errors"] = [{"loc": list(e["loc"]), "msg": e["msg"], "type": e["type"]} for e in problem.errors]
     if problem.running is not None:
         body["running"] = [{"session_id": one.session_id, "turn_id": one.turn_id} for one in problem.running]
+    if problem.resets_at is not None:
+        body["resets_at"] = problem.resets_at
     return Response(orjson.dumps(body), problem.status, problem.headers, MEDIA_TYPE)
 
 
@@ -120,6 +127,9 @@ def problem_of(error: Exception) -> ProblemError:
             return ProblemError(429, "inbox-full", str(error), headers={"Retry-After": "5"})
         case TooManyTurnsError():
             return ProblemError(429, "too-many-turns", str(error), running=error.running, headers={"Retry-After": "5"})
+        case UsageLimitError():
+            wait = {"Retry-After": str(error.seconds_left)}
+            return ProblemError(429, "usage-limit", str(error), resets_at=error.resets_at, headers=wait)
         case MessageIdUsedError():
             return ProblemError(409, "message-id-used", str(error))
         case TurnRunsError():
@@ -155,31 +165,18 @@ def install(app: FastAPI) -> None:
         app.add_exception_handler(kind, known)
 
 
-# For the documentation of each route.
-RESPONSES: dict[int | str, dict[str, Any]] = {
-    status: {"description": text, "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
-    for status, text in {
-        401: "No valid token.",
-        404: "It does not exist, or it is another user's.",
-        422: "The request is not valid; `errors` says where.",
-        503: "A part that is needed cannot be reached; `Retry-After` says when to try again.",
-    }.items()
+def described(status: int, text: str) -> dict[int | str, dict[str, Any]]:
+    """A problem, for the documentation of a route."""
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {status: {"description": text, "content": content}}
+
+
+RESPONSES = {
+    **described(401, "No valid token."),
+    **described(404, "It does not exist, or it is another user's."),
+    **described(422, "The request is not valid; `errors` says where."),
+    **described(503, "A part that is needed cannot be reached; `Retry-After` says when to try again."),
 }
-TOO_LARGE: dict[int | str, dict[str, Any]] = {
-    413: {
-        "description": "The body is too large.",
-        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
-    }
-}
-CONFLICT: dict[int | str, dict[str, Any]] = {
-    409: {
-        "description": "The message id names another message already, or a turn that runs is in the way.",
-        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
-    }
-}
-TOO_MANY: dict[int | str, dict[str, Any]] = {
-    429: {
-        "description": "A limit is reached; `detail` says which, and `Retry-After` when to try again.",
-        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
-    }
-}
+TOO_LARGE = described(413, "The body is too large.")
+CONFLICT = described(409, "The message id names another message already, or a turn that runs is in the way.")
+TOO_MANY = described(429, "A limit is reached; `detail` says which, and `Retry-After` when to try again.")

@@ -261,6 +261,30 @@ class TreeNode(Answer):
     children: list["TreeNode"]
 
 
+class LimitUsed(Answer):
+    """How much of a limit is used."""
+
+    percent_used: float = Field(description="To one decimal; 100 from the limit on.", examples=[41.7])
+    resets_at: datetime = Field(description="When the window ends: midnight or Monday 00:00, in UTC.")
+
+
+class UsageNow(Answer):
+    """How much of the limits of costs a user has used; null: there is no limit."""
+
+    daily: LimitUsed | None
+    weekly: LimitUsed | None
+    tier: str = Field(examples=["FREE"])
+    reset_cost: int = Field(description="Credits that a reset of the day costs; 0: none is sold.", examples=[500])
+
+
+class ResetBought(Answer):
+    """A reset of the day was paid for."""
+
+    credits_charged: int = Field(examples=[500])
+    credits_left: int = Field(examples=[1500])
+    usage: UsageNow
+
+
 class Health(Answer):
     """This process answers."""
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import jwt
 
@@ -9,11 +11,20 @@ from longhaul.errors import LonghaulError, UnavailableError
 from longhaul.settings import Settings
 
 LOCAL_USER = "local"
-USER_MAX = 255
+USER_MAX, EMAIL_MAX, TIER_MAX = 255, 320, 64
 KEY_LIFETIME_S = 300.0
 REFRESH_PAUSE_S = 10.0
 FETCH_TIMEOUT_S = 5.0
 PUBLIC_KEY_ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"]
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who calls, as the token says; without authentication, only the user is known."""
+
+    user_id: str
+    email: str | None = None
+    tier: str | None = None
 
 
 class UnauthorizedError(LonghaulError):
@@ -21,7 +32,7 @@ class UnauthorizedError(LonghaulError):
 
 
 class Authenticator:
-    """Turns a token into a user id."""
+    """Turns a token into a user id, or into all that it says of its user."""
 
     def __init__(self, settings: Settings) -> None:
         self._off = settings.auth == "off"
@@ -29,16 +40,22 @@ class Authenticator:
         self._audience = settings.jwt_audience or None
         self._issuer = settings.jwt_issuer or None
         self._keys = IssuerKeys(settings.jwt_jwks_url) if settings.jwt_jwks_url else None
+        self._tier_claim = settings.jwt_tier_claim
+        self._email_claim = settings.jwt_email_claim
 
     async def user(self, token: str | None) -> str:
-        """The user of a token.
+        """The user of a token; raises what `caller` raises."""
+        return (await self.caller(token)).user_id
+
+    async def caller(self, token: str | None) -> Caller:
+        """Who calls with a token. A claim that is not of its type counts as missing, except for `sub`.
 
         Raises:
             UnauthorizedError: there is none, or it is not valid.
             UnavailableError: the issuer's keys cannot be fetched now.
         """
         if self._off:
-            return LOCAL_USER
+            return Caller(LOCAL_USER)
         if not token:
             raise UnauthorizedError("A bearer token is needed.")
         try:
@@ -48,7 +65,11 @@ class Authenticator:
         subject = claims.get("sub")
         if not isinstance(subject, str) or not 0 < len(subject) <= USER_MAX or not subject.isprintable():
             raise UnauthorizedError(f"The token's `sub` is not a text of 1 to {USER_MAX} printable characters.")
-        return subject
+        return Caller(
+            subject,
+            email=_text(claim(claims, self._email_claim), EMAIL_MAX),
+            tier=_text(claim(claims, self._tier_claim), TIER_MAX),
+        )
 
     async def _claims(self, token: str) -> dict[str, object]:
         # We choose the algorithm, never the token: a public key must not pass as an HMAC secret.
@@ -66,6 +87,20 @@ class Authenticator:
             options={"require": ["exp", "sub"], "verify_aud": self._audience is not None},
         )
         return claims
+
+
+def claim(claims: Mapping[str, object], name: str) -> object:
+    """The claim of this name, which may hold dots; else that which the name reaches over objects, as `a.b`."""
+    if name in claims:
+        return claims[name]
+    found: object = claims
+    for part in name.split("."):
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return found
+
+
+def _text(value: object, most: int) -> str | None:
+    return value if isinstance(value, str) and 0 < len(value) <= most and value.isprintable() else None
 
 
 class IssuerKeys:

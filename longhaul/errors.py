@@ -3,6 +3,7 @@
 The sandbox imports what workflows import once per run, so this module must stay cheap.
 """
 
+import math
 import secrets
 from collections.abc import Sequence
 from datetime import datetime
@@ -45,6 +46,18 @@ class TooManyTurnsError(LonghaulError):
         )
         self.running = running
         self.limit = limit
+
+
+class UsageLimitError(LonghaulError):
+    """A user has spent what the limit of a window (`day` or `week`) allows; it ends at `resets_at`."""
+
+    def __init__(self, window: str, resets_at: datetime, now: datetime) -> None:
+        when = resets_at.strftime("%A, %d %B %Y, %H:%M UTC")
+        super().__init__(
+            f"Your usage has reached the limit of this {window}. It resets on {when}; a new turn can start then."
+        )
+        self.resets_at = resets_at
+        self.seconds_left = max(1, math.ceil((resets_at - now).total_seconds()))
 
 
 class MessageIdUsedError(LonghaulError):
@@ -110,6 +123,7 @@ def new_reference() -> str:
 MODEL_FAILED = "ModelFailed"
 BUDGET_REACHED = "BudgetReached"
 BUDGET_RESERVED = "BudgetReserved"
+USAGE_LIMIT = "UsageLimitReached"
 MODEL_RETRY = "ModelTryFailed"
 STORAGE_UNAVAILABLE = "StorageUnavailable"
 TURN_ENDED = "TurnEnded"

@@ -22,7 +22,13 @@ JWT_SECRET_MIN_BYTES = 32
 _PASSWORD = re.compile(r"(//[^:@/?#]*):.*@", re.DOTALL)
 _SECRET_PARAMETER = re.compile(r"(?i)((?:pass\w*|pwd|secret|token|key|credential|signature)=)[^&#]*")
 
-LIMITS_OF_USERS = frozenset({"max_running_turns", "new_turn_rate_limit", "max_streams", "max_long_polls"})
+LIMITS_OF_USERS = frozenset(
+    {
+        *("max_running_turns", "new_turn_rate_limit", "max_streams", "max_long_polls"),
+        *("daily_cost_limit", "weekly_cost_limit"),
+    }
+)
+DEFAULT_TIER = "FREE"
 
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -76,6 +82,8 @@ class Settings(BaseSettings):
     )
     jwt_audience: str = Field("", description="Required audience of a token. Empty: not checked, with a secret only.")
     jwt_issuer: str = Field("", description="Required issuer of a token. Empty: not checked, with a secret only.")
+    jwt_tier_claim: str = Field("tier", description="Claim that holds the user's tier; `a.b` reaches into an object.")
+    jwt_email_claim: str = Field("email", description="Claim that holds the user's e-mail address, for admins.")
     cors_origins: Annotated[list[str], NoDecode] = Field(
         [], description="Origins allowed by CORS, comma-separated; `*` only with LONGHAUL_AUTH=jwt. Empty: CORS off."
     )
@@ -87,6 +95,22 @@ class Settings(BaseSettings):
     )
     stream_keep_alive: Seconds = Field(15.0, description="Seconds between keep-alive comments on a silent stream.")
     temporal_rpc_timeout: Seconds = Field(5.0, description="Seconds the API waits for Temporal before it answers 503.")
+
+    # Costs
+    daily_cost_limit: Count = Field(
+        1_000_000,
+        description="Microdollars per user and day, to midnight UTC; then a new turn: 429. Without auth 0, unless set.",
+    )
+    weekly_cost_limit: Count = Field(
+        5_000_000,
+        description="Microdollars per user and week, to Monday 00:00 UTC; a new turn: 429. Without auth 0, unless set.",
+    )
+    reset_credits: Count = Field(0, description="Credits that a user's reset of the day costs. 0: none is sold.")
+    max_resets: Count = Field(3, description="Resets that a user may buy a day; more: 429. 0: no limit.")
+    tiers: Annotated[dict[str, Annotated[float, Field(gt=0)]], NoDecode] = Field(
+        {DEFAULT_TIER: 1.0},
+        description="What each tier of users multiplies these limits by, as `FREE=1,PRO=5`. Unknown tiers are `FREE`.",
+    )
 
     # Models
     model_standard: str = Field("gpt-4.1", description="Model of tier `standard`.")
@@ -218,6 +242,16 @@ class Settings(BaseSettings):
     @classmethod
     def _split_commas(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("tiers", mode="before")
+    @classmethod
+    def _read_tiers(cls, value: object) -> object:
+        if isinstance(value, str):
+            pairs = [part.partition("=") for part in value.split(",") if part.strip()]
+            value = {name.strip(): factor.strip() for name, _, factor in pairs}
+        if isinstance(value, dict):
+            value = {DEFAULT_TIER: 1.0} | {str(name).upper(): factor for name, factor in value.items()}
+        return value
 
     @field_validator("database_url")
     @classmethod

@@ -56,6 +56,8 @@ def allowed(annotation: object, metadata: list[Any]) -> str:
         return " or ".join("unset" if part is type(None) else allowed(part, []) for part in get_args(annotation))
     if get_origin(annotation) is list:
         return "comma-separated list"
+    if get_origin(annotation) is dict:
+        return "comma-separated list of `name=number`"
     bounds = [f"{sign} {getattr(one, key)}" for one in metadata for key, sign in _BOUNDS.items() if hasattr(one, key)]
     return " ".join([_TYPES[annotation], *([", ".join(bounds)] if bounds else [])])
 
@@ -67,6 +69,8 @@ def default(field: FieldInfo) -> str:
         value = value.get_secret_value()
     if value in ("", None, []):
         return "—"
+    if isinstance(value, dict):
+        return "`" + ",".join(f"{key}={number:g}" for key, number in value.items()) + "`"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"

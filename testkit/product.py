@@ -40,6 +40,8 @@ SETTINGS: Mapping[str, str] = {
     "LONGHAUL_NEW_TURN_RATE_LIMIT": "0",
     "LONGHAUL_MAX_STREAMS": "0",
     "LONGHAUL_MAX_LONG_POLLS": "0",
+    "LONGHAUL_DAILY_COST_LIMIT": "0",
+    "LONGHAUL_WEEKLY_COST_LIMIT": "0",
     "LONGHAUL_MODEL_STANDARD": "offline-standard",
     "LONGHAUL_MODEL_ADVANCED": "offline-advanced",
     "LONGHAUL_MODEL_SMALL": "offline-small",

@@ -158,6 +158,7 @@ class RunningTurn:
                 "scope": (first.scope if first is not None else None) or without_deadlines(request.scope),
                 "parent_turn_id": first.parent_turn_id if first is not None else "",
                 "rows_decide": True,
+                "follows_turn": True,
             }
         )
 

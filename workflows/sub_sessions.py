@@ -171,6 +171,7 @@ class SubSessionTools:
                 round=turn.state.round,
                 tool_call_id=call.tool_call_id,
                 scope=turn.scope,
+                cost_limits=turn.request.limits.cost,
             ),
             **policies.storing(turn.request.limits, "prepare sub-session"),
         )

@@ -25,6 +25,7 @@ with workflow.unsafe.imports_passed_through():
         CallModel,
         CloseTurn,
         CompactContext,
+        CostLimits,
         Empty,
         FollowUp,
         ModelAnswer,
@@ -36,7 +37,7 @@ with workflow.unsafe.imports_passed_through():
         TurnResult,
         TurnStatus,
     )
-    from longhaul.errors import BUDGET_REACHED, TURN_FAILED
+    from longhaul.errors import BUDGET_REACHED, TURN_FAILED, USAGE_LIMIT
     from workflows import policies
     from workflows.state import RunningTurn
     from workflows.tools import ToolCalls, cause_of
@@ -193,6 +194,7 @@ class TurnLoop:
                     tier=turn.tier,
                     scope=request.scope,
                     started_at=turn.state.started_at,
+                    cost_limits=request.limits.cost if request.follows_turn else CostLimits(),
                 ),
                 **policies.placing(request.limits, "open turn"),
             )
@@ -200,6 +202,8 @@ class TurnLoop:
         turn.update(opened=True, budgets=opened.budgets, compaction_due=opened.compaction_due)
         turn.mark_taken(opened.taken)
         turn.update_published(opened.published)
+        if opened.refusal:
+            raise ApplicationError(opened.refusal, type=USAGE_LIMIT)
         return bool(opened.taken)
 
     async def _call_model(self) -> ModelAnswer:

@@ -5,6 +5,7 @@ from datetime import datetime
 from longhaul.contracts.turn import (
     Budget,
     Contract,
+    CostLimits,
     Progress,
     Scope,
     SubSessionState,
@@ -16,7 +17,10 @@ from longhaul.contracts.turn import (
 
 
 class OpenTurn(Contract):
-    """Start the turn's row, store its first messages, answer tool calls that an earlier turn left open."""
+    """Start the turn's row, store its first messages, answer tool calls that an earlier turn left open.
+
+    `cost_limits`: refuse the turn if its user has reached them; whoever started another turn has looked already.
+    """
 
     turn: TurnRef
     model: str
@@ -24,18 +28,21 @@ class OpenTurn(Contract):
     tier: str
     scope: Scope = Scope()
     started_at: datetime
+    cost_limits: CostLimits = CostLimits()
 
 
 class OpenedTurn(Contract):
     """`taken`: the messages that were new; none: nothing to answer. `budgets`: those that limit the turn.
 
-    `compaction_due`: the conversation is to be summarised before the model is called.
+    `compaction_due`: the conversation is to be summarised before the model is called. `refusal`: why the user may start
+    no turn now, so that this one fails.
     """
 
     taken: list[str]
     budgets: tuple[Budget, ...] = ()
     published: bool = True
     compaction_due: bool = False
+    refusal: str = ""
 
 
 class TakeInbox(Contract):
@@ -204,12 +211,16 @@ class Redelivered(Contract):
 
 
 class PrepareSubSession(Contract):
-    """Create (or find) the sub-session of a `run_sub_session` call and store its prompt, both from the call's row."""
+    """Create (or find) the sub-session of a `run_sub_session` call and store its prompt, both from the call's row.
+
+    `cost_limits`: those of the turn's user, which are checked if the prompt begins a turn.
+    """
 
     turn: TurnRef
     round: int
     tool_call_id: str
     scope: Scope
+    cost_limits: CostLimits = CostLimits()
 
 
 class PreparedSubSession(Contract):

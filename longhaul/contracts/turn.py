@@ -132,6 +132,13 @@ class SubSessionEnded(Contract):
     status: SubSessionState
 
 
+class CostLimits(Contract):
+    """What a user of the default tier may spend in a day and a week, in microdollars; 0: no limit."""
+
+    daily: int = 0
+    weekly: int = 0
+
+
 class TurnLimits(Contract):
     """The settings that workflow code decides by, frozen into the turn when it starts."""
 
@@ -146,6 +153,12 @@ class TurnLimits(Contract):
     max_depth: int = 3
     max_children: int = 8
     continue_as_new_events: int = 8000
+    daily_cost_limit: int = 0
+    weekly_cost_limit: int = 0
+
+    @property
+    def cost(self) -> CostLimits:
+        return CostLimits(daily=self.daily_cost_limit, weekly=self.weekly_cost_limit)
 
 
 class Budget(Contract):
@@ -264,7 +277,8 @@ class TurnInput(Contract):
     """Argument of both turn workflows. A turn that continues as new passes its `state` and its `inbox` on.
 
     `rows_decide`: the message rows say which turn a message belongs to. False in turns that began on a version without
-    that; they end and replay by that version's rules.
+    that; they end and replay by that version's rules. `follows_turn`: it begins where another turn of its session has
+    ended, for messages that may have been accepted as follow-ups.
     """
 
     session_id: str
@@ -279,6 +293,7 @@ class TurnInput(Contract):
     state: TurnState | None = None
     parent_turn_id: str = ""
     rows_decide: bool = False
+    follows_turn: bool = False
 
 
 class TurnResult(Contract):

@@ -3,7 +3,8 @@
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
 from sqlalchemy import CursorResult, Executable
 from sqlalchemy.engine import Row
@@ -27,8 +28,22 @@ class Rows(list[Row[Any]]):
         return row
 
 
+class Booking(NamedTuple):
+    """What a transaction has added to a user's costs in the ledger, under a row that was entered at that moment."""
+
+    user_id: str
+    microdollars: int
+    at: datetime
+
+
 class Connection(ABC):
-    """Runs the statements of one transaction, one after another."""
+    """Runs the statements of one transaction, one after another.
+
+    `bookings`: what the transaction has entered in the ledger; whoever counts it is told after the commit.
+    """
+
+    def __init__(self) -> None:
+        self.bookings: list[Booking] = []
 
     @abstractmethod
     async def _run(self, statement: Executable, parameters: Parameters) -> CursorResult[Any]: ...

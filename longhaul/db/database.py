@@ -1,17 +1,21 @@
 """Transactions, on SQLite or PostgreSQL; callers do not see which."""
 
-from collections.abc import AsyncIterator, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from typing import Any
 
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from longhaul.db.connection import Connection
+from longhaul.db.connection import Booking, Connection
 from longhaul.db.postgresql import Postgres
 from longhaul.db.sqlite import Sqlite
 from longhaul.errors import UnavailableError
 
+#: Is told what was booked, after the commit. It raises nothing.
+CountBookings = Callable[[Sequence[Booking]], Coroutine[Any, Any, None]]
 # PostgreSQL's codes for faults that are not the statement's: no connection, a standby, no access, no such database,
 # deadlock, out of resources, starting or shutting down.
 FAULTS = ("08", "25006", "28", "3D", "40001", "40P01", "53", "57P")
@@ -22,7 +26,11 @@ class Database:
 
     Every fault of the database itself (not of a statement) is an `UnavailableError`, so callers decide by one name:
     activities let Temporal retry, the API answers 503.
+
+    `count_bookings` is awaited after each transaction that has booked something, whoever booked it.
     """
+
+    count_bookings: CountBookings | None = None
 
     def __init__(self, url: str, pool_size: int = 20) -> None:
         parsed = make_url(url)
@@ -42,6 +50,9 @@ class Database:
         with _named_faults():
             async with self._transactions.write() as connection:
                 yield connection
+        if connection.bookings and self.count_bookings is not None:
+            # Shielded: what is committed is to be counted, also when the caller is cancelled at this moment.
+            await asyncio.shield(asyncio.create_task(self.count_bookings(connection.bookings)))
 
     async def close(self) -> None:
         await self._transactions.close()

@@ -5,14 +5,15 @@ under the lock of the tree's root session, so calls that run at once cannot spen
 replaces the reservation, or an estimate does where no bill arrived.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import bindparam, delete, exists, func, insert, select, update
+from sqlalchemy.engine import Row
 
 from longhaul.contracts import Budget, Scope, Usage
-from longhaul.db.connection import Connection
+from longhaul.db.connection import Booking, Connection
 from longhaul.db.models import UNFINISHED, LedgerRow, LedgerStatus, SessionRow, TurnRow, utc_now
 
 
@@ -71,8 +72,13 @@ HOLDS = (
         | exists().where(TurnRow.turn_id == LedgerRow.turn_id, TurnRow.status.in_(UNFINISHED))
     )
 )
-STATUS = select(LedgerRow.status).where(LedgerRow.id == bindparam("entry"))
-INSERT = insert(LedgerRow)
+ENTERED = select(LedgerRow.status, LedgerRow.cost_microdollars, LedgerRow.created_at).where(
+    LedgerRow.id == bindparam("entry")
+)
+# The agent is kept here too, because a session may be deleted.
+INSERT = insert(LedgerRow).values(
+    agent=select(SessionRow.agent).where(SessionRow.id == bindparam("of_session")).scalar_subquery()
+)
 REPLACE = (
     update(LedgerRow)
     .where(LedgerRow.id == bindparam("entry"))
@@ -88,6 +94,7 @@ TO_ESTIMATE = (
     update(LedgerRow)
     .where(IS_RESERVED, LedgerRow.session_id == bindparam("session"), LedgerRow.turn_id == bindparam("turn"))
     .values(status=LedgerStatus.ESTIMATED, reserved_microdollars=None, reserved_until=None)
+    .returning(LedgerRow.user_id, LedgerRow.cost_microdollars, LedgerRow.created_at)
 )
 TO_ESTIMATE_EARLIER = TO_ESTIMATE.where(
     LedgerRow.round == bindparam("in_round"), LedgerRow.kind == bindparam("of_kind")
@@ -133,13 +140,17 @@ async def book(connection: Connection, call: PaidCall, usage: Usage, *, estimate
     The caller holds the lock of the call's session.
     """
     spent = usage.model_dump(exclude={"calls"})
-    status = await connection.scalar(STATUS, {"entry": call.id})
+    entered = (await connection.execute(ENTERED, {"entry": call.id})).first()
     new_status = LedgerStatus.ESTIMATED if estimated else LedgerStatus.BOOKED
-    if status is None:
-        await connection.execute(INSERT, {**call._asdict(), **spent, "status": new_status})
-    elif status == LedgerStatus.RESERVED or (status == LedgerStatus.ESTIMATED and not estimated):
+    cost, now = usage.cost_microdollars or 0, utc_now()
+    if entered is None:
+        await _insert(connection, call, {**spent, "status": new_status, "created_at": now})
+        connection.bookings.append(Booking(call.user_id, cost, now))
+    elif entered.status == LedgerStatus.RESERVED or (entered.status == LedgerStatus.ESTIMATED and not estimated):
         values = {f"new_{name}": value for name, value in {**spent, "model": call.model, "status": new_status}.items()}
         await connection.execute(REPLACE, {"entry": call.id, **values})
+        counted = 0 if entered.status == LedgerStatus.RESERVED else entered.cost_microdollars or 0
+        connection.bookings.append(Booking(call.user_id, cost - counted, entered.created_at))
 
 
 async def reserve(
@@ -154,20 +165,28 @@ async def reserve(
     # Earlier attempts at this call are dead, or were taken for it; and a repeated transaction must not count twice.
     await connection.execute(RELEASE, {"entry": call.id})
     earlier = {"session": call.session_id, "turn": call.turn_id, "in_round": call.round, "of_kind": call.kind}
-    await connection.execute(TO_ESTIMATE_EARLIER, earlier)
+    _note_estimates(connection, await connection.execute(TO_ESTIMATE_EARLIER, earlier))
     for budget, path in money_budgets(call.session_id, scope):
         spent = await _spent_below(connection, path)
         if (refusal := _refusal(budget, call, spent, reservation, only_if_it_fits=only_if_it_fits)) is not None:
             return refusal
     values = {
-        **call._asdict(),
         **reservation.prompt.model_dump(exclude={"calls"}),
         "status": LedgerStatus.RESERVED,
         "reserved_microdollars": reservation.most,
         "reserved_until": reservation.until,
     }
-    await connection.execute(INSERT, values)
+    await _insert(connection, call, values)
     return None
+
+
+async def _insert(connection: Connection, call: PaidCall, values: Mapping[str, Any]) -> None:
+    await connection.execute(INSERT, {**call._asdict(), **values, "of_session": call.session_id})
+
+
+def _note_estimates(connection: Connection, rows: Iterable[Row[Any]]) -> None:
+    """Reservations that have become estimates are costs from now on."""
+    connection.bookings += [Booking(row.user_id, row.cost_microdollars or 0, row.created_at) for row in rows]
 
 
 def money_budgets(session_id: str, scope: Scope) -> list[tuple[Budget, str]]:
@@ -224,7 +243,7 @@ async def release(connection: Connection, call: PaidCall) -> None:
 
 async def settle_turn(connection: Connection, session_id: str, turn_id: str) -> None:
     """Turn the reservations that a turn leaves behind into estimates: its worker died, and no attempt followed."""
-    await connection.execute(TO_ESTIMATE, {"session": session_id, "turn": turn_id})
+    _note_estimates(connection, await connection.execute(TO_ESTIMATE, {"session": session_id, "turn": turn_id}))
 
 
 async def usage_of_round(

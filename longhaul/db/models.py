@@ -259,6 +259,7 @@ class LedgerRow(Base):
     turn_id: Mapped[str] = mapped_column(String(64))
     round: Mapped[int] = mapped_column(Integer)
     kind: Mapped[str] = mapped_column(String(16), default="turn")
+    agent: Mapped[str | None] = mapped_column(String(100))
     model: Mapped[str] = mapped_column(String(200))
     prompt_tokens: Mapped[int] = mapped_column(Integer, default=0)
     completion_tokens: Mapped[int] = mapped_column(Integer, default=0)
@@ -274,9 +275,49 @@ class LedgerRow(Base):
 
     __table_args__ = (
         Index("ix_ledger_user", "user_id", "created_at"),
+        Index("ix_ledger_created", "created_at"),
         Index("ix_ledger_turn", "session_id", "turn_id"),
         Index("ix_ledger_path", "path"),
     )
+
+
+class UserAccountRow(Base):
+    """What is known of a user beside the sessions. `claimed_tier`, `email`: as the newest token says.
+
+    `tier`: as an admin has set it, which counts more.
+    """
+
+    __tablename__ = "user_accounts"
+
+    user_id: Mapped[str] = mapped_column(String(255), primary_key=True)
+    email: Mapped[str | None] = mapped_column(String(320))
+    claimed_tier: Mapped[str | None] = mapped_column(String(64))
+    tier: Mapped[str | None] = mapped_column(String(64))
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+    __table_args__ = (Index("ix_accounts_email", "email"),)
+
+
+class AccountEntryRow(Base):
+    """One change of a user's account, and who made it; append-only.
+
+    `day_microdollars`, `week_microdollars`: what a reset has taken off the costs of the day and the week that hold
+    `created_at`. `credits`: what was granted (positive) or spent (negative).
+    """
+
+    __tablename__ = "account_entries"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    user_id: Mapped[str] = mapped_column(String(255))
+    actor_id: Mapped[str] = mapped_column(String(255))
+    action: Mapped[str] = mapped_column(String(32))
+    credits: Mapped[int] = mapped_column(BigInteger, default=0)
+    day_microdollars: Mapped[int] = mapped_column(BigInteger, default=0)
+    week_microdollars: Mapped[int] = mapped_column(BigInteger, default=0)
+    tier: Mapped[str | None] = mapped_column(String(64))
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+    __table_args__ = (Index("ix_account_entries_user", "user_id", "created_at"),)
 
 
 def columns_of(table: type[Base], row_type: type[NamedTuple]) -> list[InstrumentedAttribute[Any]]:

@@ -63,6 +63,7 @@ class PostgresConnection(Connection):
     """Runs statements by asyncpg."""
 
     def __init__(self, connection: AsyncConnection) -> None:
+        super().__init__()
         self._connection = connection
 
     async def _run(self, statement: Executable, parameters: Parameters) -> CursorResult[Any]:

@@ -43,6 +43,7 @@ class SqliteConnection(Connection):
     """Runs statements where it is called."""
 
     def __init__(self, connection: SyncConnection) -> None:
+        super().__init__()
         self._connection = connection
 
     async def _run(self, statement: Executable, parameters: Parameters) -> CursorResult[Any]:

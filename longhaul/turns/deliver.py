@@ -23,7 +23,16 @@ from longhaul.db.database import Database
 from longhaul.db.models import utc_now
 from longhaul.db.sessions import Session
 from longhaul.db.versions import NewVersion
-from longhaul.errors import InboxFullError, OpenTurn, TooManyTurnsError, TurnRunsError, UnavailableError
+from longhaul.errors import (
+    InboxFullError,
+    LonghaulError,
+    OpenTurn,
+    TooManyTurnsError,
+    TurnRunsError,
+    UnavailableError,
+    UsageLimitError,
+)
+from longhaul.limits.usage import UsageLimits
 from longhaul.settings import Settings
 from longhaul.turns.status import TurnLookup
 from longhaul.turns.stop import STOP_MAX_S, TurnStopper
@@ -66,26 +75,71 @@ class Delivery:
     waiting: int
 
 
-class MessageDelivery:
-    """Delivers messages to turns."""
+class _BeginsTurnError(LonghaulError):
+    """A message begins a turn, and whether its user may start one has not been looked up."""
 
-    def __init__(self, settings: Settings, database: Database, client: Client, turns: TurnLookup) -> None:
+
+@dataclass(frozen=True)
+class _CostCheck:
+    """Whether a user may start a turn by the limits of costs, looked up before a transaction that may need it."""
+
+    looked_up: bool
+    refusal: UsageLimitError | None = None
+
+    def raise_refusal(self) -> None:
+        if not self.looked_up:
+            raise _BeginsTurnError
+        if self.refusal is not None:
+            raise self.refusal
+
+
+class MessageDelivery:
+    """Delivers messages to turns.
+
+    Without `usage`, the limits of costs are not checked: what is delivered then was accepted before.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        client: Client,
+        turns: TurnLookup,
+        usage: UsageLimits | None = None,
+    ) -> None:
         self._settings = settings
+        self._usage = usage
+        self._cost_limits = limits(settings).cost
         self._database = database
         self._client = client
         self._turns = turns
 
-    async def deliver(self, user_id: str, session: Session, message: IncomingMessage) -> Delivery:
+    async def deliver(
+        self, user_id: str, session: Session, message: IncomingMessage, *, joins: bool = False
+    ) -> Delivery:
         """Accept a message and make a turn take it; the same message again changes nothing.
+
+        `joins`: the message probably joins a turn, so the limits of costs are only looked up if it does not.
 
         Raises:
             NotFoundError: the session was deleted.
             InboxFullError: too many messages wait already.
             TooManyTurnsError: the message would begin a turn, and too many turns of this user run.
+            UsageLimitError: the message would begin a turn, and this user has spent what the limits allow.
             MessageIdUsedError: the id belongs to a message with other content.
             UnavailableError: try again with the same message id; no step is done twice.
         """
-        return await self._start_or_join(user_id, session, message, await self._accept(user_id, session.id, message))
+        check = _CostCheck(looked_up=False) if joins else await self._check_costs(user_id)
+        try:
+            accepted = await self._accept(user_id, session.id, message, check)
+        except _BeginsTurnError:
+            accepted = await self._accept(user_id, session.id, message, await self._check_costs(user_id))
+        return await self._start_or_join(user_id, session, message, accepted)
+
+    async def _check_costs(self, user_id: str) -> _CostCheck:
+        if self._usage is None:
+            return _CostCheck(looked_up=True)
+        return _CostCheck(looked_up=True, refusal=await self._usage.refusal(user_id, self._cost_limits))
 
     async def replace(
         self, user_id: str, session: Session, message: IncomingMessage, *, of: str, stopper: TurnStopper
@@ -97,6 +151,7 @@ class MessageDelivery:
         Raises:
             TurnRunsError: turns run on and on; nothing was replaced. Otherwise as `deliver`.
         """
+        check = await self._check_costs(user_id)
         version = NewVersion(message.id, of, message.text, message.context)
         lost_turn_id = ""
         lost: Collection[str] = ()
@@ -106,7 +161,8 @@ class MessageDelivery:
                     accepted = await versions.replace(
                         connection, session.id, user_id, version, lost_turn_id=lost_turn_id
                     )
-                    if self._settings.max_running_turns and not accepted.taken:
+                    if not accepted.taken:
+                        check.raise_refusal()
                         await self._check_running(connection, user_id, session.id, lost)
                 return await self._start_or_join(user_id, session, message, accepted)
             except TooManyTurnsError as error:
@@ -150,26 +206,33 @@ class MessageDelivery:
             return Delivery(row.turn_id, started=False, waiting=accepted.waiting)
         return Delivery(accepted.run_turn_id, started=True, waiting=accepted.waiting)
 
-    async def _accept(self, user_id: str, session_id: str, message: IncomingMessage) -> Accepted:
+    async def _accept(self, user_id: str, session_id: str, message: IncomingMessage, check: _CostCheck) -> Accepted:
         try:
-            return await self._store(user_id, session_id, message, self._settings.max_pending_messages)
+            return await self._store(user_id, session_id, message, check, self._settings.max_pending_messages)
         except InboxFullError:
             # Rows that wait while no turn runs belong to posts that never reached Temporal. They fill no inbox.
             if await self._turns.running(session_id) is not None:
                 raise
-            return await self._store(user_id, session_id, message, 0)
+            return await self._store(user_id, session_id, message, check, 0)
         except TooManyTurnsError as error:
             lost = await self._lost(error.running)
             if not lost:
                 raise
-            return await self._store(user_id, session_id, message, self._settings.max_pending_messages, lost)
+            return await self._store(user_id, session_id, message, check, self._settings.max_pending_messages, lost)
 
     async def _store(
-        self, user_id: str, session_id: str, message: IncomingMessage, limit: int, lost: Collection[str] = ()
+        self,
+        user_id: str,
+        session_id: str,
+        message: IncomingMessage,
+        check: _CostCheck,
+        limit: int,
+        lost: Collection[str] = (),
     ) -> Accepted:
         async with self._database.write() as connection:
 
             async def may_begin() -> None:
+                check.raise_refusal()
                 await self._check_running(connection, user_id, session_id, lost)
 
             return await acceptance.accept(
@@ -180,7 +243,7 @@ class MessageDelivery:
                 content=message.text,
                 context=message.context,
                 limit=limit,
-                may_begin=may_begin if self._settings.max_running_turns else None,
+                may_begin=may_begin,
             )
 
     async def _check_running(
@@ -191,6 +254,8 @@ class MessageDelivery:
         Raises:
             TooManyTurnsError: so many run, not counting those in `lost`.
         """
+        if not self._settings.max_running_turns:
+            return
         await connection.lock_name(f"turns of {user_id}")
         found = await turns.open_of_user(connection, user_id, session_id)
         running = [one for one in found if one.turn_id not in lost]

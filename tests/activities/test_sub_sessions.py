@@ -28,6 +28,7 @@ from longhaul.db.messages import NewMessage
 from longhaul.db.models import utc_now
 from longhaul.db.sessions import NewSession
 from longhaul.tools import default_tools
+from testkit.spending import usage_limits
 from tests.activities.conftest import NO_REDIS, NO_STREAMS, SETTINGS, TURN
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "calculator", "arguments": "{}"}}
@@ -90,7 +91,9 @@ async def activities(database: Database, temporal: FakeTemporal) -> SubSessionAc
                 NewMessage(f"{name}-4", "assistant", "It is 391.", turn_id=turn.turn_id, round=2),
             ]
             await messages.append(connection, name, rows)
-    return SubSessionActivities(database, NO_STREAMS, cast("Client", temporal), NO_REDIS, TOOLS, SETTINGS)
+    return SubSessionActivities(
+        database, NO_STREAMS, cast("Client", temporal), NO_REDIS, TOOLS, usage_limits(database), SETTINGS
+    )
 
 
 async def look(activities: SubSessionActivities, sub_id: str, *, cancel: bool = False) -> Any:
@@ -197,7 +200,9 @@ async def prepare(
 async def test_running_sub_sessions_are_limited_over_the_whole_tree(database: Database, temporal: FakeTemporal) -> None:
     """Ten at once get the three places. Detached ones count; a repeated call and one that is at work need no place."""
     settings = SETTINGS.model_copy(update={"max_running_sub_sessions": 3})
-    activities = SubSessionActivities(database, NO_STREAMS, cast("Client", temporal), NO_REDIS, TOOLS, settings)
+    activities = SubSessionActivities(
+        database, NO_STREAMS, cast("Client", temporal), NO_REDIS, TOOLS, usage_limits(database), settings
+    )
     scope = Scope(root_session_id=TURN.session_id)
     ids = [f"c{number}" for number in range(10)]
     tried = await asyncio.gather(*(prepare(activities, database, id_, scope, detached=True) for id_ in ids))

@@ -16,6 +16,7 @@ from longhaul.db import acceptance, ledger, sessions
 from longhaul.db.database import Database
 from longhaul.db.models import LedgerRow
 from longhaul.errors import StreamBrokenError
+from testkit.spending import usage_limits
 from testkit.wait import until
 from tests.activities.conftest import NO_STREAMS, SETTINGS, TURN
 
@@ -59,7 +60,7 @@ async def open_turn(database: Database, titles: Titles, turn_id: str, scope: Sco
         scope=scope or Scope(),
         started_at=datetime.now(UTC),
     )
-    activities = TurnActivities(database, NO_STREAMS, titles, SETTINGS)
+    activities = TurnActivities(database, NO_STREAMS, titles, usage_limits(database), SETTINGS)
     for _ in range(2):  # a repeated local activity must not ask again
         await ActivityEnvironment().run(activities.open_turn, opening)
 

@@ -117,7 +117,7 @@ def test_errors_show_no_secrets(monkeypatch: pytest.MonkeyPatch, variable: str, 
 def test_limits_of_users_need_users() -> None:
     """Without authentication all that a product's back end asks for is one user's."""
     users = load_settings(auth="jwt", jwt_secret="x" * 32)
-    assert {getattr(users, name) for name in LIMITS_OF_USERS} == {20, 50, 60}
+    assert {getattr(users, name) for name in LIMITS_OF_USERS} == {20, 50, 60, 1_000_000, 5_000_000}
     nobody = load_settings(auth="off", max_streams=7)
     assert nobody.max_streams == 7
     assert {getattr(nobody, name) for name in LIMITS_OF_USERS - {"max_streams"}} == {0}

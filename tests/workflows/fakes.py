@@ -22,6 +22,7 @@ from longhaul.contracts import (
     CompactContext,
     CompactedContext,
     Contract,
+    CostLimits,
     Delegation,
     Empty,
     FollowUp,
@@ -125,6 +126,7 @@ class Script:
         time_budget: of the turn; its deadline is set when the turn opens.
         prepared: the answer of `prepare_sub_session`.
         compaction_due: when the turn opens; `compacts`: whether a compaction succeeds.
+        refusal: why a turn that checks the limits of costs as it opens may not start.
         looks: answers of `look_at_sub_session`, in order; the last one stays.
         failures: what a call raises, by its name, each time.
     """
@@ -141,6 +143,7 @@ class Script:
     tool_status: ToolStatus = ToolStatus.OK
     compaction_due: bool = False
     compacts: bool = True
+    refusal: str = ""
     calls: list[str] = field(default_factory=list)
     arguments: list[Contract] = field(default_factory=list)
     gates: dict[str, Gate] = field(default_factory=dict)
@@ -209,7 +212,8 @@ class FakeActivities:
         taken = rows.take(opening.turn.turn_id, rows.waiting_for(opening.turn.turn_id) if own else list(rows.waiting))
         rows.begun = opening.turn.turn_id if taken else ""
         if (budget := script.time_budget) is None:
-            return OpenedTurn(taken=taken, compaction_due=script.compaction_due)
+            refusal = script.refusal if opening.cost_limits != CostLimits() else ""
+            return OpenedTurn(taken=taken, compaction_due=script.compaction_due, refusal=refusal)
         script.deadline = datetime.now(UTC) + timedelta(seconds=budget.max_seconds or 0)
         return OpenedTurn(taken=taken, budgets=(budget.model_copy(update={"deadline": script.deadline}),))
 

@@ -45,6 +45,7 @@ from longhaul.tools import Registry
 from testkit.client import _note
 from testkit.grammar import grammar_problems
 from testkit.servers import RedisServer
+from testkit.spending import usage_limits
 from testkit.streamlog import StreamLog
 from tests.longhaul.streams.faulty import Faults, FaultyModel, Process, echo
 
@@ -105,7 +106,8 @@ class Turn:
             case "run_tool":
                 found = ToolActivities(process.database, streams, self._registry, self._settings).run_tool
             case _:
-                found = getattr(TurnActivities(process.database, streams, titles, self._settings), name)
+                usage = usage_limits(process.database)
+                found = getattr(TurnActivities(process.database, streams, titles, usage, self._settings), name)
         return found
 
     async def execute(self, name: str, argument: Any, *, stoppable: bool = True) -> Any:

@@ -11,10 +11,12 @@ from temporalio.service import RPCError, RPCStatusCode
 from longhaul.db import acceptance, messages, sessions, turns
 from longhaul.db.database import Database
 from longhaul.db.models import utc_now
-from longhaul.errors import MessageIdUsedError, TooManyTurnsError, UnavailableError
+from longhaul.errors import MessageIdUsedError, TooManyTurnsError, UnavailableError, UsageLimitError
 from longhaul.settings import load_settings
 from longhaul.turns.deliver import Delivery, IncomingMessage, MessageDelivery
 from longhaul.turns.status import TurnLookup
+from longhaul.turns.stop import TurnStopper
+from testkit.spending import spend, usage_limits
 from tests.longhaul.turns.conftest import SESSION, USER
 
 AWAY = RPCError("away", RPCStatusCode.UNAVAILABLE, b"")
@@ -190,3 +192,51 @@ async def test_sub_sessions_and_the_same_session_do_not_count(database: Database
     await open_elsewhere(database, "sub", minutes=60, parent=SESSION)
     assert (await deliver_within(database, 1, "sub")).started
     assert (await deliver_within(database, 1, "sub")).started, "the same message again is no turn more"
+
+
+async def deliver_over_the_limit(
+    database: Database, message: IncomingMessage, *, joins: bool, runs: bool = False
+) -> Delivery:
+    """Deliver a message of a user who has spent as much as the day's limit allows."""
+    await spend(database, USER, 1_000)
+    client, settings = cast("Client", TemporalAwayAfterSignal(started=not runs)), load_settings(daily_cost_limit=1_000)
+    delivery = MessageDelivery(settings, database, client, TurnLookup(database, client, 1.0), usage_limits(database))
+    async with database.read() as connection:
+        session = await sessions.get(connection, SESSION)
+    return await delivery.deliver(USER, session, message, joins=joins)
+
+
+@pytest.mark.parametrize("joins", [False, True])
+async def test_over_the_limit_of_costs_no_turn_begins(database: Database, joins: bool) -> None:
+    """Also if the turn that the message was to join has ended meanwhile."""
+    with pytest.raises(UsageLimitError, match="limit of this day"):
+        await deliver_over_the_limit(database, IncomingMessage("m1", "hello"), joins=joins)
+    async with database.read() as connection:
+        assert await acceptance.list_waiting(connection, SESSION) == []
+
+
+@pytest.mark.parametrize("joins", [False, True])
+async def test_over_the_limit_of_costs_a_turn_that_runs_takes_messages(database: Database, joins: bool) -> None:
+    await run_turn(database)
+    delivery = await deliver_over_the_limit(database, IncomingMessage("m1", "hello"), joins=joins, runs=True)
+    assert delivery == Delivery("t1", False, 1)
+
+
+async def test_a_message_that_was_accepted_before_the_limit_is_no_new_one(database: Database) -> None:
+    first = await deliver(database, TemporalAwayAfterSignal(started=True), IncomingMessage("m1", "hello"))
+    again = await deliver_over_the_limit(database, IncomingMessage("m1", "hello"), joins=False)
+    assert again.turn_id == first.turn_id
+
+
+async def test_over_the_limit_of_costs_nothing_is_replaced(database: Database) -> None:
+    await spend(database, USER, 1_000)
+    client, settings = cast("Client", TemporalAwayAfterSignal(started=True)), load_settings(daily_cost_limit=1_000)
+    delivery = MessageDelivery(settings, database, client, TurnLookup(database, client, 1.0), usage_limits(database))
+    async with database.read() as connection:
+        session = await sessions.get(connection, SESSION)
+    with pytest.raises(UsageLimitError):
+        await delivery.replace(
+            USER, session, IncomingMessage("m2", "hello"), of="m1", stopper=cast("TurnStopper", None)
+        )
+    async with database.read() as connection:
+        assert await acceptance.list_waiting(connection, SESSION) == []
