@@ -175,6 +175,7 @@ async def reserve(
         "status": LedgerStatus.RESERVED,
         "reserved_microdollars": reservation.most,
         "reserved_until": reservation.until,
+        "created_at": utc_now(),
     }
     await _insert(connection, call, values)
     return None
