@@ -61,7 +61,7 @@ class Zone(BaseModel):
 async def current_time(arguments: Zone, context: ToolContext) -> str:  # noqa: ARG001
     try:
         zone = ZoneInfo(arguments.timezone)
-    except (ZoneInfoNotFoundError, ValueError) as error:
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:  # OSError: the name of a folder of zones
         raise ToolError(f"There is no time zone {arguments.timezone!r}.") from error
     return datetime.now(UTC).astimezone(zone).isoformat(timespec="seconds")
 
