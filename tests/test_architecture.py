@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS = {
-    *("activities", "api", "bench", "cli", "longhaul", "offline_model"),
+    *("activities", "api", "bench", "cli", "examples", "longhaul", "longhaul_client", "offline_model"),
     *("scripts", "testkit", "tests", "worker", "workflows"),
 }
 #: What each part may import, besides itself.
@@ -23,13 +23,15 @@ ARROWS = {
     "api": {"longhaul"},
     "cli": {"longhaul"},
     "longhaul": set(),
+    "longhaul_client": set(),
+    "examples": {"longhaul_client"},
     "offline_model": set(),
-    "testkit": OURS - {"tests", "bench"},
-    "tests": OURS - {"bench"},
+    "testkit": OURS - {"tests", "bench", "examples"},
+    "tests": OURS - {"bench", "examples"},
     "bench": OURS - {"tests"},
     "scripts": OURS - {"tests"},
 }
-INSTALLED = {"worker", "workflows", "activities", "api", "cli", "longhaul", "offline_model"}
+INSTALLED = {"worker", "workflows", "activities", "api", "cli", "longhaul", "longhaul_client", "offline_model"}
 SKIPPED = {".venv", ".git", ".longhaul", ".hypothesis", "node_modules", "dist", "build", "__pycache__"}
 #: Put together here, so that this file does not name them.
 UNNAMED = [

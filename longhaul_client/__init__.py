@@ -1,0 +1,66 @@
+"""A client of Longhaul's HTTP API for Python programs, asynchronous and synchronous.
+
+    with Longhaul("http://127.0.0.1:8700") as longhaul:
+        session = longhaul.sessions.create()
+        print(session.ask("What is 17 * 23?").text)
+
+Connections may break: what is sent carries an id, so that the server counts it once, and streams resume behind the last
+event that was seen. It imports nothing of the server.
+"""
+
+from longhaul_client.asynchronous import AsyncLonghaul, AsyncSession
+from longhaul_client.errors import ConnectionLostError, LonghaulClientError, ProblemError, StillRunningError
+from longhaul_client.events import (
+    Aborted,
+    Data,
+    Event,
+    Failed,
+    Finished,
+    Joined,
+    Other,
+    ReasoningDelta,
+    Started,
+    TextDelta,
+    ToolCalled,
+    ToolFailed,
+    ToolReturned,
+    Transcript,
+    Voided,
+)
+from longhaul_client.models import Answer, Cancelled, Message, Progress, Sent, SessionInfo, SessionPage, Turn, Usage
+from longhaul_client.synchronous import Longhaul, Session
+
+__all__ = [
+    "Aborted",
+    "Answer",
+    "AsyncLonghaul",
+    "AsyncSession",
+    "Cancelled",
+    "ConnectionLostError",
+    "Data",
+    "Event",
+    "Failed",
+    "Finished",
+    "Joined",
+    "Longhaul",
+    "LonghaulClientError",
+    "Message",
+    "Other",
+    "ProblemError",
+    "Progress",
+    "ReasoningDelta",
+    "Sent",
+    "Session",
+    "SessionInfo",
+    "SessionPage",
+    "Started",
+    "StillRunningError",
+    "TextDelta",
+    "ToolCalled",
+    "ToolFailed",
+    "ToolReturned",
+    "Transcript",
+    "Turn",
+    "Usage",
+    "Voided",
+]

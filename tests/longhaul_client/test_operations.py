@@ -1,0 +1,215 @@
+"""The Python client against scripted answers: what is sent again, what is given up, and that both clients are alike."""
+
+import inspect
+from collections.abc import Callable
+
+import httpx2
+import orjson
+import pytest
+
+from longhaul_client import (
+    Aborted,
+    AsyncLonghaul,
+    AsyncSession,
+    Cancelled,
+    ConnectionLostError,
+    Finished,
+    Joined,
+    Longhaul,
+    ProblemError,
+    Session,
+    Started,
+    StillRunningError,
+    TextDelta,
+    Transcript,
+    Voided,
+)
+from longhaul_client import operations as operations_module
+from longhaul_client.events import Event, Other, event_of
+
+SENT = {"session_id": "s", "turn_id": "t", "message_id": "m", "disposition": "started"}
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operations_module, "FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(operations_module, "LONGEST_PAUSE_S", 0.002)
+
+
+class Script:
+    """Answers requests one after another: by a response, or by a connection that breaks."""
+
+    def __init__(self, *answers: httpx2.Response | type[httpx2.TransportError]) -> None:
+        self._answers = list(answers)
+        self.requests: list[httpx2.Request] = []
+
+    def __call__(self, request: httpx2.Request) -> httpx2.Response:
+        self.requests.append(request)
+        answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        if isinstance(answer, httpx2.Response):
+            return answer
+        raise answer("broken", request=request)
+
+    def session(self, patience: float = 30) -> Session:
+        return Longhaul("http://api", patience=patience, transport=httpx2.MockTransport(self)).sessions.get("s")
+
+    def bodies(self) -> list[dict[str, object]]:
+        return [orjson.loads(request.content) for request in self.requests]
+
+
+def json(status: int, body: object, headers: dict[str, str] | None = None) -> httpx2.Response:
+    return httpx2.Response(status, json=body, headers=headers)
+
+
+def stream(*events: tuple[str, object], turn: str = "t") -> httpx2.Response:
+    lines = [
+        f"id: {id_}\ndata: {part if isinstance(part, str) else orjson.dumps(part).decode()}\n\n" for id_, part in events
+    ]
+    headers = {"content-type": "text/event-stream", "x-longhaul-turn-id": turn}
+    return httpx2.Response(200, content="".join(lines).encode(), headers=headers)
+
+
+START = ("1-0", {"type": "start", "messageId": "t"})
+HELLO = ("2-0", {"type": "text-delta", "id": "b", "delta": "Hel"})
+REST = ("3-0", {"type": "text-delta", "id": "b", "delta": "lo"})
+END = ("4-0", {"type": "finish"})
+DONE = ("4-0", "[DONE]")
+
+
+def test_a_message_whose_answer_is_lost_is_sent_again_under_its_id() -> None:
+    script = Script(httpx2.ReadError, json(503, {}, {"retry-after": "0"}), json(202, SENT))
+    assert script.session().send("hello").turn_id == "t"
+    first, *others = script.bodies()
+    assert first["message_id"]
+    assert others == [first, first]
+
+
+@pytest.mark.parametrize("lost", [httpx2.ReadError, httpx2.ConnectError])
+def test_a_new_session_is_asked_for_once_unless_nobody_got_the_request(lost: type[httpx2.TransportError]) -> None:
+    made = {"id": "new", "created_at": "2026-11-21T00:00:00Z", "updated_at": "2026-11-21T00:00:00Z"}
+    script = Script(lost, json(201, made))
+    longhaul = Longhaul("http://api", transport=httpx2.MockTransport(script))
+    if lost is httpx2.ConnectError:
+        assert longhaul.sessions.create(title="one").id == "new"
+    else:
+        with pytest.raises(ConnectionLostError, match="POST /sessions"):
+            longhaul.sessions.create(title="one")
+    assert len(script.requests) == (2 if lost is httpx2.ConnectError else 1)
+
+
+def test_patience_ends() -> None:
+    with pytest.raises(ConnectionLostError, match="did not come back within"):
+        Script(httpx2.ConnectError).session(patience=0.01).send("hello")
+
+
+def test_a_refusal_is_a_problem_and_is_not_repeated() -> None:
+    problem = {
+        "type": "urn:longhaul:problem:inbox-full",
+        "title": "Too Many Requests",
+        "status": 429,
+        "detail": "10 wait",
+    }
+    script = Script(json(429, problem, {"retry-after": "7"}))
+    with pytest.raises(ProblemError, match="429 Too Many Requests: 10 wait") as raised:
+        script.session().send("hello")
+    assert (raised.value.retry_after, raised.value.type) == (7, "urn:longhaul:problem:inbox-full")
+    assert len(script.requests) == 1
+
+
+def test_an_answer_of_a_proxy_is_a_problem_too() -> None:
+    script = Script(httpx2.Response(413, text="<html>too large</html>"))
+    with pytest.raises(ProblemError, match="too large"):
+        script.session().send("hello")
+
+
+def test_asking_ends_at_its_time_out_and_names_the_turn() -> None:
+    with pytest.raises(StillRunningError) as raised:
+        Script(json(202, SENT)).session().ask("hello", timeout=0)
+    assert raised.value.turn_id == "t"
+
+
+def test_a_cut_stream_goes_on_behind_the_last_event() -> None:
+    script = Script(stream(START, HELLO), httpx2.ConnectError, stream(REST, END, DONE))
+    transcript = Transcript()
+    events = list(script.session().stream("hello"))
+    for event in events:
+        transcript.add(event)
+    assert events == [Started("t"), TextDelta("b", "Hel"), TextDelta("b", "lo"), Finished()]
+    assert transcript.text == transcript.last_text == "Hello"
+    assert [request.method for request in script.requests] == ["POST", "GET", "GET"]
+    assert {request.headers["last-event-id"] for request in script.requests[1:]} == {"2-0"}
+    assert {request.url.params["turn_id"] for request in script.requests[1:]} == {"t"}
+
+
+def test_a_message_that_joins_a_turn_shows_that_turn() -> None:
+    queued = {"turn_id": "t", "message_id": "m", "turn_in_flight": True}
+    script = Script(json(202, queued, {"x-longhaul-turn-id": "t"}), stream(START, HELLO, END))
+    assert list(script.session().stream("more")) == [
+        Joined("t", "m"),
+        Started("t"),
+        TextDelta("b", "Hel"),
+        Finished(),
+    ]
+
+
+def test_nothing_to_resume_is_no_event() -> None:
+    assert list(Script(httpx2.Response(204)).session().resume()) == []
+
+
+def test_a_stream_that_is_refused_is_a_problem() -> None:
+    with pytest.raises(ProblemError, match="404"):
+        list(Script(json(404, {"title": "Not Found", "detail": "There is no session s."})).session().stream("hello"))
+
+
+def test_a_stream_that_breaks_again_and_again_is_given_up() -> None:
+    with pytest.raises(ConnectionLostError):
+        list(Script(stream(START), httpx2.ReadError).session(patience=0.02).stream("hello"))
+
+
+def test_what_is_void_is_not_in_the_transcript() -> None:
+    transcript = Transcript()
+    for event in (
+        TextDelta("a", "one"),
+        TextDelta("b", "two"),
+        Voided(frozenset({"b"}), all=False),
+        TextDelta("c", "3"),
+    ):
+        transcript.add(event)
+    assert transcript.text == "one\n\n3"
+    transcript.add(Voided(frozenset(), all=True))
+    assert transcript.text == transcript.last_text == ""
+
+
+@pytest.mark.parametrize(
+    ("part", "event"),
+    [
+        ({"type": "abort"}, Aborted()),
+        ({"type": "data-voided", "data": {"ids": [], "all": True}}, Voided(frozenset(), all=True)),
+        ({"type": "text-start", "id": "b"}, Other({"type": "text-start", "id": "b"})),
+        ({"no": "type"}, Other({"no": "type"})),
+    ],
+)
+def test_parts_are_events(part: dict[str, object], event: Event) -> None:
+    assert event_of(part) == event
+
+
+@pytest.mark.parametrize(
+    ("asynchronous", "synchronous"),
+    [(AsyncLonghaul, Longhaul), (AsyncSession, Session), (type(AsyncLonghaul().sessions), type(Longhaul().sessions))],
+)
+def test_both_clients_have_the_same_methods(asynchronous: type, synchronous: type) -> None:
+    def methods(kind: type) -> dict[str, tuple[list[str], str | None]]:
+        found: dict[str, tuple[list[str], str | None]] = {}
+        for name, method in inspect.getmembers(kind, inspect.isfunction):
+            if not name.startswith("_") and name not in ("aclose", "close"):
+                found[name] = list(inspect.signature(method).parameters), inspect.getdoc(method)
+        return found
+
+    assert methods(asynchronous) == methods(synchronous)
+
+
+def test_the_answer_of_an_operation_is_its_result() -> None:
+    """`run` returns what the generator returns, also when the last step was a pause."""
+    script = Script(httpx2.ReadTimeout, json(200, {"cancelled": False}))
+    cancel: Callable[[], object] = script.session().cancel
+    assert cancel() == Cancelled(cancelled=False)
