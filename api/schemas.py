@@ -116,6 +116,9 @@ class MessageVersion(Answer):
     current: bool = Field(description="It is part of the conversation; the others were replaced.")
     created_at: datetime
     messages: list[StoredMessage] = Field(description="The rows of its turn.")
+    ui_messages: list[dict[str, Any]] = Field(
+        description="If it was replaced: it and what followed it then, as the AI SDK's `UIMessage[]`."
+    )
 
 
 class MessageVersions(Answer):

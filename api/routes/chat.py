@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Literal
+from urllib.parse import urlencode
 from uuid import uuid4
 
 from fastapi import APIRouter, Path, Query, Request
@@ -16,6 +17,7 @@ from api.problems import CONFLICT, RESPONSES, TOO_LARGE, TOO_MANY
 from api.request_body import MESSAGE_BODY_MAX, body_schema, read_body
 from api.schemas import MessageVersion, MessageVersions, StoredMessage
 from longhaul.db import conversation, sessions, turns, versions
+from longhaul.db.connection import Connection
 from longhaul.db.messages import replace_unstorable, row_id
 from longhaul.db.models import utc_now
 from longhaul.db.sessions import Session
@@ -202,15 +204,25 @@ async def ui_history(
     session: OwnSession,
     user: CurrentUser,
     deps: Deps,
+    response: Response,
     limit: Annotated[int, Query(ge=1, le=HISTORY_ROWS, description="Of stored rows, the newest.")] = HISTORY_ROWS,
     before_sequence: Annotated[int | None, Query(ge=0, le=2**31 - 1)] = None,
+    details: Annotated[  # a query parameter
+        bool, Query(description="Also durations of parts, summaries, and which messages have versions.")
+    ] = False,
 ) -> list[dict[str, Any]]:
-    """For `useChat({messages})`: the messages that a client shows which has read every stream."""
+    """For `useChat({messages})`: the messages that a client shows which has read every stream.
+
+    A page begins with the beginning of a turn, so it may hold more rows than `limit`. If older messages exist, the
+    header `Link` with `rel="next"` has the address of the page before this one.
+    """
     async with deps.database.read() as connection:
-        rows, _ = await conversation.page(connection, session.id, user, limit, before_sequence)
-        ids = {row.turn_id for row in rows if row.turn_id is not None}
-        found = await turns.by_ids(connection, ids)
-    return ui_messages(rows, found)
+        rows, more = await conversation.page_of_whole_turns(connection, session.id, user, limit, before_sequence)
+        found = await turns.by_ids(connection, {row.turn_id for row in rows if row.turn_id is not None})
+    if more:
+        query = {"limit": limit, "before_sequence": rows[0].sequence, **({"details": "true"} if details else {})}
+        response.headers["link"] = f'</v1/sessions/{session.id}/ui-messages?{urlencode(query)}>; rel="next"'
+    return ui_messages(rows, found, details=details)
 
 
 @router.get("/sessions/{session_id}/messages/{message_id}/versions", summary="Versions of a message")
@@ -223,6 +235,11 @@ async def message_versions(
         if not found:
             raise NotFoundError(f"There is no message {message_id} in session {session.id}.")
         rows = {row.id: await conversation.rows_of_turn(connection, row.turn_id) for row in found if row.turn_id}
+        branches = {
+            row.id: await _branch(connection, session.id, row.replaced_by)
+            for row in found
+            if row.replaced_by is not None
+        }
     now = versions.current(found)
     return MessageVersions(
         versions=[
@@ -233,7 +250,15 @@ async def message_versions(
                 current=row is now,
                 created_at=row.created_at,
                 messages=[StoredMessage.model_validate(one) for one in rows.get(row.id, ())],
+                ui_messages=branches.get(row.id, []),
             )
             for row in found
         ]
     )
+
+
+async def _branch(connection: Connection, session_id: str, replaced_by: str) -> list[dict[str, Any]]:
+    """What the turn `replaced_by` has taken out of the conversation: a message and what followed it then."""
+    rows = await conversation.replaced_by_turn(connection, session_id, replaced_by)
+    found = await turns.by_ids(connection, {row.turn_id for row in rows if row.turn_id is not None})
+    return ui_messages(rows, found, details=True)

@@ -219,6 +219,26 @@ def _is_spoken(row: StoredMessage) -> bool:
     return row.role in ("user", "assistant")
 
 
+async def page_of_whole_turns(
+    connection: Connection, session_id: str, user_id: str, limit: int, before: int | None
+) -> tuple[list[StoredMessage], bool]:
+    """A page as `page` returns it, with the beginning of its first turn: so no turn is cut in two."""
+    rows, more = await page(connection, session_id, user_id, limit, before)
+    if not more or rows[0].turn_id is None:
+        return rows, more
+    beginning = _newest_first(session_id, user_id).where(
+        MessageRow.turn_id == rows[0].turn_id, MessageRow.sequence < rows[0].sequence
+    )
+    rows = [*reversed(await _stored(connection, beginning)), *rows]
+    return rows, rows[0].sequence > 0
+
+
+async def replaced_by_turn(connection: Connection, session_id: str, turn_id: str) -> list[StoredMessage]:
+    """The rows that a turn has taken out of the conversation, in order: a message and what followed it."""
+    statement = STORED_MESSAGES.where(MessageRow.session_id == session_id, MessageRow.replaced_by == turn_id)
+    return await _stored(connection, statement.order_by(MessageRow.sequence))
+
+
 async def _back_to_call(connection: Connection, user_id: str, tool: StoredMessage) -> list[StoredMessage]:
     """The rows before a tool row, back to the one that made its call; none if there is no such row."""
     earlier = _newest_first(tool.session_id, user_id).where(MessageRow.sequence < tool.sequence)

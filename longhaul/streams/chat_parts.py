@@ -57,7 +57,8 @@ class ChatParts:
     """Makes the parts for one chat client out of a turn's parts.
 
     `only`: show only the message that begins with this follow-up (None: with the turn itself). `all_messages` shows
-    every message of the turn, one behind the other, each with its own `start`.
+    every message of the turn, one behind the other, each with its own `start`. `data-follow-up` tells every client that
+    a follow-up was taken.
 
     Attributes:
         failed: the client shows a text that cannot be taken back; its stream has ended with an error.
@@ -113,7 +114,7 @@ class ChatParts:
                 sent += self._close_open_block() if self._shows else ()
                 self._begin_message(part["data"]["message_id"])
             self.shown = self.shown or self._shows
-            if self._shows:
+            if self._shows or kind == "data-follow-up":
                 sent += self._of(kind, part)
             elif kind == "finish":
                 sent.append(part)

@@ -61,19 +61,30 @@ class UiMessageBuilder:
             message["metadata"] = {**message.get("metadata", {}), **part["messageMetadata"]}
 
 
-def ui_messages(rows: Sequence[StoredMessage], turns: Iterable[TurnRecord]) -> list[UiMessage]:
-    """The messages of these rows, in order; `turns` are those that the rows belong to."""
+def ui_messages(
+    rows: Sequence[StoredMessage], turns: Iterable[TurnRecord], *, details: bool = False
+) -> list[UiMessage]:
+    """The messages of these rows, in order; `turns` are those that the rows belong to.
+
+    With `details` the messages have what no stream tells: how long a part took (its metadata `longhaul.duration_ms`),
+    a part `data-compaction` where the conversation was summarised, and `metadata.edited` of messages with versions.
+    """
     ended = {turn.turn_id: turn for turn in turns if turn.status.final}
     messages: list[UiMessage] = []
     for turn_id, of_turn in groupby(rows, key=lambda row: row.turn_id):
         if turn_id is None:
             messages += [_plain(row) for row in of_turn if row.role in ("user", "assistant")]
         else:
-            messages += _of_turn(turn_id, list(of_turn), ended.get(turn_id))
+            messages += _of_turn(turn_id, list(of_turn), ended.get(turn_id), details=details)
+    if details:
+        edited = {ui_id(row) for row in rows if row.version_of is not None}
+        messages = [{**one, "metadata": {"edited": True}} if one["id"] in edited else one for one in messages]
     return messages
 
 
-def _of_turn(turn_id: str, rows: Sequence[StoredMessage], ended: TurnRecord | None) -> list[UiMessage]:
+def _of_turn(
+    turn_id: str, rows: Sequence[StoredMessage], ended: TurnRecord | None, *, details: bool
+) -> list[UiMessage]:
     """The first messages of people, the assistant's message, and each follow-up with the message that begins there."""
     messages = [_plain(row) for row in rows if _begins_turn(row)]
     chat = ChatParts(turn_id, TakeBack.NOT_AT_ALL, all_messages=True)
@@ -93,6 +104,8 @@ def _of_turn(turn_id: str, rows: Sequence[StoredMessage], ended: TurnRecord | No
     for row in rows:
         if row.role != "user":
             show(parts.row(row))
+            if details and builder.messages:
+                _add_details(builder.messages[-1]["parts"], row)
         elif row.kind == "follow_up":
             messages += builder.messages
             messages.append(_plain(row))
@@ -103,6 +116,21 @@ def _of_turn(turn_id: str, rows: Sequence[StoredMessage], ended: TurnRecord | No
     if ended is not None:
         show(parts.closing(ended.status, ended.error))
     return [*messages, *builder.messages, *filed]
+
+
+def _add_details(shown: list[dict[str, Any]], row: StoredMessage) -> None:
+    """Add to an assistant's message, which ends with what `row` holds, what only the row tells."""
+    took = {"longhaul": {"duration_ms": row.duration_ms}}
+    if row.kind == "summary":
+        shown.append({"type": "data-compaction", "data": {"message_id": row.id, "round": row.round}})
+    elif row.duration_ms is None:
+        return
+    elif row.role == "tool":
+        for part in shown:
+            if part.get("toolCallId") == row.tool_call_id:
+                part["callProviderMetadata"] = took
+    elif row.role == "reasoning" and shown and shown[-1]["type"] == "reasoning":
+        shown[-1]["providerMetadata"] = took
 
 
 def _begins_turn(row: StoredMessage) -> bool:

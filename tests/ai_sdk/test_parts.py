@@ -148,6 +148,17 @@ def test_a_call_that_repeats_its_text(turn: Turn) -> None:
 
 
 @many
+@given(RETRIED_ALIKE)
+def test_details_only_add(turn: Turn) -> None:
+    rows = [row._replace(duration_ms=7) for row in turn.rows]
+    detailed = ui_messages(rows, [turn.record], details=True)
+    parts = [part for message in detailed for part in message["parts"]]
+    took = [part.pop(name) for part in parts for name in ("providerMetadata", "callProviderMetadata") if name in part]
+    assert len(took) == sum(row.role in ("tool", "reasoning") for row in rows)
+    assert detailed == ui_messages(rows, [turn.record])
+
+
+@many
 @given(RETRIED_ANYHOW)
 def test_a_call_that_writes_another_text_is_taken_back(turn: Turn) -> None:
     assert built(sent(turn, TakeBack.RESET_STEP)) == expected(turn)

@@ -80,6 +80,19 @@ async def test_stop_keeps_what_was_said(product: Product, visit: Visit) -> None:
     await expect(log(page)).to_contain_text("= 42")
 
 
+async def test_a_call_that_is_stopped_did_not_fail(product: Product, visit: Visit) -> None:
+    _, page = await (await visit(product)).chat()
+    await send(page, "wait 250 s")
+    call = log(page).locator("details", has_text="wait")
+    await expect(call.get_by_role("img", name="runs")).to_be_visible()
+    await page.get_by_role("button", name="Stop").click()
+    await until_idle(page)
+    for _ in range(2):
+        await expect(call).to_contain_text("Stopped")
+        await expect(call).not_to_contain_text("Failed")
+        await page.reload()
+
+
 async def test_a_failed_model_call_is_retried_and_its_text_shown_once(product: Product, visit: Visit) -> None:
     session, page = await (await visit(product)).chat()
     await send(page, "speak 40 [delay=5 fault=drop:20 times=1]")
@@ -145,7 +158,7 @@ async def test_offline_and_back(product: Product, visit: Visit) -> None:
     visitor = await visit(product)
     session, page = await visitor.chat()
     await send(page, SLOW)
-    await expect(page.get_by_role("button", name="Stop")).to_be_visible()
+    await expect(log(page)).to_contain_text(re.compile(r"(\w+ ){10}"))
     await visitor.context.set_offline(True)
     await send(page, "And 6 * 7?")
     await expect(page.get_by_role("alert")).to_be_visible()

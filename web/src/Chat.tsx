@@ -1,28 +1,30 @@
 import { ArrowDown, ArrowLeft, Network } from "lucide-react";
 import { useCallback, useEffect, useMemo, useRef, useState } from "react";
 import { Link } from "wouter";
-import { ApiError, type SessionPage, type Turn, api } from "./api";
+import { ApiError, type Turn, api } from "./api";
 import { Composer } from "./Composer";
-import type { Message } from "./conversation";
 import { Header } from "./Header";
-import { MessageView, UserBubble, endingsOf } from "./MessageView";
+import { type Message, textOf, turnOf } from "./messages";
+import { Answer } from "./MessageView";
 import type { Sessions } from "./Sidebar";
 import { firstMessages } from "./Start";
+import { endingsOf } from "./SubSession";
 import { t } from "./texts";
-import { useTurns } from "./useTurns";
+import { type Opened, open, useTurns } from "./useTurns";
+import { type Shown, UserBubble, UserMessage } from "./UserMessage";
 
 const NEAR_END_PX = 120;
 
 /** One chat: loads its newest page, then shows it. */
 export function Chat({ id, sessions, onMenu }: { id: string; sessions: Sessions; onMenu: () => void }) {
-  const [page, setPage] = useState<SessionPage | null>(null);
+  const [opened, setOpened] = useState<Opened | null>(null);
   const [error, setError] = useState<Error | null>(null);
   const load = useCallback(() => {
     setError(null);
-    api.page(id).then(setPage, setError);
+    open(id).then(setOpened, setError);
   }, [id]);
   useEffect(load, [load]);
-  if (page !== null) return <Conversation page={page} sessions={sessions} onMenu={onMenu} />;
+  if (opened !== null) return <Conversation opened={opened} sessions={sessions} onMenu={onMenu} />;
   return (
     <>
       <Header title="" onMenu={onMenu} />
@@ -44,12 +46,13 @@ export function Chat({ id, sessions, onMenu }: { id: string; sessions: Sessions;
   );
 }
 
-function Conversation({ page, sessions, onMenu }: { page: SessionPage; sessions: Sessions; onMenu: () => void }) {
-  const { id } = page;
+function Conversation({ opened, sessions, onMenu }: { opened: Opened; sessions: Sessions; onMenu: () => void }) {
+  const { session } = opened;
+  const { id } = session;
   const { setTitle, setRunning } = sessions;
   const [turns, setTurns] = useState<ReadonlyMap<string, Turn>>(new Map());
-  const [ownTitle, setOwnTitle] = useState(page.title);
-  const title = sessions.list?.find((session) => session.id === id)?.title ?? ownTitle ?? t.untitled;
+  const [ownTitle, setOwnTitle] = useState(session.title);
+  const title = sessions.list?.find((one) => one.id === id)?.title ?? ownTitle ?? t.untitled;
   const onTitle = useCallback(
     (wanted: string) => {
       setOwnTitle(wanted);
@@ -57,7 +60,7 @@ function Conversation({ page, sessions, onMenu }: { page: SessionPage; sessions:
     },
     [id, setTitle],
   );
-  const chat = useTurns(page, onTitle);
+  const chat = useTurns(opened, onTitle);
   const { busy, send } = chat;
 
   useEffect(() => {
@@ -80,16 +83,19 @@ function Conversation({ page, sessions, onMenu }: { page: SessionPage; sessions:
 
   useTabTitle(title, busy);
   const list = useStickToEnd();
-  const ended = JSON.stringify([...endingsOf(chat.messages)]);
+  const [shown, setShown] = useState<Shown | null>(null); // an earlier version
+  const messages = useMemo(() => withVersion(chat.messages, shown), [chat.messages, shown]);
+  const ended = JSON.stringify([...endingsOf(messages, chat.subSessions)]);
   const endings = useMemo(() => new Map<string, string>(JSON.parse(ended)), [ended]); // the same map while nothing ends
+  const canChange = !busy && shown === null;
   return (
     <>
       <Header
         title={title}
         onMenu={onMenu}
         before={
-          page.parent_session_id && (
-            <Link href={`/s/${page.parent_session_id}`} className="icon-button" aria-label={t.back} title={t.back}>
+          session.parent_session_id && (
+            <Link href={`/s/${session.parent_session_id}`} className="icon-button" aria-label={t.back} title={t.back}>
               <ArrowLeft size={18} />
             </Link>
           )
@@ -107,18 +113,30 @@ function Conversation({ page, sessions, onMenu }: { page: SessionPage; sessions:
                 {t.earlier}
               </button>
             )}
-            {chat.messages.map((message, index) => {
-              const streaming = busy && index === chat.messages.length - 1 && message.role === "assistant";
+            {messages.map((message, index) => {
+              const streaming = busy && index === messages.length - 1 && message.role === "assistant";
               return (
-                <div className={streaming ? "" : "message"} key={index}>
-                  <MessageView
-                    message={message}
-                    streaming={streaming}
-                    followUps={chat.followUps}
-                    subSessions={chat.subSessions}
-                    endings={endings}
-                    turn={isLastOfTurn(chat.messages, index) ? turns.get(message.metadata?.turnId ?? "") : undefined}
-                  />
+                <div className={streaming ? "" : "message"} key={message.id}>
+                  {message.role === "user" ? (
+                    <UserMessage
+                      sessionId={id}
+                      messageId={message.id}
+                      text={textOf(message)}
+                      edited={message.metadata?.edited ?? false}
+                      shown={shown?.messageId === message.id ? shown : undefined}
+                      onShow={busy ? undefined : setShown}
+                      onEdit={canChange ? chat.edit : undefined}
+                    />
+                  ) : (
+                    <Answer
+                      message={message}
+                      streaming={streaming}
+                      updates={chat.subSessions}
+                      endings={endings}
+                      turn={isLastOfTurn(messages, index) ? turns.get(turnOf(message)) : undefined}
+                      onAnswerAgain={canChange && isLastOfTurn(messages, index) ? chat.answerAgain : undefined}
+                    />
+                  )}
                 </div>
               );
             })}
@@ -139,12 +157,21 @@ function Conversation({ page, sessions, onMenu }: { page: SessionPage; sessions:
           </button>
         )}
       </div>
+      {shown !== null && (
+        <p className="mx-auto flex w-full max-w-3xl flex-wrap items-center gap-3 px-4 py-2 text-sm text-muted-foreground" role="status">
+          {t.oldVersion}
+          <button type="button" className="button" onClick={() => setShown(null)}>
+            {t.toCurrent}
+          </button>
+        </p>
+      )}
       <Composer
         busy={busy}
         stopping={chat.stopping}
         problem={chat.problem}
         onStop={chat.stop}
         onSend={(text) => {
+          setShown(null);
           list.toEnd();
           return send(text);
         }}
@@ -155,8 +182,15 @@ function Conversation({ page, sessions, onMenu }: { page: SessionPage; sessions:
 
 /** Follow-ups divide the answer of a turn; its figures stand below the last piece. */
 function isLastOfTurn(messages: Message[], index: number): boolean {
-  const turnId = messages[index]?.metadata?.turnId;
-  return !messages.slice(index + 1).some((later) => later.metadata?.turnId === turnId);
+  const turn = turnOf(messages[index]!);
+  return !messages.slice(index + 1).some((later) => later.role === "assistant" && turnOf(later) === turn);
+}
+
+/** The conversation with an earlier version of a message, and what followed it then. */
+function withVersion(messages: Message[], shown: Shown | null): Message[] {
+  const at = messages.findIndex((message) => message.id === shown?.messageId);
+  if (shown === null || at === -1) return messages;
+  return [...messages.slice(0, at), ...shown.versions[shown.index]!.ui_messages];
 }
 
 /** The title of the tab; it says when an answer has become ready while another tab was looked at. */

@@ -3,8 +3,8 @@ import { DropdownMenu } from "radix-ui";
 import { useCallback, useEffect, useMemo, useRef, useState } from "react";
 import { Link, useLocation, useRoute } from "wouter";
 import { type Session, api } from "./api";
-import { markdownOf, messagesOf } from "./conversation";
 import { Dialog } from "./Dialog";
+import { markdownOf } from "./messages";
 import { t } from "./texts";
 
 export interface Sessions {
@@ -246,13 +246,13 @@ function Buttons(props: { problem: string; onCancel: () => void; action: string 
 
 /** Save the whole conversation as a Markdown file. */
 async function download(id: string, title: string): Promise<void> {
-  let page = await api.page(id);
-  let rows = page.messages;
-  while (page.has_more_messages && page.oldest_sequence !== null) {
-    page = await api.page(id, page.oldest_sequence);
-    rows = [...page.messages.filter((row) => !rows.some((known) => known.id === row.id)), ...rows];
+  let page = await api.history(id);
+  let messages = page.messages;
+  while (page.earlier !== null) {
+    page = await api.historyAt(page.earlier);
+    messages = [...page.messages, ...messages];
   }
-  const text = markdownOf(title, messagesOf({ ...page, active_turn: null }, rows), { user: t.you, assistant: t.copilot });
+  const text = markdownOf(title, messages, { user: t.you, assistant: t.copilot });
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([text], { type: "text/markdown" }));
   link.download = `${title.replace(/[^\p{L}\p{N} _-]/gu, "").trim() || "chat"}.md`;

@@ -1,5 +1,7 @@
 /** The HTTP API, typed as far as the page uses it. The page knows nothing of the server but this. */
 
+import type { Message } from "./messages";
+
 export type TurnStatus = "running" | "waiting_for_approval" | "completed" | "failed" | "cancelled";
 
 export interface Usage {
@@ -17,39 +19,31 @@ export interface Session {
   updated_at: string;
 }
 
-export interface ToolCallRow {
-  id: string;
-  function: { name: string; arguments: string };
-}
-
-export interface Row {
-  id: string;
-  sequence: number;
-  role: "user" | "assistant" | "tool" | "reasoning" | "system";
-  kind: string;
-  content: string;
-  tool_calls: ToolCallRow[] | null;
-  tool_call_id: string | null;
-  tool_name: string | null;
-  turn_id: string | null;
-  round: number | null;
-  client_message_id: string | null;
-  is_error: boolean;
-  created_at: string;
-  duration_ms: number | null;
-}
-
 export interface WaitingMessage {
   id: string;
   content: string;
 }
 
-export interface SessionPage extends Session {
-  messages: Row[];
-  oldest_sequence: number | null;
-  has_more_messages: boolean;
+/** How a session stands; of its rows, the newest alone is asked for. */
+export interface SessionState extends Session {
+  messages: { sequence: number }[];
   active_turn: { turn_id: string; status: TurnStatus } | null;
   pending: { messages: WaitingMessage[]; count: number };
+}
+
+/** A page of a conversation; `earlier` is the address of the page before it. */
+export interface History {
+  messages: Message[];
+  earlier: string | null;
+}
+
+/** One of the texts that a message had. `ui_messages`: it and what followed it, if it was replaced. */
+export interface Version {
+  message_id: string;
+  content: string;
+  current: boolean;
+  created_at: string;
+  ui_messages: Message[];
 }
 
 export interface Turn {
@@ -92,6 +86,7 @@ export class ApiError extends Error {
   }
 }
 
+const PAGE_ROWS = 60;
 const TOKEN = "longhaul.token";
 
 /** The access token of this browser tab, for servers that ask for one. */
@@ -111,15 +106,26 @@ export async function problemOf(response: Response): Promise<ApiError> {
   return new ApiError(response.status, problem?.detail ?? problem?.title ?? `${response.status} ${response.statusText}`);
 }
 
-async function call<T>(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<T> {
-  const response = await fetch(`/v1${path}`, {
+async function request(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<Response> {
+  const response = await fetch(path, {
     method,
     headers: { ...authorization(), ...(body === undefined ? {} : { "content-type": "application/json" }) },
     body: body === undefined ? undefined : JSON.stringify(body),
     signal,
   });
   if (!response.ok) throw await problemOf(response);
+  return response;
+}
+
+async function call<T>(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<T> {
+  const response = await request(method, `/v1${path}`, body, signal);
   return (response.status === 204 ? undefined : await response.json()) as T;
+}
+
+async function historyAt(path: string): Promise<History> {
+  const response = await request("GET", path);
+  const next = /<([^>]+)>; rel="next"/.exec(response.headers.get("link") ?? "");
+  return { messages: (await response.json()) as Message[], earlier: next?.[1] ?? null };
 }
 
 export const api = {
@@ -133,19 +139,15 @@ export const api = {
   create: () => call<Session>("POST", "/sessions", {}),
   rename: (id: string, title: string) => call<Session>("PATCH", `/sessions/${id}`, { title }),
   remove: (id: string) => call<void>("DELETE", `/sessions/${id}`),
-  page: (id: string, before?: number, signal?: AbortSignal) =>
-    call<SessionPage>(
-      "GET",
-      `/sessions/${id}?limit=50${before === undefined ? "" : `&before_sequence=${before}`}`,
-      undefined,
-      signal,
-    ),
+  session: (id: string) => call<SessionState>("GET", `/sessions/${id}?limit=1`),
+  history: (id: string) => historyAt(`/v1/sessions/${id}/ui-messages?limit=${PAGE_ROWS}&details=true`),
+  historyAt,
+  versions: (id: string, messageId: string) => call<{ versions: Version[] }>("GET", `/sessions/${id}/messages/${messageId}/versions`),
   followUp: (id: string, message: string, messageId: string) =>
     call<{ turn_id: string; disposition: "started" | "queued" }>("POST", `/sessions/${id}/messages`, {
       message,
       message_id: messageId,
     }),
-  pending: (id: string) => call<{ messages: WaitingMessage[] }>("GET", `/sessions/${id}/messages/pending`),
   stop: (id: string) => call<{ cancelled: boolean }>("POST", `/sessions/${id}/cancel`),
   turns: (id: string, signal?: AbortSignal) => call<{ turns: Turn[] }>("GET", `/sessions/${id}/turns?limit=200`, undefined, signal),
   tree: (id: string, signal?: AbortSignal) => call<TreeNode>("GET", `/sessions/${id}/tree`, undefined, signal),

@@ -3,8 +3,8 @@
 import { useChat } from "@ai-sdk/react";
 import { type DataUIPart, DefaultChatTransport } from "ai";
 import { useCallback, useEffect, useMemo, useRef, useState } from "react";
-import { ApiError, type Row, type SessionPage, type WaitingMessage, api, authorization, newId, problemOf } from "./api";
-import { type DataParts, type Message, type SubSessionUpdate, messagesOf } from "./conversation";
+import { ApiError, type History, type SessionState, type WaitingMessage, api, authorization, newId, problemOf } from "./api";
+import { type DataParts, type Message, type SubSessionUpdate, turnOf, weightOf } from "./messages";
 import { t } from "./texts";
 
 const THROTTLE_MS = 40; // between two renderings of a stream
@@ -16,82 +16,152 @@ const LOOKS_AT_END = 30;
 
 const sleep = (milliseconds: number) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
-/** The stock transport of the AI SDK, at the routes of one session. */
-function transportOf(id: string): DefaultChatTransport<Message> {
-  const stream = `/v1/sessions/${id}/stream`;
+/** The answer of the server to a message that was posted: null, or why it was not taken. */
+type Answered = (messageId: string, problem: Error | null) => void;
+
+/** The stock transport of the AI SDK. Of the conversation, only the message that is sent goes to the server. */
+function transportOf(answered: Answered, leave: () => AbortSignal): DefaultChatTransport<Message> {
   return new DefaultChatTransport<Message>({
-    api: stream,
+    api: "/v1/chat?ai=7",
     headers: authorization,
-    prepareSendMessagesRequest: ({ messages }) => {
-      const message = messages.at(-1)!;
-      const text = message.parts.map((part) => (part.type === "text" ? part.text : "")).join("");
-      return { body: { message: text, message_id: message.id } };
-    },
-    prepareReconnectToStreamRequest: () => ({ api: stream, headers: authorization() }),
+    prepareSendMessagesRequest: ({ id, messages, trigger, messageId }) => ({
+      body: { id, messages: messages.slice(-1), trigger, messageId },
+    }),
     fetch: async (input, init) => {
-      let response = await fetch(input, init);
-      // Another tab has started a turn meanwhile: the message has joined it, and its stream shows the answer.
-      if (response.status === 202) response = await fetch(stream, { headers: authorization(), signal: init?.signal });
-      if (!response.ok) throw await problemOf(response);
-      return response;
+      if (init?.method !== "POST") {
+        const response = await fetch(input, init);
+        if (!response.ok) throw await problemOf(response);
+        return response;
+      }
+      const sent = (JSON.parse(init.body as string) as { messages: Message[] }).messages[0]!.id;
+      try {
+        const signal = AbortSignal.any([leave(), ...(init.signal ? [init.signal] : [])]);
+        const response = await fetch(input, { ...init, signal });
+        if (!response.ok) throw await problemOf(response);
+        answered(sent, null);
+        return response;
+      } catch (problem) {
+        answered(sent, problem as Error);
+        throw problem;
+      }
     },
   });
 }
 
-export function useTurns(first: SessionPage, onTitle: (title: string) => void) {
-  const { id } = first;
-  const rows = useRef<Row[]>(first.messages);
-  const [hasEarlier, setHasEarlier] = useState(first.has_more_messages);
-  const [waiting, setWaiting] = useState<WaitingMessage[]>(first.pending.messages);
-  const [followUps, setFollowUps] = useState<ReadonlyMap<string, string>>(() => textsOf(first));
+export interface Opened {
+  session: SessionState;
+  history: History;
+}
+
+/** How a session stands and its newest messages. In this order: if nothing runs, the messages are complete. */
+export async function open(id: string): Promise<Opened> {
+  const session = await api.session(id);
+  return { session, history: await api.history(id) };
+}
+
+export function useTurns(first: Opened, onTitle: (title: string) => void) {
+  const { id } = first.session;
+  const [earlier, setEarlier] = useState(first.history.earlier);
+  const [waiting, setWaiting] = useState<WaitingMessage[]>(first.session.pending.messages);
   const [subSessions, setSubSessions] = useState<ReadonlyMap<string, SubSessionUpdate>>(new Map());
   const [retryingIn, setRetryingIn] = useState<number | null>(null);
-  const [following, setFollowing] = useState(first.active_turn !== null); // a turn runs, as far as the server last said
+  const [following, setFollowing] = useState(first.session.active_turn !== null); // a turn runs, as the server last said
   const [offline, setOffline] = useState(false);
   const [stopping, setStopping] = useState(false);
   const [problem, setProblem] = useState("");
-  const transport = useMemo(() => transportOf(id), [id]);
-  const accepted = useRef(new Set<string>()); // ids of messages that the server has
-  const refused = useRef<ApiError | null>(null);
-  const finishedTurn = useRef(""); // its stream has been read to the end; the id of an answer is that of its turn
+  const newest = useRef(newestOf(first.session));
+  const finishedTurn = useRef(""); // its stream has been read to the end
+  const unsent = useRef<{ text: string; id: string } | null>(null); // the server may have it, or not
 
-  const { messages, setMessages, status, sendMessage, resumeStream, clearError } = useChat<Message>({
+  const answers = useRef(new Map<string, (problem: Error | null) => void>());
+  const posts = useRef(new AbortController()); // ends the streams of posted messages here; their turns go on
+  const transport = useMemo(
+    () =>
+      transportOf(
+        (messageId, refused) => answers.current.get(messageId)?.(refused),
+        () => posts.current.signal,
+      ),
+    [],
+  );
+  const isResumed = useRef(false);
+  const taken = useRef<(messageId: string) => void>(() => {});
+
+  const { messages, setMessages, status, sendMessage, regenerate, resumeStream, clearError } = useChat<Message>({
     id,
     transport,
-    messages: useMemo(() => messagesOf(first), [first]),
+    messages: first.history.messages,
     generateId: newId,
     experimental_throttle: THROTTLE_MS,
-    onError: (error) => {
-      refused.current = error instanceof ApiError && error.status < 500 ? error : null;
-    },
-    onFinish: ({ message, isDisconnect }) => {
-      if (!isDisconnect) finishedTurn.current = message.id;
+    onFinish: ({ message, isAbort, isDisconnect }) => {
+      if (!isDisconnect && !isAbort) finishedTurn.current = turnOf(message);
     },
     onData: (received) => {
       const part = received as DataUIPart<DataParts>;
       if (part.type === "data-title") onTitle(part.data.title);
       if (part.type === "data-progress") setRetryingIn(part.data.retrying_in ?? null);
-      if (part.type === "data-follow-up") setWaiting((known) => known.filter((message) => message.id !== part.data.message_id));
+      if (part.type === "data-follow-up") taken.current(part.data.message_id);
       if (part.type === "data-sub-session") {
-        setSubSessions((known) => new Map(known).set(part.data.sub_session_id, part.data));
+        const update = part.data;
+        setSubSessions((known) => new Map(known).set(update.sub_session_id, { ...known.get(update.sub_session_id), ...update }));
       }
     },
   });
   const streaming = status === "submitted" || status === "streaming";
   const busy = streaming || following;
+  const current = useRef({ messages, waiting });
+  current.current = { messages, waiting };
 
-  /** Take a page's rows over. True: a turn runs, and its stream is to be read. */
+  // A stream that is read again from its start rebuilds its messages. Until such a message has grown again to what was
+  // shown, what was shown stays.
+  const shown = useRef(new Map<string, Message>());
+  const visible = useMemo(
+    () =>
+      messages.map((message) => {
+        const before = shown.current.get(message.id);
+        if (before === undefined || weightOf(message) >= weightOf(before)) return message;
+        return before;
+      }),
+    [messages],
+  );
+
+  // The stream of a posted message shows that message's answer and no other one. A resumed stream shows the whole turn.
+  taken.current = (messageId) => {
+    if (!isResumed.current) {
+      posts.current.abort();
+      posts.current = new AbortController();
+      return;
+    }
+    const text = current.current.waiting.find((message) => message.id === messageId)?.content;
+    setWaiting((known) => known.filter((message) => message.id !== messageId));
+    if (current.current.messages.some((message) => message.id === messageId)) return;
+    if (text !== undefined) setMessages((known) => withFollowUp(known, messageId, text));
+    else {
+      void api.history(id).then(
+        (history) => {
+          const found = history.messages.find((message) => message.id === messageId);
+          if (found) setMessages((known) => withFollowUp(known, messageId, found.parts.map((part) => ("text" in part ? part.text : "")).join("")));
+        },
+        () => {}, // it is there when the turn has ended
+      );
+    }
+  };
+
   const take = useCallback(
-    (page: SessionPage): boolean => {
-      const known = new Map(rows.current.map((row) => [row.id, row]));
-      for (const row of page.messages) known.set(row.id, row);
-      rows.current = [...known.values()].sort((a, b) => a.sequence - b.sequence);
-      setMessages(messagesOf(page, rows.current));
-      setWaiting(page.pending.messages);
-      for (const message of textsOf(page).keys()) accepted.current.add(message);
-      setFollowUps((texts) => new Map([...texts, ...textsOf(page)]));
-      setFollowing(page.active_turn !== null);
-      return page.active_turn !== null;
+    ({ session, history }: Opened): boolean => {
+      newest.current = newestOf(session);
+      const active = session.active_turn?.turn_id;
+      const ids = new Set(history.messages.map((message) => message.id));
+      const known = current.current.messages;
+      const from = known.findIndex((message) => message.id === history.messages[0]?.id);
+      if (from === -1) setEarlier(history.earlier);
+      setMessages([
+        ...known.slice(0, Math.max(from, 0)),
+        ...history.messages,
+        ...known.filter((message) => message.role === "assistant" && turnOf(message) === active && !ids.has(message.id)),
+      ]);
+      setWaiting(session.pending.messages);
+      setFollowing(active !== undefined);
+      return active !== undefined;
     },
     [setMessages],
   );
@@ -114,20 +184,24 @@ export function useTurns(first: SessionPage, onTitle: (title: string) => void) {
       let pause = RETRY_FIRST_MS;
       for (let looks = 0; mounted.current; looks++) {
         try {
-          const page = await api.page(id);
+          const opened = await open(id);
           if (!mounted.current) return;
           setOffline(false);
           pause = RETRY_FIRST_MS;
           // The end of a stream comes a moment before the end of its turn.
-          const isEnding = page.active_turn?.turn_id === finishedTurn.current && looks < LOOKS_AT_END;
+          const isEnding = opened.session.active_turn?.turn_id === finishedTurn.current && looks < LOOKS_AT_END;
           if (!isEnding) {
             clearError();
             setRetryingIn(null);
-            if (!take(page)) {
+            const runs = opened.session.active_turn !== null;
+            shown.current = new Map(runs ? current.current.messages.map((message) => [message.id, message]) : []);
+            take(opened);
+            if (!runs) {
               setStopping(false);
               return;
             }
             finishedTurn.current = "";
+            isResumed.current = true;
             await resumeStream();
             looks = -1;
           }
@@ -146,22 +220,21 @@ export function useTurns(first: SessionPage, onTitle: (title: string) => void) {
       }
     } finally {
       isFollowing.current = false;
+      isResumed.current = false;
     }
   }, [id, take, resumeStream, clearError]);
 
   useEffect(() => {
-    if (first.active_turn !== null) void follow();
+    if (first.session.active_turn !== null) void follow();
   }, [first, follow]);
 
   useEffect(() => {
     if (busy) return;
     const look = () => {
       if (document.visibilityState !== "visible") return;
-      void api.page(id).then(
-        (page) => {
-          const newest = rows.current.at(-1)?.sequence ?? -1;
-          const news = page.active_turn !== null || (page.messages.at(-1)?.sequence ?? -1) > newest;
-          if (news) void follow();
+      void api.session(id).then(
+        (session) => {
+          if (session.active_turn !== null || newestOf(session) !== newest.current) void follow();
         },
         () => {}, // the next look may succeed
       );
@@ -174,32 +247,70 @@ export function useTurns(first: SessionPage, onTitle: (title: string) => void) {
     };
   }, [busy, id, follow]);
 
-  const send = useCallback(
-    async (text: string): Promise<boolean> => {
+  /** Post a message that begins a turn, and read its stream. True: the server has taken the message. */
+  const post = useCallback(
+    async (messageId: string, request: () => Promise<void>): Promise<boolean> => {
       setProblem("");
-      const messageId = newId();
-      if (!busy) {
-        refused.current = null;
-        setFollowing(true);
-        await sendMessage({ id: messageId, role: "user", parts: [{ type: "text", text }] });
-        const refusal = refused.current as ApiError | null;
-        await follow();
-        if (refusal === null && accepted.current.has(messageId)) return true;
-        setProblem(refusal?.message ?? t.notSent);
-        return false;
-      }
+      setFollowing(true);
+      const answer = new Promise<Error | null>((resolve) => answers.current.set(messageId, resolve));
+      void request().then(follow);
+      const refused = await answer;
+      answers.current.delete(messageId);
+      if (refused === null) return true;
+      setProblem(refused instanceof ApiError ? refused.message : t.notSent);
+      return false;
+    },
+    [follow],
+  );
+
+  const followUp = useCallback(
+    async (messageId: string, text: string): Promise<boolean> => {
+      setProblem("");
       setWaiting((known) => [...known, { id: messageId, content: text }]);
-      setFollowUps((texts) => new Map(texts).set(messageId, text));
       try {
-        await api.followUp(id, text, messageId);
+        const { disposition } = await api.followUp(id, text, messageId);
+        if (disposition === "started") void follow(); // the turn ended in this moment
         return true;
       } catch (failure) {
         setWaiting((known) => known.filter((message) => message.id !== messageId));
-        setProblem((failure as Error).message);
+        setProblem(failure instanceof ApiError ? failure.message : t.notSent);
         return false;
       }
     },
-    [busy, id, sendMessage, follow],
+    [id, follow],
+  );
+
+  const send = useCallback(
+    async (text: string): Promise<boolean> => {
+      // The same text again after a broken connection is the same message, which the server counts once.
+      const messageId = unsent.current?.text === text ? unsent.current.id : newId();
+      unsent.current = { text, id: messageId };
+      let accepted: boolean;
+      if (busy) accepted = await followUp(messageId, text);
+      else {
+        accepted = await post(messageId, () => sendMessage({ id: messageId, role: "user", parts: [{ type: "text", text }] }));
+        if (!accepted) setMessages((known) => known.filter((message) => message.id !== messageId));
+      }
+      if (accepted) unsent.current = null;
+      return accepted;
+    },
+    [busy, post, followUp, sendMessage, setMessages],
+  );
+
+  /** Send another text in place of a message, and drop what followed it. */
+  const edit = useCallback(
+    (messageId: string, text: string) => post(messageId, () => sendMessage({ text, messageId })),
+    [post, sendMessage],
+  );
+
+  /** Answer the message before this answer once more. */
+  const answerAgain = useCallback(
+    (answerId: string) => {
+      const known = current.current.messages;
+      const asked = known.slice(0, known.findIndex((message) => message.id === answerId)).at(-1);
+      if (asked?.role === "user") void post(asked.id, () => regenerate({ messageId: answerId }));
+    },
+    [post, regenerate],
   );
 
   const stop = useCallback(() => {
@@ -211,20 +322,38 @@ export function useTurns(first: SessionPage, onTitle: (title: string) => void) {
   }, [id]);
 
   const loadEarlier = useCallback(async () => {
-    const oldest = rows.current[0]?.sequence;
-    const page = await api.page(id, oldest);
-    rows.current = [...page.messages.filter((row) => !rows.current.some((known) => known.id === row.id)), ...rows.current];
-    setHasEarlier(page.has_more_messages);
-    const count = page.messages.length;
-    if (count > 0) setMessages((now) => [...messagesOf({ ...page, active_turn: null }), ...now]);
-  }, [id, setMessages]);
+    if (earlier === null) return;
+    const page = await api.historyAt(earlier);
+    setEarlier(page.earlier);
+    setMessages((now) => [...page.messages, ...now]);
+  }, [earlier, setMessages]);
 
-  return { messages, busy, offline, stopping, problem, retryingIn, waiting, followUps, subSessions, hasEarlier, send, stop, loadEarlier };
+  return {
+    messages: visible,
+    busy,
+    offline,
+    stopping,
+    problem,
+    retryingIn,
+    waiting,
+    subSessions,
+    hasEarlier: earlier !== null,
+    send,
+    edit,
+    answerAgain,
+    stop,
+    loadEarlier,
+  };
 }
 
-/** The texts of a page's messages, by the ids that their sender gave them. */
-function textsOf(page: SessionPage): Map<string, string> {
-  const texts = new Map(page.pending.messages.map((message) => [message.id, message.content]));
-  for (const row of page.messages) if (row.client_message_id !== null) texts.set(row.client_message_id, row.content);
-  return texts;
+function newestOf(session: SessionState): number {
+  return session.messages.at(-1)?.sequence ?? -1;
+}
+
+/** The messages with a follow-up that the turn has just taken, before its answer. */
+function withFollowUp(messages: Message[], messageId: string, text: string): Message[] {
+  if (messages.some((message) => message.id === messageId)) return messages;
+  const at = messages.findIndex((message) => message.role === "assistant" && message.id.endsWith(`:${messageId}`));
+  const followUp: Message = { id: messageId, role: "user", parts: [{ type: "text", text }] };
+  return at === -1 ? [...messages, followUp] : [...messages.slice(0, at), followUp, ...messages.slice(at)];
 }

@@ -101,6 +101,21 @@ def results(count: int, turn: str = "t") -> list[NewMessage]:
     return [owner, *(NewMessage(f"r{n}", "tool", turn_id=turn, tool_call_id=f"c{n}") for n in range(count))]
 
 
+async def test_pages_of_whole_turns_cut_no_turn(database: Database) -> None:
+    turns = [f"t{turn}" for turn in range(6) for _ in range(turn + 2)]
+    await store(database, [NewMessage(f"{n}", "assistant", turn_id=turn) for n, turn in enumerate(turns)])
+    before: int | None = None
+    found: list[str | None] = []
+    while before != 0:
+        async with database.read() as connection:
+            rows, more = await conversation.page_of_whole_turns(connection, SESSION, USER, 3, before)
+        assert rows[0].sequence == turns.index(rows[0].turn_id or "")
+        found = [*(row.turn_id for row in rows), *found]
+        assert more == (rows[0].sequence > 0)
+        before = rows[0].sequence
+    assert found == turns
+
+
 async def test_the_owner_is_found_however_far_it_is(database: Database) -> None:
     user = NewMessage("u", "user", turn_id="t")
     await store(database, [user, *results(260)])
