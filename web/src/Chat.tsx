@@ -116,7 +116,7 @@ function Conversation({ opened, sessions, onMenu }: { opened: Opened; sessions: 
             {messages.map((message, index) => {
               const streaming = busy && index === messages.length - 1 && message.role === "assistant";
               return (
-                <div className={streaming ? "" : "message"} key={message.id}>
+                <div className={message.role === "user" ? "message -mb-4" : streaming ? "" : "message"} key={message.id}>
                   {message.role === "user" ? (
                     <UserMessage
                       sessionId={id}

@@ -46,7 +46,7 @@ export function UserMessage({ sessionId, messageId, text, edited, shown, onShow,
   return (
     <div className="group/user flex flex-col gap-1">
       <UserBubble text={text} />
-      <div className="-mb-4 flex min-h-6 items-center justify-end gap-1 text-xs text-muted-foreground">
+      <div className="flex min-h-6 items-center justify-end gap-1 text-xs text-muted-foreground">
         {onEdit && (
           <button
             type="button"
