@@ -39,6 +39,7 @@ from activities.turns import TurnActivities
 from longhaul import __version__, redis, temporal
 from longhaul.db.database import Database
 from longhaul.errors import SetupError, UnavailableError
+from longhaul.files.store import FileStore
 from longhaul.limits.counters import SpendingCounters
 from longhaul.limits.usage import UsageLimits
 from longhaul.llm.client import ModelClient
@@ -169,7 +170,7 @@ async def serving(client: Client, settings: Settings, registry: Registry) -> Asy
         database.count_bookings = counters.count
         usage = UsageLimits(database, counters, settings.tiers)
         turns = TurnActivities(database, streams, titles, usage, settings)
-        model = ModelActivities(database, streams, model_client, registry, settings)
+        model = ModelActivities(database, streams, model_client, registry, FileStore(settings), settings)
         compaction = CompactionActivities(database, streams, model_client, settings)
         tools = ToolActivities(database, streams, registry, settings)
         sub_sessions = SubSessionActivities(database, streams, client, redis_client, registry, usage, settings)

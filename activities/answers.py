@@ -1,7 +1,7 @@
 """The rows of a round: what its model call is built from, its answer, and with the final answer the turn's end."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -67,7 +67,7 @@ class Prompt:
     `about`: what stands behind the first message. `rows`: the conversation behind its summary, if there is one.
     `stored`: this round's answer, if an earlier attempt has stored it. `call_ids`: the tool calls that the model has
     made in this turn. `token_scale`: how many tokens the endpoint counted for an estimated one in the session's last
-    call.
+    call. `images`: those that the model is shown, as data URLs by file id.
     """
 
     about: About
@@ -75,6 +75,7 @@ class Prompt:
     stored: StoredAnswer | None
     call_ids: list[str]
     token_scale: float | None
+    images: Mapping[str, str] = field(default_factory=dict)
 
 
 async def load_prompt(connection: Connection, call: CallModel) -> Prompt:

@@ -5,7 +5,7 @@ import logging
 import random
 import time
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 
@@ -35,6 +35,7 @@ from activities.attempt import (
     stored_despite_stop,
 )
 from activities.costs import Costs, paid_call
+from activities.images import images_for
 from longhaul.contracts import CallModel, ModelAnswer, ToolCall, TurnStatus
 from longhaul.db import conversation, ledger
 from longhaul.db.database import Database
@@ -50,6 +51,7 @@ from longhaul.errors import (
     TurnEndedError,
     new_reference,
 )
+from longhaul.files.store import FileStore
 from longhaul.llm.client import ModelClient
 from longhaul.llm.compaction import compaction_due
 from longhaul.llm.completion import Assembler, Completion
@@ -142,8 +144,15 @@ class ModelActivities:
     """Calls the model."""
 
     def __init__(
-        self, database: Database, streams: TurnStreams, model_client: ModelClient, tools: Registry, settings: Settings
+        self,
+        database: Database,
+        streams: TurnStreams,
+        model_client: ModelClient,
+        tools: Registry,
+        files: FileStore,
+        settings: Settings,
     ) -> None:
+        self._files = files
         self._database = database
         self._streams = streams
         self._model_client = model_client
@@ -172,6 +181,8 @@ class ModelActivities:
             answer = await self._earlier_answer(attempt, prompt)
             cut_off = await self._clear_stream(attempt, answer)
             if answer is None:
+                images = await images_for(self._settings, self._files, attempt.model, prompt.rows)
+                prompt = replace(prompt, images=images)
                 request = self._request(attempt, prompt, room(self._settings, prompt.token_scale))
                 await self._reserve(attempt, prompt, request, cut_off)
                 completion = await self._stream(attempt, prompt, request)
@@ -237,6 +248,7 @@ class ModelActivities:
             rows=prompt.rows,
             tools=self._tools.schemas(call.scope),
             max_tokens=max_tokens,
+            images=prompt.images,
         )
         if not attempt.reserves:
             return request

@@ -7,8 +7,9 @@ from uuid import uuid4
 
 from pydantic import Field
 
+from api.attachments import FileReference, references
 from api.problems import invalid
-from api.request_body import PageContext, PostMessage, UiMessage, UiMessages, json_object, validated
+from api.request_body import PageContext, PostMessage, UiMessage, UiMessages, json_object, text_of, validated
 from longhaul.db.messages import row_id
 from longhaul.streams.chat_parts import of_message
 from longhaul.turns.deliver import IncomingMessage, Mode, Tier
@@ -34,6 +35,7 @@ class Chat:
 
     session_id: str | None
     message: IncomingMessage
+    files: tuple[FileReference, ...]
     regenerate: bool
     known_turns: list[str]
 
@@ -51,14 +53,14 @@ def parse_chat(body: bytes) -> Chat:
     if not isinstance(last, dict) or last.get("role") != "user":
         raise _refused(at, "role", "the last message should be a user's: tools of clients and approvals are not taken")
     message = validated(UiMessage, last)
-    if any(part.get("type") == "file" for part in message.parts):
-        raise _refused(at, "parts", "files are not taken yet; send their text")
-    checked = validated(PostMessage, {"message": message.text})
+    files = references(message.parts)
+    checked = validated(PostMessage, {"message": text_of(message, files)})
     context = chat.context.model_dump(exclude_none=True) if chat.context else None
     assistants = (one for one in reversed(chat.messages) if isinstance(one, dict) and one.get("role") == "assistant")
     return Chat(
         chat.id,
         IncomingMessage(_message_id(message.id), checked.message, context or None, mode=chat.mode, tier=chat.tier),
+        files,
         regenerate=chat.trigger == "regenerate-message",
         known_turns=[of_message(str(one.get("id", "")))[0] for one in assistants],
     )

@@ -1,10 +1,11 @@
 """Deliver a message for a route: rate limit, the one call, and what the metrics count."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 
 from sqlalchemy.exc import IntegrityError
 
 from api import metrics
+from api.attachments import FileReference, attach
 from api.dependencies import Dependencies
 from api.slots import Slot
 from longhaul.contracts import Scope
@@ -22,12 +23,19 @@ from longhaul.turns.deliver import Delivery, IncomingMessage
 
 
 async def deliver(
-    deps: Dependencies, user: str, session: Session, message: IncomingMessage, slot: Slot | None = None
+    deps: Dependencies,
+    user: str,
+    session: Session,
+    message: IncomingMessage,
+    slot: Slot | None = None,
+    files: Sequence[FileReference] = (),
 ) -> Delivery:
-    """Deliver a message to a turn of a user's session. A new turn that is to be streamed takes the `slot`.
+    """Deliver a message with its files to a turn of a user's session. A new turn that is to be streamed takes the
+    `slot`.
 
     Raises:
-        ProblemError: 429, too many messages in this minute or streams; otherwise as `MessageDelivery.deliver`.
+        ProblemError: 429, too many messages in this minute or streams; otherwise as `attach` and
+            `MessageDelivery.deliver`.
     """
     async with deps.database.read() as connection:
         joins = await acceptance.open_turn(connection, session.id) is not None
@@ -37,12 +45,26 @@ async def deliver(
         if slot is not None:
             slot.take()
         await deps.rate_limit.count_new_turn(user)
+    message = await attach(deps, user, session, message, files)
     return await _counted(deps, deps.delivery.deliver(user, session, message, joins=joins))
 
 
-async def replace(deps: Dependencies, user: str, session: Session, message: IncomingMessage, *, of: str) -> Delivery:
-    """Replace the message `of` and what follows by a new version; raises what `MessageDelivery.replace` raises."""
+async def replace(
+    deps: Dependencies,
+    user: str,
+    session: Session,
+    message: IncomingMessage,
+    *,
+    of: str,
+    files: Sequence[FileReference] = (),
+) -> Delivery:
+    """Replace the message `of` and what follows by a new version with its files.
+
+    Raises:
+        ProblemError: as `attach`; otherwise as `MessageDelivery.replace`.
+    """
     await deps.rate_limit.count_new_turn(user)
+    message = await attach(deps, user, session, message, files)
     return await _counted(deps, deps.delivery.replace(user, session, message, of=of, stopper=deps.stopper))
 
 

@@ -19,6 +19,7 @@ from api.slots import Slot, UserSlots
 from longhaul import redis, temporal
 from longhaul.auth import Authenticator, Caller
 from longhaul.db.database import Database
+from longhaul.files.store import FileStore
 from longhaul.limits.counters import SpendingCounters
 from longhaul.limits.resets import Resets
 from longhaul.limits.usage import UsageLimits
@@ -44,6 +45,7 @@ class Dependencies:
 
     def __post_init__(self) -> None:
         settings = self.settings
+        self.files = FileStore(settings)
         self.feeds = TurnFeeds(self.stream_redis)
         self.sessions = SessionsOfOwners(self.database, self.redis, settings.session_copy_ttl)
         self.turns = TurnLookup(self.database, self.temporal, settings.temporal_rpc_timeout)

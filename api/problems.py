@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from longhaul.auth import UnauthorizedError
 from longhaul.errors import (
+    FilesFullError,
     InboxFullError,
     LonghaulError,
     MessageIdUsedError,
@@ -130,6 +131,8 @@ def problem_of(error: Exception) -> ProblemError:
         case UsageLimitError():
             wait = {"Retry-After": str(error.seconds_left)}
             return ProblemError(429, "usage-limit", str(error), resets_at=error.resets_at, headers=wait)
+        case FilesFullError():
+            return ProblemError(413, "files-full", str(error))
         case MessageIdUsedError():
             return ProblemError(409, "message-id-used", str(error))
         case TurnRunsError():

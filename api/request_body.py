@@ -1,6 +1,7 @@
 """Request bodies: read within a size limit and after authentication; messages in our format and in the AI SDK's."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 from uuid import UUID, uuid4
 
@@ -8,7 +9,8 @@ import orjson
 from fastapi import Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from api.dependencies import CurrentUser
+from api.attachments import FILES_MAX, FileReference, InlineFile, references
+from api.dependencies import ID, CurrentUser
 from api.problems import ProblemError, invalid
 from longhaul.db.messages import row_id
 from longhaul.turns.deliver import IncomingMessage, Mode, Tier
@@ -26,7 +28,7 @@ def _not_blank(text: str) -> str:
 
 
 Text = Annotated[str, Field(min_length=1, max_length=MESSAGE_MAX), AfterValidator(_not_blank)]
-FileId = Annotated[str, Field(max_length=200)]
+FileId = Annotated[str, Field(max_length=200, pattern=ID)]
 
 
 class PageContext(BaseModel):
@@ -44,7 +46,9 @@ class PostMessage(BaseModel):
     message: Text
     message_id: UUID | None = Field(None, description="Yours, so that a repeated POST is one message.")
     context: PageContext | None = None
-    file_ids: list[FileId] = Field([], max_length=20, fail_fast=True)
+    file_ids: list[FileId] = Field(
+        [], max_length=FILES_MAX, fail_fast=True, description="Of `POST /v1/files`. Unknown ones are dropped."
+    )
     mode: Mode = "fast"
     tier: Tier = "standard"
 
@@ -70,7 +74,7 @@ class UiMessages(BaseModel):
 
 
 class UiMessage(BaseModel):
-    """One message of the AI SDK. Parts other than text are ignored."""
+    """One message of the AI SDK. Parts other than text and files are ignored."""
 
     id: str = ""
     parts: list[dict[str, Any]] = Field(fail_fast=True)
@@ -123,19 +127,27 @@ def body_schema(
     return {"requestBody": {"required": required or len(models) > 1, "content": {"application/json": content}}}
 
 
-def parse_message(body: bytes, session_id: str) -> IncomingMessage:
+@dataclass(frozen=True)
+class SentMessage:
+    """A valid message, and its files."""
+
+    message: IncomingMessage
+    files: tuple[FileReference, ...] = ()
+
+
+def parse_message(body: bytes, session_id: str) -> SentMessage:
     """The message in a body.
 
     Raises:
         ProblemError: 422, with where and why.
     """
     fields = json_object(body)
+    files: tuple[FileReference, ...] = ()
     if "message" not in fields and "messages" in fields:
-        fields = _from_ui(fields, session_id)
+        fields, files = _from_ui(fields, session_id)
     message = validated(PostMessage, fields)
-    # `file_ids` name files of the user. Files cannot be uploaded yet, so every id is unknown and dropped.
     context = message.context.model_dump(exclude_none=True) if message.context else None
-    return IncomingMessage(
+    incoming = IncomingMessage(
         str(message.message_id or uuid4()),
         message.message,
         context or None,
@@ -143,6 +155,7 @@ def parse_message(body: bytes, session_id: str) -> IncomingMessage:
         mode=message.mode if "mode" in message.model_fields_set else None,
         tier=message.tier if "tier" in message.model_fields_set else None,
     )
+    return SentMessage(incoming, (*message.file_ids, *files))
 
 
 def json_object(body: bytes) -> dict[str, Any]:
@@ -173,7 +186,13 @@ def validated(model: type[Model], fields: dict[str, Any]) -> Model:
         raise invalid([{**defect, "loc": ["body", *defect["loc"]]} for defect in defects]) from error
 
 
-def _from_ui(fields: dict[str, Any], session_id: str) -> dict[str, Any]:
+def text_of(message: UiMessage, files: Sequence[FileReference]) -> str:
+    """The text of a message. A message of files alone has their names as its text."""
+    names = (one.name for one in files if isinstance(one, InlineFile))
+    return message.text if message.text.strip() or not files else ", ".join(names) or "(files)"
+
+
+def _from_ui(fields: dict[str, Any], session_id: str) -> tuple[dict[str, Any], tuple[FileReference, ...]]:
     messages = reversed(validated(UiMessages, fields).messages)
     newest = next(
         (message for message in messages if isinstance(message, dict) and message.get("role") == "user"), None
@@ -181,8 +200,10 @@ def _from_ui(fields: dict[str, Any], session_id: str) -> dict[str, Any]:
     if newest is None:
         raise invalid([{"loc": ["body", "messages"], "msg": "should have a user message", "type": "missing"}])
     message = validated(UiMessage, newest)
+    files = references(message.parts)
     options: dict[str, Any] = {name: fields[name] for name in ("context", "file_ids", "mode", "tier") if name in fields}
-    return {**options, "message": message.text, "message_id": _message_id(message.id, session_id)}
+    sent = {**options, "message": text_of(message, files), "message_id": _message_id(message.id, session_id)}
+    return sent, files
 
 
 def _message_id(sent: str, session_id: str) -> str | None:

@@ -42,6 +42,25 @@ class Profile(BaseModel):
     content: str = Field(min_length=1, max_length=8_000, examples=["I am Ada, a data engineer. Answer briefly."])
 
 
+class File(Answer):
+    """A file of a user. `media_type` is what its content says."""
+
+    id: str = Field(examples=[A_MESSAGE])
+    name: str = Field(examples=["orders.csv"])
+    media_type: str = Field(examples=["text/csv"])
+    size: int = Field(description="In bytes.", examples=[1024])
+    session_id: str | None = Field(description="The session whose tool has made it; null: it was uploaded.")
+    created_at: datetime
+    url: str = Field(description="Of its content.")
+
+
+class Files(Answer):
+    """One page of files, newest first."""
+
+    files: list[File]
+    next_cursor: str | None = Field(description="Send it as `cursor` for the next page; null on the last one.")
+
+
 class NewTitle(BaseModel):
     """A title for good; a model does not change it any more."""
 
@@ -96,7 +115,9 @@ class StoredMessage(Answer):
     round: int | None
     client_message_id: str | None
     is_error: bool
-    context: Any = Field(description="The page that the user was looking at: `{url, content}`.")
+    context: Any = Field(
+        description="`{url, content}`: the page that the user was looking at. `files`: those of the message."
+    )
     finish_reason: str | None
     usage: Any = Field(description="Of the model call that this row answers.")
     created_at: datetime

@@ -60,6 +60,16 @@ class UsageLimitError(LonghaulError):
         self.seconds_left = max(1, math.ceil((resets_at - now).total_seconds()))
 
 
+class FilesFullError(LonghaulError):
+    """A user's files take as much as the limit allows."""
+
+    def __init__(self, used: int, needed: int, limit: int) -> None:
+        super().__init__(
+            f"Your files take {used} bytes and this one {needed}; together they may take {limit}. Delete some: "
+            "DELETE /v1/files/{id}."
+        )
+
+
 class MessageIdUsedError(LonghaulError):
     """A message id names another message already."""
 

@@ -49,6 +49,17 @@ class Settings(BaseSettings):
     workspace_max_bytes: Count = Field(
         1_073_741_824, description="Bytes that the files of a session and all its sub-sessions may take. 0: no limit."
     )
+    files_url: str = Field(
+        "",
+        description="Bucket of uploaded files, e.g. `s3://bucket/folder`, with the `AWS_*` variables of its provider. "
+        "Empty: the folder `.files` among the workspaces.",
+    )
+    file_max_bytes: Annotated[int, Field(ge=1)] = Field(
+        25_000_000, description="Bytes of one uploaded file; it is held in memory while it passes. More: 413."
+    )
+    user_files_max_bytes: Count = Field(
+        1_073_741_824, description="Bytes that all files of a user may take; more: 413. 0: no limit."
+    )
     database_url: str = Field(
         "", alias="DATABASE_URL", description="SQLite or PostgreSQL 15+. Empty: SQLite in the home folder."
     )
@@ -124,6 +135,11 @@ class Settings(BaseSettings):
         30.0,
         description="Seconds a failing model call is retried before the next fallback model is tried. The last one is "
         "retried for `LONGHAUL_MODEL_RETRY_SECONDS`.",
+    )
+    image_models: Models = Field(
+        ["gpt-4o*", "gpt-4.1*", "gpt-5*", "o1*", "o3*", "o4*", "claude-*", "gemini-*"],
+        description="Models that are shown images, comma-separated, `*` for any text; of `provider/model` the last "
+        "part counts. Others are told the names of the files.",
     )
     model_retry_seconds: Annotated[float, Field(ge=0)] = Field(
         600.0, description="Seconds a failing model call is retried before the turn fails. 0: not at all."
@@ -238,7 +254,9 @@ class Settings(BaseSettings):
     metrics_host: str = Field("127.0.0.1", description="Address that the Prometheus ports listen on.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Log level of every process.")
 
-    @field_validator("cors_origins", "model_standard_fallbacks", "model_advanced_fallbacks", mode="before")
+    @field_validator(
+        "cors_origins", "model_standard_fallbacks", "model_advanced_fallbacks", "image_models", mode="before"
+    )
     @classmethod
     def _split_commas(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
@@ -311,7 +329,12 @@ class Settings(BaseSettings):
 
     def workspace_of(self, root_session_id: str) -> Path:
         """The folder of the files that a session shares with all sub-sessions below it."""
-        return (Path(self.workspaces) if self.workspaces else self.home / "workspaces") / root_session_id
+        return self.workspaces_folder / root_session_id
+
+    @property
+    def workspaces_folder(self) -> Path:
+        """The folder of all workspaces."""
+        return Path(self.workspaces) if self.workspaces else self.home / "workspaces"
 
     @property
     def journals(self) -> Path:

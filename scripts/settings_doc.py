@@ -67,7 +67,9 @@ def default(field: FieldInfo) -> str:
     value = field.default
     if isinstance(value, SecretStr):
         value = value.get_secret_value()
-    if value in ("", None, []):
+    if isinstance(value, list):
+        value = ",".join(value)
+    if value in ("", None):
         return "—"
     if isinstance(value, dict):
         return "`" + ",".join(f"{key}={number:g}" for key, number in value.items()) + "`"

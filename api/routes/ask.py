@@ -47,10 +47,11 @@ async def ask(
     """
     async with deps.database.read() as connection:
         session = await sessions.get(connection, session_id, user)
-    message = parse_message(await read_body(request, MESSAGE_BODY_MAX), session_id)
+    sent = parse_message(await read_body(request, MESSAGE_BODY_MAX), session_id)
+    message = sent.message
     if wait:
         slot.take()
-    delivery = await deliver(deps, user, session, message)
+    delivery = await deliver(deps, user, session, message, files=sent.files)
     ended = await end_of_turn(deps, session_id, delivery.turn_id, message.id, wait)
     if ended is not None:
         return JSONResponse(_asked(ended, session_id, message.id).model_dump(mode="json"))

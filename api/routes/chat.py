@@ -108,17 +108,18 @@ async def _send(deps: Dependencies, user: str, session: Session, chat: Chat) -> 
     async with deps.database.read() as connection:
         known = await versions.of_message(connection, session.id, message.id)
     if not known:
-        return message, await deliver(deps, user, session, message)
+        return message, await deliver(deps, user, session, message, files=chat.files)
     newest = versions.current(known) or known[-1]
     if chat.regenerate or newest.content != replace_unstorable(message.text):
-        return await _replace(deps, user, session, message, len(known))
+        return await _replace(deps, user, session, chat, len(known))
     same = IncomingMessage(newest.client_message_id or message.id, newest.content, newest.context)
     return same, await deliver(deps, user, session, same)
 
 
 async def _replace(
-    deps: Dependencies, user: str, session: Session, message: IncomingMessage, number: int
+    deps: Dependencies, user: str, session: Session, chat: Chat, number: int
 ) -> tuple[IncomingMessage, Delivery]:
+    message = chat.message
     version = IncomingMessage(
         row_id(session.id, "version", message.id, number),
         message.text,
@@ -126,7 +127,7 @@ async def _replace(
         mode=message.mode,
         tier=message.tier,
     )
-    return version, await replace(deps, user, session, version, of=message.id)
+    return version, await replace(deps, user, session, version, of=message.id, files=chat.files)
 
 
 @router.get(

@@ -3,16 +3,16 @@
 import asyncio
 import logging
 import shutil
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 from uuid import uuid4
 
 from fastapi import APIRouter, Depends, Query, Response
 
+from api.cursors import CURSOR, cursor_of, position
 from api.dependencies import ID, CurrentUser, Dependencies, Deps, OwnSession
 from api.ownership import SessionRecord
-from api.problems import RESPONSES, TOO_LARGE, invalid
+from api.problems import RESPONSES, TOO_LARGE
 from api.request_body import body_schema, json_body
 from api.schemas import (
     ActiveTurn,
@@ -29,6 +29,7 @@ from api.schemas import (
 from longhaul.contracts import Scope
 from longhaul.db import acceptance, conversation, sessions, turns
 from longhaul.db.connection import Connection
+from longhaul.db.sessions import SessionPosition
 from longhaul.errors import UnavailableError
 from longhaul.streams.ending import expire_streams
 from longhaul.streams.reader import newest_id
@@ -36,8 +37,6 @@ from longhaul.turns.stop import STOP_MAX_S
 
 router = APIRouter(prefix="/v1", tags=["sessions"], responses=RESPONSES)
 log = logging.getLogger(__name__)
-EPOCH = datetime.fromtimestamp(0, UTC)
-CURSOR = r"^\d{1,20}\.[\w-]{1,64}$"
 
 
 @router.post(
@@ -82,26 +81,13 @@ async def listing(
     """Newest first; without `parent`, the sessions that are not sub-sessions."""
     async with deps.database.read() as connection:
         rows = await sessions.list_of_user(
-            connection, user, limit + 1, _position(cursor) if cursor is not None else None, parent
+            connection, user, limit + 1, SessionPosition(*position(cursor)) if cursor is not None else None, parent
         )
     page = rows[:limit]
     return Sessions(
         sessions=[Session.model_validate(session_fields(row)) for row in page],
-        next_cursor=_cursor_of(page[-1]) if len(rows) > limit else None,
+        next_cursor=cursor_of(page[-1].created_at, page[-1].id) if len(rows) > limit else None,
     )
-
-
-def _cursor_of(session: sessions.Session) -> str:
-    """A cursor is the session's microseconds since 1970 and its id."""
-    return f"{(session.created_at - EPOCH) // timedelta(microseconds=1)}.{session.id}"
-
-
-def _position(cursor: str) -> sessions.SessionPosition:
-    microseconds, _, session_id = cursor.partition(".")
-    try:
-        return sessions.SessionPosition(EPOCH + timedelta(microseconds=int(microseconds)), session_id)
-    except OverflowError as error:
-        raise invalid([{"loc": ["query", "cursor"], "msg": "is not a cursor of this API", "type": "cursor"}]) from error
 
 
 @router.get("/sessions/{session_id}", summary="A session and a page of its messages")

@@ -55,8 +55,8 @@ async def _deliver(
     """
     async with deps.database.read() as connection:
         session = await sessions.get(connection, session_id, user)
-    message = parse_message(await read_body(request, MESSAGE_BODY_MAX), session_id)
-    return message, await deliver(deps, user, session, message, slot)
+    sent = parse_message(await read_body(request, MESSAGE_BODY_MAX), session_id)
+    return sent.message, await deliver(deps, user, session, sent.message, slot, sent.files)
 
 
 @router.post(

@@ -198,6 +198,28 @@ class UserProfileRow(Base):
     updated_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
+class FileRow(Base):
+    """A file of a user. Its content is in the store of files, under the same id.
+
+    `session_id` is the session whose tool has made it; null: the user has uploaded it.
+    """
+
+    __tablename__ = "files"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    user_id: Mapped[str] = mapped_column(String(255))
+    session_id: Mapped[str | None] = mapped_column(String(64))
+    name: Mapped[str] = mapped_column(String(255))
+    media_type: Mapped[str] = mapped_column(String(255))
+    size: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+    __table_args__ = (
+        Index("ix_files_user", "user_id", "created_at", "id"),
+        Index("ix_files_session", "session_id"),
+    )
+
+
 STATUS = Enum(TurnStatus, native_enum=False, length=24, values_callable=lambda statuses: [s.value for s in statuses])
 
 

@@ -1,22 +1,26 @@
 """Builds the body of a Chat Completions request from a session's rows, with what differs between providers."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import orjson
 
 from longhaul.llm import prompts
 from longhaul.llm.fit import fit
+from longhaul.llm.images import files_of
 from longhaul.llm.tokens import tokens_of_tools
 from longhaul.settings import Settings
 from longhaul.tools.registry import defect_of_arguments
 
 #: The beginning of a tag that only we may write.
 MARKUP = re.compile(
-    r"<(?=\s*/?\s*(?:user_follow_up|user_context|turn_stopped|session_context|user_profile|conversation_summary)\b)",
+    r"<(?=\s*/?\s*(?:user_follow_up|user_context|user_files|turn_stopped|session_context|user_profile|conversation_summary)\b)",
     re.IGNORECASE,
 )
+#: Of a message that is not in its final form yet.
+IMAGES = "images"
+NO_IMAGES: Mapping[str, str] = {}
 EFFORT_MODELS = ("gpt-5", "o1", "o3", "o4")
 COST_ENDPOINTS = ("openrouter.ai", "127.0.0.1", "localhost")
 
@@ -77,15 +81,20 @@ def request_for(
     rows: Sequence[Any],
     tools: list[dict[str, Any]],
     max_tokens: float,
+    images: Mapping[str, str] = NO_IMAGES,
 ) -> Request:
-    """The request that answers a conversation's `rows`, shortened to `max_tokens` estimated tokens."""
+    """The request that answers a conversation's `rows`, shortened to `max_tokens` estimated tokens.
+
+    `images`: those that the model is shown, as data URLs by the id of their file.
+    """
     messages = [
         system_message(settings.system_prompt),
-        *openai_messages(rows, tool_result_max=settings.tool_result_max_chars, about=about),
+        *openai_messages(rows, tool_result_max=settings.tool_result_max_chars, about=about, images=images),
     ]
     of_tools = tokens_of_tools(tools)
     fitted = fit(messages, max_tokens - of_tools)
-    body = request_body(settings, model=model, mode=mode, messages=fitted.messages, tools=tools)
+    shown = [with_images(message) for message in fitted.messages]
+    body = request_body(settings, model=model, mode=mode, messages=shown, tools=tools)
     return Request(body, round(fitted.tokens + of_tools), shortened=fitted.messages is not messages)
 
 
@@ -141,7 +150,19 @@ def system_message(extra: str) -> dict[str, Any]:
     return {"role": "system", "content": "\n\n".join(filter(None, (prompts.SYSTEM, extra)))}
 
 
-def openai_messages(rows: Sequence[Any], *, tool_result_max: int, about: About = NOTHING) -> list[dict[str, Any]]:
+def with_images(message: dict[str, Any]) -> dict[str, Any]:
+    """A message whose `images` are parts of its content, as endpoints take them. Until then its content is one text,
+    which can be cut."""
+    if IMAGES not in message:
+        return message
+    parts = [{"type": "image_url", "image_url": {"url": url}} for url in message[IMAGES]]
+    others = {name: value for name, value in message.items() if name != IMAGES}
+    return {**others, "content": [{"type": "text", "text": message["content"]}, *parts]}
+
+
+def openai_messages(
+    rows: Sequence[Any], *, tool_result_max: int, about: About = NOTHING, images: Mapping[str, str] = NO_IMAGES
+) -> list[dict[str, Any]]:
     """Rows in order, as messages: results directly follow their calls, consecutive assistant rows are merged.
 
     What the model is told `about` the session follows the text of the first user message, so that all sessions share
@@ -163,12 +184,13 @@ def openai_messages(rows: Sequence[Any], *, tool_result_max: int, about: About =
         if row.role == "tool":
             continue
         if follow_ups:
-            messages.append(follow_up_message(follow_ups, newest_turn))
+            messages.append(follow_up_message(follow_ups, newest_turn, images))
             follow_ups = []
         if row.role == "user":
             behind = about.blocks() if row is first_user else ""
             behind += page_of(row) if row is newest_user else ""
-            messages.append({"role": "user", "content": escaped(row.content) + behind})
+            behind += block("user_files", "\n".join(map(_file_line, files_of(row))))
+            messages.append({"role": "user", "content": escaped(row.content) + behind, **_images_of([row], images)})
         elif row.role == "assistant" and row.kind != "error":
             _append_assistant(messages, row)
             messages += [_result(results, row.turn_id, call, tool_result_max) for call in row.tool_calls or ()]
@@ -176,8 +198,17 @@ def openai_messages(rows: Sequence[Any], *, tool_result_max: int, about: About =
             # Not a system message: some endpoints refuse those in the middle of a conversation.
             messages.append({"role": "user", "content": f"<turn_stopped>{prompts.STOPPED}</turn_stopped>"})
     if follow_ups:
-        messages.append(follow_up_message(follow_ups, newest_turn))
+        messages.append(follow_up_message(follow_ups, newest_turn, images))
     return messages
+
+
+def _images_of(rows: Sequence[Any], images: Mapping[str, str]) -> dict[str, Any]:
+    shown = [images[file["id"]] for row in rows for file in files_of(row) if file["id"] in images]
+    return {IMAGES: shown} if shown else {}
+
+
+def _file_line(file: dict[str, Any]) -> str:
+    return f"{file['path']} ({file['media_type']}, {file['size']} bytes)"
 
 
 def escaped(text: str) -> str:
@@ -227,7 +258,9 @@ def block(tag: str, text: str) -> str:
     return f"\n\n<{tag}>\n{escaped(text)}\n</{tag}>" if text else ""
 
 
-def follow_up_message(rows: Sequence[Any], newest_turn: str | None = None) -> dict[str, Any]:
+def follow_up_message(
+    rows: Sequence[Any], newest_turn: str | None = None, images: Mapping[str, str] = NO_IMAGES
+) -> dict[str, Any]:
     """Messages that arrived while the turn worked, as one numbered block, capped; the rows keep the whole texts.
 
     Pages that have a content follow the block, for messages of the newest turn only.
@@ -243,11 +276,11 @@ def follow_up_message(rows: Sequence[Any], newest_turn: str | None = None) -> di
         context = row.context or {}
         extra = "".join(
             f"\n   {label}: {value}"
-            for label, value in (("page", context.get("url")), ("files", ", ".join(context.get("file_ids") or ())))
+            for label, value in (("page", context.get("url")), ("files", ", ".join(map(_file_line, files_of(row)))))
             if value
         )
         entries.append(escaped(f"{number}. {shown}{note}{extra}"))
         if context.get("content") and row.turn_id == newest_turn:
             pages.append(page_of(row))
     block = "<user_follow_up>\n" + "\n".join(entries) + "\n</user_follow_up>"
-    return {"role": "user", "content": block + "".join(pages)}
+    return {"role": "user", "content": block + "".join(pages), **_images_of(rows, images)}

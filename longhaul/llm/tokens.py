@@ -21,6 +21,8 @@ _PUNCTUATION = bytes(byte for byte in range(128) if byte not in _UPPER + _LOWER 
 _OF_TWO, _OF_THREE, _OF_FOUR = bytes(range(0xC2, 0xE0)), bytes(range(0xE0, 0xF0)), bytes(range(0xF0, 0xF5))
 #: Tokens that the framing of a message takes beside its texts.
 PER_MESSAGE = 4
+#: What providers count for a photograph: OpenAI 765 to 1,105, Anthropic up to 1,600.
+PER_IMAGE = 1_600
 #: A calibration outside of these is an endpoint's odd count, not a tokenizer.
 SCALE_MIN, SCALE_MAX = 0.25, 8.0
 CALIBRATED_FROM = 200
@@ -45,7 +47,13 @@ def tokens_of_text(text: str) -> float:
 
 def tokens_of_message(message: dict[str, Any]) -> float:
     """The estimated tokens of one message in the OpenAI shape."""
-    return PER_MESSAGE + sum(map(tokens_of_text, _texts_of(message)))
+    return PER_MESSAGE + PER_IMAGE * _images_in(message) + sum(map(tokens_of_text, _texts_of(message)))
+
+
+def _images_in(message: dict[str, Any]) -> int:
+    content = message.get("content")
+    parts = [part for part in content if part.get("type") == "image_url"] if isinstance(content, list) else []
+    return len(message.get("images") or parts)
 
 
 def _texts_of(message: dict[str, Any]) -> Iterator[str]:

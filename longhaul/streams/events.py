@@ -53,6 +53,21 @@ def usage_part(usage: dict[str, Any], model: str | None) -> Part:
     return data_part("usage", {**usage, "model": model} if model else usage)
 
 
+def file_url(file_id: str) -> str:
+    """Where the API has the content of a file."""
+    return f"/v1/files/{file_id}/content"
+
+
+def file_part(file: dict[str, Any]) -> Part:
+    """A file as a part of a message; `file` as the context of a row has it."""
+    return {
+        "type": "file",
+        "mediaType": file["media_type"],
+        "filename": file["name"],
+        "url": file_url(file["id"]),
+    }
+
+
 def tool_output_part(call_id: str, output: str, *, is_error: bool) -> Part:
     """A tool's output, unaltered: as JSON if it is a JSON object or list, else as text."""
     if is_error:

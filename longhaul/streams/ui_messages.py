@@ -7,7 +7,7 @@ from typing import Any
 from longhaul.db.messages import StoredMessage
 from longhaul.db.turns import TurnRecord
 from longhaul.streams.chat_parts import ChatParts, TakeBack
-from longhaul.streams.events import Part, data_part
+from longhaul.streams.events import Part, data_part, file_part
 from longhaul.streams.from_rows import RowParts
 from longhaul.streams.viewer import ViewerState
 
@@ -139,7 +139,12 @@ def _begins_turn(row: StoredMessage) -> bool:
 
 
 def _plain(row: StoredMessage) -> UiMessage:
-    return {"id": ui_id(row), "role": row.role, "parts": [{"type": "text", "text": row.content}]}
+    files = (row.context or {}).get("files") or () if row.role == "user" else ()
+    return {
+        "id": ui_id(row),
+        "role": row.role,
+        "parts": [{"type": "text", "text": row.content}, *map(file_part, files)],
+    }
 
 
 def ui_id(row: StoredMessage) -> str:

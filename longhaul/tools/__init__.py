@@ -1,6 +1,6 @@
 """What a copilot can do: a registry of tools with typed arguments. Tools of your own import from here."""
 
-from longhaul.tools.files import list_files, read_file, write_file
+from longhaul.tools.files import edit_file, list_files, read_file, write_file
 from longhaul.tools.quick import calculator, current_time
 from longhaul.tools.registry import Registry, Tool, ToolContext, ToolError, tool
 from longhaul.tools.results import read_tool_result
@@ -16,6 +16,7 @@ def default_tools() -> Registry:
             list_files,
             read_file,
             write_file,
+            edit_file,
             read_tool_result,
             wait,
             run_sub_session,

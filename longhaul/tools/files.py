@@ -1,20 +1,22 @@
 """Files in the workspace folder of a session and its sub-sessions; no path leads out of it."""
 
 import asyncio
-import contextlib
-import os
-import tempfile
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, TypeVar
 
 import orjson
 from pydantic import BaseModel, Field
 
+from longhaul.files.workspace import Workspace, WorkspaceError
 from longhaul.tools.registry import ToolContext, ToolError, tool
 
 FILE_MAX_BYTES = 5_000_000
 READ_MAX_CHARS = 50_000
-LISTED_MAX = 1_000
-NAME_MAX_BYTES = 255
+#: A longer line is shown and searched in pieces.
+LINE_MAX_BYTES = 10_000
+#: What one call reads of a large file in search of lines.
+SCANNED_MAX_BYTES = 200_000_000
+Result = TypeVar("Result")
 
 
 class Folder(BaseModel):
@@ -24,109 +26,152 @@ class Folder(BaseModel):
 class ReadFile(BaseModel):
     path: str = Field(max_length=500, description="File, relative to the workspace")
     offset: int = Field(0, ge=0, description="First character to read")
+    from_line: int | None = Field(None, ge=1, description="Read numbered lines from this one on instead")
+    lines: int | None = Field(None, ge=1, description="How many lines, with from_line or grep")
+    grep: str | None = Field(None, min_length=1, max_length=500, description="Only lines with this text, any case")
 
 
 class WriteFile(BaseModel):
     path: str = Field(max_length=500, description="File, relative to the workspace")
-    content: str = Field(max_length=FILE_MAX_BYTES, description="The whole new content")
+    content: str = Field(max_length=FILE_MAX_BYTES, description="The whole new content, or the next part of it")
+    at: int | None = Field(
+        None, ge=0, description="To write a large file in parts: how many characters it has; the content is added there"
+    )
+
+
+class EditFile(BaseModel):
+    path: str = Field(max_length=500, description="File, relative to the workspace")
+    old: str = Field(min_length=1, max_length=FILE_MAX_BYTES, description="Text to replace, exactly as in the file")
+    new: str = Field(max_length=FILE_MAX_BYTES, description="Text in its place")
+    all: bool = Field(default=False, description="Replace every occurrence; otherwise there must be just one")
 
 
 @tool(Folder, "List the files in the session's workspace.")
 async def list_files(arguments: Folder, context: ToolContext) -> str:
-    return await asyncio.to_thread(_list, context.workspace, arguments.path)
-
-
-@tool(ReadFile, f"Read a text file of the workspace, {READ_MAX_CHARS} characters at a time.")
-async def read_file(arguments: ReadFile, context: ToolContext) -> str:
-    return await asyncio.to_thread(_read, context.workspace, arguments.path, arguments.offset)
-
-
-@tool(WriteFile, "Write a text file into the workspace; an existing one is replaced.", changes=True, repeatable=True)
-async def write_file(arguments: WriteFile, context: ToolContext) -> str:
-    return await asyncio.to_thread(_write, context, arguments.path, arguments.content)
-
-
-def inside(workspace: Path, path: str) -> Path:
-    """The absolute place of a path in the workspace, links followed.
-
-    Raises:
-        ToolError: the path leads out of the workspace, or it cannot be a path.
-    """
-    root = workspace.resolve()
-    if "\x00" in path:
-        raise ToolError("A path cannot contain a NUL character.")
-    try:
-        place = (root / path).resolve()
-    except (OSError, RuntimeError) as error:  # circular links, names that are too long
-        raise ToolError(f"{path!r} cannot be resolved.") from error
-    if not place.is_relative_to(root):
-        raise ToolError(f"{path!r} leads out of the workspace.")
-    if any(len(os.fsencode(name)) > NAME_MAX_BYTES for name in place.parts):
-        raise ToolError(f"{path[:50]!r}… contains a name that is too long.")
-    return place
-
-
-def _list(workspace: Path, path: str) -> str:
-    folder = inside(workspace, path)
-    if not folder.is_dir():
-        if folder == workspace.resolve():
-            return orjson.dumps({"files": []}).decode()
-        raise ToolError(f"There is no folder {path!r}.")
-    entries = sorted(p for p in folder.iterdir() if not p.name.startswith(".longhaul-"))[:LISTED_MAX]
-    files = [{"path": p.name + ("/" if p.is_dir() else ""), "bytes": p.lstat().st_size} for p in entries]
+    entries = await _done(lambda: _workspace(context).entries(arguments.path))
+    files = [{"path": one.name + ("/" if one.is_folder else ""), "bytes": one.bytes} for one in entries]
     return orjson.dumps({"files": files}).decode()
 
 
-def _read(workspace: Path, path: str, offset: int) -> str:
-    file = inside(workspace, path)
+@tool(
+    ReadFile,
+    f"Read a text file of the workspace, {READ_MAX_CHARS} characters at a time, or numbered lines of it, or search it.",
+)
+async def read_file(arguments: ReadFile, context: ToolContext) -> str:
+    by_line = arguments.from_line is not None or arguments.lines is not None or arguments.grep is not None
+    return await _done(lambda: (_read_lines if by_line else _read)(_workspace(context), arguments))
+
+
+@tool(
+    WriteFile,
+    "Write a text file into the workspace, whole or part by part; an existing one is replaced.",
+    changes=True,
+    repeatable=True,
+)
+async def write_file(arguments: WriteFile, context: ToolContext) -> str:
+    return await _done(lambda: _write(_workspace(context), arguments))
+
+
+@tool(EditFile, "Replace a text in a file of the workspace by another one.", changes=True)
+async def edit_file(arguments: EditFile, context: ToolContext) -> str:
+    return await _done(lambda: _edit(_workspace(context), arguments))
+
+
+def _workspace(context: ToolContext) -> Workspace:
+    return Workspace(context.workspace, context.workspace_max_bytes)
+
+
+async def _done(work: Callable[[], Result]) -> Result:
+    """The result of work that blocks.
+
+    Raises:
+        ToolError: it was refused.
+    """
     try:
-        if file.stat().st_size > FILE_MAX_BYTES:
-            raise ToolError(f"{path!r} is larger than {FILE_MAX_BYTES} bytes.")
-        text = file.read_bytes().decode()
+        return await asyncio.to_thread(work)
+    except WorkspaceError as error:
+        raise ToolError(str(error)) from error
+
+
+def _text(workspace: Workspace, path: str) -> str:
+    try:
+        return workspace.read(path, FILE_MAX_BYTES).decode()
     except UnicodeDecodeError as error:
         raise ToolError(f"{path!r} is not a text file.") from error
-    except OSError as error:
-        raise ToolError(f"{path!r} cannot be read: {error.strerror}.") from error
-    shown = text[offset : offset + READ_MAX_CHARS]
-    rest = len(text) - offset - len(shown)
-    return shown + (f"\n[{rest} more characters; continue with offset {offset + len(shown)}]" if rest > 0 else "")
 
 
-def _bytes_used(workspace: Path, *, without: Path) -> int:
-    """The size of all files of a workspace except one; links are counted themselves, not followed."""
-    used = 0
-    for folder, _, names in os.walk(workspace):
-        for name in names:
-            file = Path(folder, name)
-            with contextlib.suppress(FileNotFoundError):  # another call has replaced it
-                used += file.lstat().st_size if file.resolve() != without else 0
-    return used
+def _read(workspace: Workspace, arguments: ReadFile) -> str:
+    text = _text(workspace, arguments.path)
+    shown = text[arguments.offset : arguments.offset + READ_MAX_CHARS]
+    end = arguments.offset + len(shown)
+    return shown + (f"\n[{len(text) - end} more characters; continue with offset {end}]" if end < len(text) else "")
 
 
-def _write(context: ToolContext, path: str, content: str) -> str:
-    file = inside(context.workspace, path)
-    if file == context.workspace.resolve() or file.is_dir():
-        raise ToolError(f"{path!r} is a folder.")
+def _read_lines(workspace: Workspace, arguments: ReadFile) -> str:
+    """Lines with their numbers, as many as one result holds."""
+    first, wanted = arguments.from_line or 1, (arguments.grep or "").casefold()
+    shown: list[str] = []
+    room, left, number = READ_MAX_CHARS, arguments.lines, 0
+    with workspace.reading(arguments.path) as file:
+        for number, line in _lines(file, arguments.path):
+            if number < first or wanted not in line.casefold():
+                continue
+            if left == 0 or len(line) + 12 > room:
+                shown.append(f"[continue with from_line {number}]")
+                return "\n".join(shown)
+            shown.append(f"{number}: {line}")
+            room -= len(shown[-1]) + 1
+            left = left - 1 if left is not None else None
+        if file.tell() >= SCANNED_MAX_BYTES:
+            shown.append(f"[only the first {SCANNED_MAX_BYTES} bytes were read, to line {number}]")
+    if not shown:
+        found = f"no line from {first} on contains {arguments.grep!r}" if arguments.grep else "no such lines"
+        return f"[{found}; the file has {number} lines]"
+    return "\n".join(shown)
+
+
+def _lines(file: BinaryIO, path: str) -> Iterator[tuple[int, str]]:
+    number, begins = 0, True
+    while file.tell() < SCANNED_MAX_BYTES and (line := file.readline(LINE_MAX_BYTES)):
+        if b"\x00" in line:
+            raise ToolError(f"{path!r} is not a text file.")
+        number += begins
+        yield number, line.decode("utf-8", "replace").rstrip("\r\n")
+        begins = line.endswith(b"\n")
+
+
+def _write(workspace: Workspace, arguments: WriteFile) -> str:
+    content = arguments.content
+    if arguments.at:
+        before = _text(workspace, arguments.path)
+        # A call that runs again after its worker died finds its part in the file already.
+        if len(before) != arguments.at and before[arguments.at :] != content:
+            raise ToolError(
+                f"{arguments.path!r} has {len(before)} characters, not {arguments.at}; nothing was written. Add the "
+                f"next part at {len(before)}, or write the file anew."
+            )
+        content = before[: arguments.at] + content
+    _put(workspace, arguments.path, content)
+    return orjson.dumps({"path": arguments.path, "characters": len(content)}).decode()
+
+
+def _edit(workspace: Workspace, arguments: EditFile) -> str:
+    text = _text(workspace, arguments.path)
+    found = text.count(arguments.old)
+    if not found:
+        raise ToolError(f"{arguments.path!r} does not contain that text, compared exactly; read the file again.")
+    if found > 1 and not arguments.all:
+        raise ToolError(
+            f"{arguments.path!r} contains that text {found} times; give more of the text around the right one, or set "
+            "`all`."
+        )
+    edited = text.replace(arguments.old, arguments.new)
+    _put(workspace, arguments.path, edited)
+    return orjson.dumps({"path": arguments.path, "replaced": found, "characters": len(edited)}).decode()
+
+
+def _put(workspace: Workspace, path: str, content: str) -> None:
     data = content.encode("utf-8", "replace")
     if len(data) > FILE_MAX_BYTES:
         raise ToolError(f"A file holds at most {FILE_MAX_BYTES} bytes.")
-    limit = context.workspace_max_bytes
-    if limit and (others := _bytes_used(context.workspace, without=file)) + len(data) > limit:
-        raise ToolError(
-            f"{path!r} was not written: the workspace may hold {limit} bytes, its other files take {others}, and this "
-            f"one needs {len(data)}. Replace files by shorter ones."
-        )
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        # Write a temporary file and rename it, so that a killed worker leaves the old file or the new one.
-        handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=".longhaul-")
-        try:
-            with os.fdopen(handle, "wb") as out:
-                out.write(data)
-            Path(temporary).replace(file)
-        except OSError:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise ToolError(f"{path!r} cannot be written: {error.strerror}.") from error
-    return orjson.dumps({"path": path, "characters": len(content)}).decode()
+    workspace.write(path, data)

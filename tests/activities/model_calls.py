@@ -17,6 +17,7 @@ from longhaul.db import conversation
 from longhaul.db.database import Database
 from longhaul.db.models import LedgerRow
 from longhaul.errors import StreamBrokenError
+from longhaul.files.store import FileStore
 from longhaul.llm.client import ModelClient
 from longhaul.llm.tokens import tokens_of_request
 from longhaul.settings import Settings
@@ -100,7 +101,9 @@ async def attempt(
     environment.on_heartbeat = lambda *sent: left.append(sent[0])
     attempts._heartbeat_details.set([])
     settings = settings.model_copy(update={"model_retry_seconds": seconds})
-    activities = ModelActivities(database, cast("Any", stream), cast("Any", model), default_tools(), settings)
+    activities = ModelActivities(
+        database, cast("Any", stream), cast("Any", model), default_tools(), FileStore(settings), settings
+    )
     try:
         await environment.run(activities.call_model, call)
     except ApplicationError as error:

@@ -14,6 +14,7 @@ from longhaul.db.database import Database
 from longhaul.db.models import utc_now
 from longhaul.db.turns import NewTurn
 from longhaul.errors import TurnEndedError
+from longhaul.files.store import FileStore
 from longhaul.llm.completion import CompletedCall, Completion
 from longhaul.tools import default_tools
 from longhaul.tools.workflow_tools import for_workflow
@@ -41,7 +42,9 @@ async def store(database: Database, completion: Completion) -> StoredAnswer:
 
 
 def report(database: Database, answer: StoredAnswer) -> ModelAnswer:
-    activities = ModelActivities(database, NO_STREAMS, cast("Any", None), default_tools(), SETTINGS)
+    activities = ModelActivities(
+        database, NO_STREAMS, cast("Any", None), default_tools(), FileStore(SETTINGS), SETTINGS
+    )
     return activities._report(answer, "", published=True)
 
 

@@ -107,7 +107,7 @@ async def test_a_million_wrong_entries_cost_little(guarded: httpx2.AsyncClient) 
 def test_only_the_newest_user_message_is_read() -> None:
     newest = {"id": "m", "role": "user", "parts": [{"type": "text", "text": "hello"}]}
     body = {"messages": [0, {"role": "user", "parts": 7}, newest, {"role": "assistant"}, None]}
-    assert parse_message(json.dumps(body).encode(), "s").text == "hello"
+    assert parse_message(json.dumps(body).encode(), "s").message.text == "hello"
 
 
 @pytest.mark.parametrize(

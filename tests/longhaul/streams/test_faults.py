@@ -36,6 +36,7 @@ from longhaul.contracts import (
 from longhaul.db import acceptance, conversation, sessions, turns
 from longhaul.db.database import Database
 from longhaul.db.migrate import upgrade
+from longhaul.files.store import FileStore
 from longhaul.settings import Settings, load_settings
 from longhaul.streams import feed, from_rows, reader
 from longhaul.streams.events import stream_key, writers_key
@@ -102,7 +103,9 @@ class Turn:
         found: Callable[[Any], Any]
         match name:
             case "call_model":
-                found = ModelActivities(process.database, streams, model, self._registry, self._settings).call_model
+                found = ModelActivities(
+                    process.database, streams, model, self._registry, FileStore(self._settings), self._settings
+                ).call_model
             case "run_tool":
                 found = ToolActivities(process.database, streams, self._registry, self._settings).run_tool
             case _:

@@ -80,7 +80,7 @@ def test_all_schemas_together_stay_small() -> None:
 def test_schemas_are_the_same_every_time() -> None:
     assert default_tools().schemas(Scope()) == default_tools().schemas(Scope())
     names = [found.name for found in default_tools()]
-    assert len(names) == len(set(names)) == 9
+    assert len(names) == len(set(names)) == 10
     assert {found.name for found in default_tools() if found.run is None} == set(WORKFLOW_TOOLS)
 
 
