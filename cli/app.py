@@ -15,7 +15,6 @@ app = typer.Typer(
     name="longhaul",
     help="A backend for chat copilots whose work must not be lost. `longhaul up` starts all of it on this machine.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )

@@ -7,8 +7,7 @@ from typing import Annotated
 import typer
 
 from cli import CommandError
-from cli.client import ReconnectingClient
-from cli.send import api_url
+from cli.client import ApiUrl, ReconnectingClient, Token, api_url
 from cli.stack.state import write_whole
 from longhaul.settings import load_settings
 
@@ -16,8 +15,8 @@ from longhaul.settings import load_settings
 def chat(
     session: Annotated[str, typer.Option("--session", "-s", help="Session to go to. Default: the last one.")] = "",
     new: Annotated[bool, typer.Option("--new", help="Begin a new session.")] = False,
-    url: Annotated[str, typer.Option("--api-url", envvar="LONGHAUL_API_URL", help="API to talk to.")] = "",
-    token: Annotated[str, typer.Option(envvar="LONGHAUL_TOKEN", help="Bearer token, with LONGHAUL_AUTH=jwt.")] = "",
+    url: ApiUrl = "",
+    token: Token = "",
 ) -> None:
     """Talk to the copilot in this terminal. Type while it works: the message joins the turn. Ctrl-C stops the turn.
 

@@ -2,19 +2,41 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
 from uuid import uuid4
 
 import httpx2
 import orjson
+import typer
 
 from cli import CommandError
+from cli.stack.state import read_state
+from longhaul.settings import load_settings
+
+ApiUrl = Annotated[str, typer.Option("--api-url", envvar="LONGHAUL_API_URL", help="API to talk to.")]
+Token = Annotated[str, typer.Option(envvar="LONGHAUL_TOKEN", help="Bearer token, with LONGHAUL_AUTH=jwt.")]
 
 _TIMEOUT = httpx2.Timeout(10.0, read=60.0)  # the server sends a keep-alive every 15 s
 PATIENCE = 60.0
 _PAUSE, _LONGEST_PAUSE = 0.3, 5.0
+_ASK_S = 30
 
 Event = Mapping[str, Any]
+
+
+def api_url(option: str) -> str:
+    """The API to talk to: the option or LONGHAUL_API_URL, else the stack of this home.
+
+    Raises:
+        CommandError: no stack has run in this home.
+    """
+    if option:
+        return option
+    home = load_settings().home.absolute()
+    state = read_state(home)
+    if state is None or not state.endpoints.api_url:
+        raise CommandError(f"no stack has run in {home}: run `longhaul up`, or set --api-url or LONGHAUL_API_URL")
+    return state.endpoints.api_url
 
 
 class ReconnectingClient:
@@ -33,13 +55,36 @@ class ReconnectingClient:
         """A new session's id."""
         return str(self.post("/sessions")["id"])
 
-    def send(self, session: str, message: str, on_note: Callable[[str], None]) -> Iterator[Event]:
+    def send(
+        self, session: str, message: str, on_note: Callable[[str], None], choice: Mapping[str, str] | None = None
+    ) -> Iterator[Event]:
         """Post a message and follow the turn that takes it to its end.
 
         After a dropped connection the stream resumes after the last event that was seen. A POST without an answer is
-        sent again with the same message id, which the server counts as one message.
+        sent again with the same message id, which the server counts as one message. `choice`: tier and mode.
         """
-        return self._follow(session, {"message": message, "message_id": str(uuid4())}, on_note)
+        return self._follow(session, {"message": message, "message_id": str(uuid4()), **(choice or {})}, on_note)
+
+    def ask(self, session: str, message: str, on_note: Callable[[str], None]) -> dict[str, Any]:
+        """Send a message and wait for the end of the turn that takes it: `Asked` of the API.
+
+        The message keeps its id over all requests, so the server counts it once.
+        """
+        body = {"message": message, "message_id": str(uuid4())}
+        follow = _Following(on_note, posted=False)
+        while True:
+            try:
+                answer = self._http.post(f"/v1/sessions/{session}/ask", params={"wait": _ASK_S}, json=body)
+            except httpx2.TransportError as error:
+                follow.wait(f"{type(error).__name__} {error}".strip())
+                continue
+            if answer.status_code >= 500:
+                follow.wait(f"the server answers {answer.status_code}")
+                continue
+            follow.alive()
+            result = self._json(answer)
+            if answer.status_code != 202:
+                return result
 
     def resume(self, session: str, on_note: Callable[[str], None]) -> Iterator[Event]:
         """Follow the turn that runs in a session from its start to its end; nothing where none runs."""
@@ -83,6 +128,12 @@ class ReconnectingClient:
         """Post to the API; `path` is below /v1."""
         return self._json(self._reach(lambda: self._http.post(f"/v1{path}", json=body or {})))
 
+    def delete(self, path: str) -> None:
+        """Delete one thing of the API; `path` is below /v1."""
+        answer = self._reach(lambda: self._http.delete(f"/v1{path}"))
+        if answer.is_error:
+            raise _refusal(answer)
+
     def last_answer(self, session: str) -> str:
         """The newest stored text of the assistant."""
         page = self.get(f"/sessions/{session}", limit=20)
@@ -119,13 +170,17 @@ class _Following:
 
     def events(self, answer: httpx2.Response) -> Iterator[Event]:
         for event in httpx2.EventSource(answer, max_event_size=None):
-            self._alive, self._pause = time.monotonic(), _PAUSE
+            self.alive()
             if event.data == "[DONE]":
                 self.ended = True
                 return
             if event.data:
                 yield orjson.loads(event.data)
             self._last_id = event.id or self._last_id
+
+    def alive(self) -> None:
+        """The server has answered: the patience begins anew."""
+        self._alive, self._pause = time.monotonic(), _PAUSE
 
     def wait(self, why: str) -> None:
         """Pause before the next connection, longer each time.

@@ -8,12 +8,11 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from cli import CommandError
-from cli.client import ReconnectingClient
-from cli.stack.state import read_state
-from longhaul.settings import load_settings
+from cli.client import ApiUrl, ReconnectingClient, Token, api_url
+from cli.conversation import as_json
 
 _LINE_CHARS = 160
+EXIT_CODES = {"completed": 0, "failed": 3, "cancelled": 4}
 
 
 class Renderer:
@@ -26,6 +25,7 @@ class Renderer:
         self._last_text: list[str] = []
         self.finished = False
         self.failed = False
+        self.stopped = False
 
     @property
     def last_text(self) -> str:
@@ -50,6 +50,7 @@ class Renderer:
                 self.failed = True
                 self._line(f"error: {event.get('errorText')}", "bold red")
             case "abort":
+                self.stopped = True
                 self._line("stopped", "yellow")
             case "finish":
                 self.finished = True
@@ -101,43 +102,53 @@ def _short(value: object) -> str:
     return text if len(text) <= _LINE_CHARS else text[: _LINE_CHARS - 1] + "…"
 
 
-def api_url(option: str) -> str:
-    """The API to talk to: the option or LONGHAUL_API_URL, else the stack of this home."""
-    if option:
-        return option
-    home = load_settings().home.absolute()
-    state = read_state(home)
-    if state is None or not state.endpoints.api_url:
-        raise CommandError(f"no stack has run in {home}: run `longhaul up`, or set --api-url or LONGHAUL_API_URL")
-    return state.endpoints.api_url
-
-
 def send(
     message: Annotated[str, typer.Argument(help="Text of the message.")],
     session: Annotated[str, typer.Option("--session", "-s", help="Session to send it to. Default: a new one.")] = "",
-    url: Annotated[str, typer.Option("--api-url", envvar="LONGHAUL_API_URL", help="API to talk to.")] = "",
-    token: Annotated[str, typer.Option(envvar="LONGHAUL_TOKEN", help="Bearer token, with LONGHAUL_AUTH=jwt.")] = "",
+    json: Annotated[
+        bool, typer.Option("--json", help="One JSON object for programs, when the turn has ended.")
+    ] = False,
+    url: ApiUrl = "",
+    token: Token = "",
 ) -> None:
-    """Send a message and show the answer as it streams. Ctrl-C leaves; the turn goes on."""
-    show = Renderer(Console(highlight=False))
+    """Send a message and show the answer as it streams. Ctrl-C leaves; the turn goes on.
+
+    Exit codes: 0 the turn is completed, 3 it failed, 4 it was stopped; 1 the API cannot be reached or refuses,
+    2 wrong usage, 130 left by Ctrl-C.
+    """
     client = ReconnectingClient(api_url(url), token)
     try:
-        session = session or client.create_session()
-        try:
-            for event in client.send(session, message, show.note):
-                show.show(event)
-            if not show.finished and not show.failed:
-                _show_stored(client, session, show)
-        except KeyboardInterrupt:
-            show.note("left; the turn goes on")
-            raise typer.Exit(130) from None
-        finally:
-            show.end_line()
-            Console(stderr=True, highlight=False).print(f"session {session}", style="dim", soft_wrap=True)
+        status = _send_for_programs(client, session, message) if json else _send_and_show(client, session, message)
     finally:
         client.close()
-    if show.failed:
-        raise typer.Exit(1)
+    if status != 0:
+        raise typer.Exit(status)
+
+
+def _send_for_programs(client: ReconnectingClient, session: str, message: str) -> int:
+    """Print the turn's end as the API tells it; the exit code."""
+    console = Console(stderr=True, highlight=False)
+    asked = client.ask(session or client.create_session(), message, lambda note: console.print(note, markup=False))
+    typer.echo(as_json(asked), nl=False)
+    return EXIT_CODES[asked["status"]]
+
+
+def _send_and_show(client: ReconnectingClient, session: str, message: str) -> int:
+    """Show the answer as it streams; the exit code."""
+    show = Renderer(Console(highlight=False))
+    session = session or client.create_session()
+    try:
+        for event in client.send(session, message, show.note):
+            show.show(event)
+        if not show.finished and not show.failed:
+            _show_stored(client, session, show)
+    except KeyboardInterrupt:
+        show.note("left; the turn goes on")
+        return 130
+    finally:
+        show.end_line()
+        Console(stderr=True, highlight=False).print(f"session {session}", style="dim", soft_wrap=True)
+    return EXIT_CODES["failed" if show.failed else "cancelled" if show.stopped else "completed"]
 
 
 def _show_stored(client: ReconnectingClient, session: str, show: Renderer) -> None:

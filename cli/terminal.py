@@ -7,9 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import orjson
 from prompt_toolkit import PromptSession
 from prompt_toolkit.completion import WordCompleter
 from prompt_toolkit.formatted_text import ANSI
@@ -17,11 +15,11 @@ from prompt_toolkit.history import InMemoryHistory
 from prompt_toolkit.patch_stdout import patch_stdout
 from rich.console import Console
 from rich.markup import escape
-from rich.tree import Tree
 
 from cli import CommandError
 from cli.chat import LastSession
 from cli.client import Event, ReconnectingClient, RefusedError
+from cli.conversation import as_json, as_markdown, cost_of, tree_of, whole
 from cli.send import Renderer
 from cli.stack.state import write_whole
 
@@ -29,12 +27,19 @@ HELP = """/session [ID]   show this session, or go to another one
 /sessions       the newest sessions
 /new            begin a new session
 /cancel         stop the turn (as Ctrl-C)
+/model [WORD…]  for the next messages: standard or advanced, fast or thinking; alone: what holds now
 /tree           this session and its sub-sessions
 /usage          what this session has cost
 /save FILE      write the conversation to FILE (.json: rows as JSON, else Markdown)
 /help           these lines
 /quit           leave (as Ctrl-D, or Ctrl-C twice); a running turn goes on"""
 COMMANDS = re.findall(r"^/\w+", HELP, re.MULTILINE)
+CHOICES = {
+    "standard": ("tier", "standard"),
+    "advanced": ("tier", "advanced"),
+    "fast": ("mode", "fast"),
+    "thinking": ("mode", "extended_thinking"),
+}
 LAST_MESSAGES = 6  # shown when a session is taken up again
 LEAVE_WITHIN_S = 2.0  # between the two Ctrl-C
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
@@ -70,6 +75,7 @@ class Chat:
         self._client = client
         self._last = last
         self._session = ""
+        self._choice: dict[str, str] = {}
         self._prompt: PromptSession[str] = PromptSession(
             history=InMemoryHistory(), completer=WordCompleter(COMMANDS, sentence=True), complete_while_typing=False
         )
@@ -144,9 +150,9 @@ class Chat:
         if not text:
             return True
         if not self._busy:
-            self._start(self._client.send(self._session, text, self._note))
+            self._start(self._client.send(self._session, text, self._note, self._choice))
             return True
-        taken = self._client.post(f"/sessions/{self._session}/messages", {"message": text})
+        taken = self._client.post(f"/sessions/{self._session}/messages", {"message": text, **self._choice})
         self._note("(it joins the turn that is running)")
         if taken["disposition"] == "started":  # the turn ended in this moment
             if self._follower is not None:
@@ -207,6 +213,15 @@ class Chat:
             self._note("a turn is running here:")
             self._start(self._client.resume(session, self._note))
 
+    def _choose(self, words: list[str]) -> None:
+        """Set the tier and the mode of the messages from now on."""
+        unknown = [word for word in words if word not in CHOICES]
+        if unknown:
+            raise CommandError(f"{unknown[0]} is none of {', '.join(CHOICES)}")
+        self._choice.update(CHOICES[word] for word in words)
+        chosen = [word for word, (name, value) in CHOICES.items() if self._choice.get(name) == value]
+        self._note(f"next messages: {', '.join(chosen) or 'as the session was'}")
+
     def _command(self, text: str) -> bool:
         name, _, argument = text.partition(" ")
         argument = argument.strip()
@@ -227,50 +242,20 @@ class Chat:
                     self._console.print(f"{here} {each['id']}  {each['title'] or '(no title yet)'}", markup=False)
             case "/cancel":
                 self._stop()
+            case "/model":
+                self._choose(argument.split())
             case "/tree":
-                self._console.print(_tree(self._client.get(f"/sessions/{self._session}/tree")))
+                self._console.print(tree_of(self._client.get(f"/sessions/{self._session}/tree")))
             case "/usage":
                 usage = self._client.get(f"/sessions/{self._session}/tree")["total_usage"]
-                self._console.print(f"{_cost(usage)}, with all sub-sessions", markup=False)
+                self._console.print(f"{cost_of(usage)}, with all sub-sessions", markup=False)
             case "/save" if argument:
                 path = Path(argument).expanduser()
-                write_whole(path, self._export(as_json=path.suffix == ".json"))
+                session = whole(self._client, self._session)
+                write_whole(path, as_json(session) if path.suffix == ".json" else as_markdown(session))
                 self._note(f"written to {path.absolute()}")
             case "/save":
                 self._note("/save needs the name of a file")
             case _:
                 self._note(f"there is no command {name}; /help lists them")
         return True
-
-    def _export(self, *, as_json: bool) -> str:
-        page = self._client.get(f"/sessions/{self._session}", limit=200)
-        rows: list[dict[str, Any]] = page["messages"]
-        while page["has_more_messages"]:
-            page = self._client.get(f"/sessions/{self._session}", limit=200, before_sequence=page["oldest_sequence"])
-            known = {row["id"] for row in rows}
-            rows = [row for row in page["messages"] if row["id"] not in known] + rows
-        if as_json:
-            session = {"id": page["id"], "title": page["title"], "messages": rows}
-            return orjson.dumps(session, option=orjson.OPT_INDENT_2).decode() + "\n"
-        names = {"user": "You", "assistant": "Copilot"}
-        said = [
-            f"## {names[row['role']]}\n\n{row['content']}" for row in rows if row["role"] in names and row["content"]
-        ]
-        return "\n\n".join([f"# {page['title'] or 'Conversation'}", *said]) + "\n"
-
-
-def _cost(usage: dict[str, Any]) -> str:
-    tokens = f"{usage['prompt_tokens'] + usage['completion_tokens']:,} tokens"
-    cost = usage["cost_microdollars"]
-    return tokens if cost is None else f"{tokens}, ${cost / 1_000_000:.5f}"
-
-
-def _tree(node: dict[str, Any], above: Tree | None = None) -> Tree:
-    progress = node["progress"] or {}
-    tools = ", ".join(progress.get("tools_running", []))
-    title = escape(node["title"] or node["session_id"])
-    text = f"{title}  [dim]{node['status'] or '-'}  {_cost(node['total_usage'])}  {tools}[/dim]"
-    here = Tree(text) if above is None else above.add(text)
-    for child in node["children"]:
-        _tree(child, here)
-    return here

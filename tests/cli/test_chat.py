@@ -187,6 +187,13 @@ async def test_save_sessions_and_tree(product: Product, open_chat: Open, tmp_pat
     assert "## You\n\ndelegate: what is 17 * 23?" in (tmp_path / "talk.md").read_text(encoding="utf-8")
     saved = orjson.loads((tmp_path / "talk.json").read_bytes())
     assert [row["sequence"] for row in saved["messages"]] == list(range(len(saved["messages"])))
+    terminal.enter("/model advanced thinking")
+    await terminal.shows("next messages: advanced, thinking")
+    terminal.enter("And 2 * 3?")
+    await terminal.shows("= 6")
+    assert (await product.api.turns(session))[0]["tier"] == "advanced"
+    terminal.enter("/model huge")
+    await terminal.shows("not done: huge is none of")
     terminal.enter("/tree")
     await terminal.shows(r"└── .*completed")
     terminal.enter("/sessions")
