@@ -56,7 +56,7 @@ from longhaul.llm.client import ModelClient
 from longhaul.llm.compaction import compaction_due
 from longhaul.llm.completion import Assembler, Completion
 from longhaul.llm.estimate import Estimate
-from longhaul.llm.failures import ModelFailure, classify, retry_delay
+from longhaul.llm.failures import ModelFailure, classify, retry_delay, took_too_long
 from longhaul.llm.request import Request, request_for, room, with_answer_limit
 from longhaul.settings import Settings
 from longhaul.streams.ending import Ending, end_stream
@@ -79,14 +79,15 @@ class CallState(BaseModel):
 
     `model`: the one that the newest attempt asked, or that the next one is to ask; empty: the call's first.
     `exhausted`: models whose retries are used up. `failures`: of `model`.
-    `failing_since`, `waiting_since`: when the first attempt failed, and when one first found the budget reserved by
-    other calls, in seconds since the epoch. `partial`: the newest text that was shown and cut off. `received_by`: the
-    attempt that has received the answer.
+    `asking_since`, `failing_since`, `waiting_since`: when a model was first asked, when the first attempt failed, and
+    when one first found the budget reserved by other calls, in seconds since the epoch. `partial`: the newest text that
+    was shown and cut off. `received_by`: the attempt that has received the answer.
     """
 
     model: str = ""
     exhausted: list[str] = []
     failures: int = 0
+    asking_since: float | None = None
     failing_since: float | None = None
     waits: int = 0
     waiting_since: float | None = None
@@ -94,20 +95,22 @@ class CallState(BaseModel):
     completion: Completion | None = None
     received_by: int = 1
 
-    def after_failure(self, received: Completion) -> "CallState":
-        """The state after one more failed attempt, which had received so much."""
+    def after_failure(self, received: Completion, asked_at: float) -> "CallState":
+        """The state after one more failed attempt, which had received so much since it began to ask."""
         kept = 0 < len(received.text) + len(received.reasoning) <= PARTIAL_MAX_CHARS
         return CallState(
             model=self.model,
             exhausted=self.exhausted,
             failures=self.failures + 1,
+            asking_since=self.asking_since or asked_at,
             failing_since=self.failing_since or time.time(),
             partial=received.model_copy(update={"tool_calls": []}) if kept else self.partial,
         )
 
     def with_fallback(self, model: str, fallback: str) -> "CallState":
         """The state after the last retry of `model`: the next attempt asks the `fallback`."""
-        return CallState(model=fallback, exhausted=[*self.exhausted, model], partial=self.partial)
+        exhausted = [*self.exhausted, model]
+        return CallState(model=fallback, exhausted=exhausted, asking_since=self.asking_since, partial=self.partial)
 
 
 @dataclass(frozen=True)
@@ -293,7 +296,8 @@ class ModelActivities:
         call, step, assembler = attempt.call, attempt.step, Assembler(prompt.call_ids)
         asking = Asking(self._model_client, self._settings, request)
         asked = asking.chunks(partial(self._request, attempt, prompt), f"{call.turn.turn_id}:{call.round}")
-        started = time.monotonic()
+        started, asked_at = time.monotonic(), time.time()
+        seconds_left = (attempt.state.asking_since or asked_at) + self._settings.model_max_seconds - asked_at
         step_settled = False
 
         def received() -> Completion:
@@ -302,7 +306,7 @@ class ModelActivities:
 
         step.begin()
         try:
-            async with aclosing(asked) as chunks:
+            async with asyncio.timeout(max(seconds_left, 0)) as limit, aclosing(asked) as chunks:
                 async for chunk in chunks:
                     step.show(assembler.feed(chunk))
             if not assembler.ended:
@@ -312,10 +316,13 @@ class ModelActivities:
             step.show(assembler.rest())
             step_settled = await self._cancelled(attempt, received())
             raise
-        except (OpenAIError, StreamBrokenError, ContextTooLongError) as error:
+        except (OpenAIError, StreamBrokenError, ContextTooLongError, TimeoutError) as error:
+            if isinstance(error, TimeoutError) and not limit.expired():
+                raise
             step.show(assembler.rest())
             step_settled = True
-            raise await self._failed(attempt, classify(error), received()) from None
+            failure = classify(error) if not isinstance(error, TimeoutError) else took_too_long(self._settings)
+            raise await self._failed(attempt, failure, received(), asked_at) from None
         finally:
             if not step_settled:
                 step.take_back()
@@ -341,7 +348,9 @@ class ModelActivities:
         attempt.step.end(keep_open=False)
         return True
 
-    async def _failed(self, attempt: Attempt, failure: ModelFailure, received: Completion) -> ApplicationError:
+    async def _failed(
+        self, attempt: Attempt, failure: ModelFailure, received: Completion, asked_at: float
+    ) -> ApplicationError:
         """The failure that makes Temporal retry after the right wait, or that ends the turn when no retry is left.
 
         When the retries of a model are used up, or it refuses the request, the next attempt asks the next model. What
@@ -354,7 +363,7 @@ class ModelActivities:
             reference = new_reference()
             log.warning("model call failed, reference %s: %s", reference, failure.detail)
             text += f" Reference: {reference}."
-        state = attempt.state.after_failure(received)
+        state = attempt.state.after_failure(received, asked_at)
         failing_for = time.time() - (state.failing_since or time.time())
         patience_s = self._settings.model_retry_seconds
         if attempt.fallback:

@@ -29,7 +29,7 @@ class CompletionMessage(BaseModel):
     """A message; only text is taken."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[dict[str, Any]] | None = None
+    content: str | Annotated[list[dict[str, Any]], Field(fail_fast=True)] | None = None
 
     @property
     def text(self) -> str:

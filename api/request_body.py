@@ -18,6 +18,9 @@ from longhaul.turns.deliver import IncomingMessage, Mode, Tier
 MESSAGE_MAX = 32_000
 # In bytes. The AI SDK posts the whole conversation with every message, hence the larger limit for messages.
 BODY_MAX, MESSAGE_BODY_MAX = 64 * 1024, 4 * 1024 * 1024
+REGENERATED_ELSEWHERE = ProblemError(
+    409, "regenerated-elsewhere", "An answer is made again by POST /v1/chat; here, send a message under a new id."
+)
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -193,7 +196,11 @@ def text_of(message: UiMessage, files: Sequence[FileReference]) -> str:
 
 
 def _from_ui(fields: dict[str, Any], session_id: str) -> tuple[dict[str, Any], tuple[FileReference, ...]]:
-    messages = reversed(validated(UiMessages, fields).messages)
+    body = validated(UiMessages, fields)
+    if body.trigger == "regenerate-message":
+        # The message is known, so it would be answered with the very answer that the client wants replaced.
+        raise REGENERATED_ELSEWHERE
+    messages = reversed(body.messages)
     newest = next(
         (message for message in messages if isinstance(message, dict) and message.get("role") == "user"), None
     )

@@ -78,10 +78,14 @@ def redelivering() -> ActivityConfig:
 
 
 def calling_model(limits: TurnLimits, summary: str) -> ActivityConfig:
-    """Options of a model call; its stop waits until the partial text is stored."""
+    """Options of a model call; its stop waits until the partial text is stored.
+
+    The activity itself ends a call after `model_max_seconds`, and then waits for the database.
+    """
+    longest = timedelta(seconds=limits.model_max_seconds + limits.storage_window)
     return {
-        "start_to_close_timeout": timedelta(seconds=limits.model_max_seconds),
-        "schedule_to_close_timeout": timedelta(seconds=limits.model_max_seconds + limits.storage_window),
+        "start_to_close_timeout": longest,
+        "schedule_to_close_timeout": longest,
         "heartbeat_timeout": timedelta(seconds=limits.heartbeat_timeout),
         "retry_policy": CALL_RETRY,
         "cancellation_type": ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,

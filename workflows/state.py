@@ -103,9 +103,18 @@ class RunningTurn:
 
     @property
     def messages_of_next_turn(self) -> list[FollowUp]:
-        """Messages in the inbox that were accepted for the next turn, or that this turn could not take."""
+        """Messages in the inbox that were accepted for the next turn."""
         own = self.request.turn_id
         return [f for f in self.inbox if f.turn_id != own and f.message_id not in self.state.seen]
+
+    @property
+    def untaken_messages(self) -> list[FollowUp]:
+        """All messages in the inbox that the next turn has to take: its own, and those that this turn could not take.
+
+        The rows of the latter wait for the next turn by now, so they name this turn no longer.
+        """
+        untaken = [f for f in self.inbox if f.message_id not in self.state.seen]
+        return [f.model_copy(update={"turn_id": ""}) if f.turn_id == self.request.turn_id else f for f in untaken]
 
     def _is_own(self, message: FollowUp) -> bool:
         return message.turn_id in ("", self.request.turn_id)
@@ -145,11 +154,11 @@ class RunningTurn:
 
         `turn_id` is the next turn's id, unless a message was accepted for a turn of its own.
         """
-        request, inbox = self.request, self.messages_of_next_turn
+        request, inbox = self.request, self.untaken_messages
         first, newest = (inbox[0], inbox[-1]) if inbox else (None, None)
         return request.model_copy(
             update={
-                "turn_id": (first.turn_id if first is not None else "") or turn_id,
+                "turn_id": next((f.turn_id for f in self.messages_of_next_turn if f.turn_id), turn_id),
                 "inbox": inbox,
                 "state": None,
                 "model": (newest.model if newest is not None else "") or request.model,

@@ -1,5 +1,6 @@
 """Ask and wait: one call for scripts, cron and tests."""
 
+import logging
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -12,7 +13,9 @@ from api.request_body import MESSAGE_BODY_MAX, PostMessage, body_schema, parse_m
 from api.schemas import Asked, AskedCall, Taken
 from api.turn_end import TurnEnd, end_of_turn
 from longhaul.db import sessions
+from longhaul.errors import UnavailableError
 
+log = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1", tags=["messages"], responses=RESPONSES)
 WAIT_MAX_S = 600
 
@@ -23,7 +26,7 @@ WAIT_MAX_S = 600
     summary="Send a message and wait for the answer",
     responses={
         202: {
-            "description": "The turn still runs: ask again with the same `message_id`, or poll `progress_url`.",
+            "description": "It runs, or its end cannot be read: ask again by `message_id`, or poll `progress_url`.",
             "model": Taken,
             "headers": {"location": {"description": "`progress_url`.", "schema": {"type": "string"}}},
         },
@@ -52,7 +55,12 @@ async def ask(
     if wait:
         slot.take()
     delivery = await deliver(deps, user, session, message, files=sent.files)
-    ended = await end_of_turn(deps, session_id, delivery.turn_id, message.id, wait)
+    try:
+        ended = await end_of_turn(deps, session_id, delivery.turn_id, message.id, wait)
+    except UnavailableError as error:
+        # The message is safe in Temporal. A failure would make a sender without a message id send it again.
+        log.warning("the end of turn %s cannot be read: %s", delivery.turn_id, error)
+        ended = None
     if ended is not None:
         return JSONResponse(_asked(ended, session_id, message.id).model_dump(mode="json"))
     url = f"/v1/sessions/{session_id}/turns/{delivery.turn_id}"

@@ -1,5 +1,6 @@
 """OpenAI's Chat Completions: `base_url` at Longhaul gives a client that exists a durable turn."""
 
+import logging
 import time
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
@@ -29,6 +30,7 @@ from longhaul.settings import Settings
 from longhaul.streams.events import Part
 from longhaul.turns.deliver import Delivery, IncomingMessage, Tier
 
+log = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1", tags=["messages"], responses=RESPONSES)
 TIERS: tuple[Tier, ...] = ("standard", "advanced")
 NO_BUFFER = {"cache-control": "no-cache, no-transform", "x-accel-buffering": "no"}
@@ -225,8 +227,15 @@ async def _chunks(
 
 
 async def _usage_of(deps: Dependencies, asked: Asked) -> Usage:
-    """The usage of the whole turn, whose end is stored before its stream ends."""
-    ended = await end_of_turn(deps, asked.session.id, asked.delivery.turn_id, asked.message.id, 1)
+    """The usage of the whole turn, whose end is stored before its stream ends; zeros if it cannot be read now.
+
+    The answer is there, so no failure may make the client ask again.
+    """
+    try:
+        ended = await end_of_turn(deps, asked.session.id, asked.delivery.turn_id, asked.message.id, 1)
+    except UnavailableError as error:
+        log.warning("the usage of turn %s cannot be read: %s", asked.delivery.turn_id, error)
+        return Usage()
     return ended.progress.usage if ended is not None else Usage()
 
 

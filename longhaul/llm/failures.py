@@ -46,7 +46,8 @@ class ModelFailure:
     """A failed attempt. `text` is for people; `detail`, the provider's own words, is for the log only.
 
     `retry_after`: seconds that the endpoint asked for. `billed`: the endpoint may have begun to answer.
-    `of_endpoint`: every model would fail like this, because key or client are refused, not the request.
+    `of_endpoint`: every model would fail like this, because key or client are refused and not the request, or because
+    no time is left.
     """
 
     retryable: bool
@@ -101,6 +102,12 @@ def classify(error: OpenAIError | StreamBrokenError | ContextTooLongError) -> Mo
     return ModelFailure(
         retryable=False, text="The model client refused the call.", detail=repr(error), of_endpoint=True
     )
+
+
+def took_too_long(settings: Settings) -> ModelFailure:
+    """A call that has taken all the time that it may. Another attempt would take as long, and be paid again."""
+    text = f"The model's answer took longer than {settings.model_max_seconds:g} seconds (LONGHAUL_MODEL_MAX_SECONDS)."
+    return ModelFailure(retryable=False, text=text, billed=True, of_endpoint=True)
 
 
 def _detail(error: APIStatusError) -> str:

@@ -1,5 +1,6 @@
 """Attempts at a model call, without a model: each follows a script, and its stream is kept in memory."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -26,6 +27,8 @@ from tests.activities.conftest import SETTINGS, TURN
 
 CALL = CallModel(turn=TURN.model_copy(update={"published": True}), round=1, model="m")
 BROKEN = StreamBrokenError("The model's stream broke off.")
+#: A request that is never answered any further.
+HANGS = TimeoutError("a script that hangs")
 
 
 class Recorder(AsyncExitStack):
@@ -77,6 +80,8 @@ class Model:
         text, failure = self.scripts.pop(0)
         if text:
             yield {"choices": [{"delta": {"content": text}}]}
+        if failure is HANGS:
+            await asyncio.Event().wait()
         if failure is not None:
             raise failure
         usage = {"prompt_tokens": round(self._counts * tokens_of_request(request))} if self._counts else self._usage

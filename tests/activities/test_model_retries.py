@@ -13,7 +13,7 @@ from longhaul.db.messages import NewMessage
 from longhaul.errors import MODEL_FAILED, MODEL_RETRY, ContextTooLongError
 from longhaul.llm.tokens import tokens_of_request
 from tests.activities.conftest import SETTINGS, TURN
-from tests.activities.model_calls import BROKEN, Model, Recorder, attempt, booked, rows
+from tests.activities.model_calls import BROKEN, HANGS, Model, Recorder, attempt, booked, rows
 
 PROVIDERS_WORDS = "org-4711 said: your prompt was 'my secret'"
 
@@ -73,6 +73,34 @@ async def test_time_ends_the_retries(database: Database) -> None:
     assert failure is not None
     assert failure.type == MODEL_FAILED
     assert await rows(database) == []
+
+
+async def test_a_call_that_takes_too_long_is_ended_once(database: Database) -> None:
+    """Its text stays. It was made again and again until the activity's last time-out, and each attempt was paid."""
+    short = SETTINGS.model_copy(update={"model_max_seconds": 0.5})
+    stream, model = Recorder(), Model(("half", BROKEN), ("a long story", HANGS))
+    state, failure = await attempt(database, model, stream, None, 1, 600)
+    assert state is not None
+    assert state.asking_since is not None
+    state, failure = await attempt(database, model, stream, state, 2, 600, settings=short)
+    assert failure is not None
+    assert (failure.type, failure.non_retryable) == (MODEL_FAILED, True)
+    assert "longer than 0.5 seconds" in str(failure)
+    assert stream.visible() == "a long story"
+    assert await rows(database) == [("assistant", "partial", "a long story", "cut_off")]
+    assert [(row.attempt, row.status) for row in await booked(database)] == [(n, "estimated") for n in (1, 2)]
+
+
+async def test_the_time_of_a_call_includes_its_retries(database: Database) -> None:
+    stream, model = Recorder(), Model(("half", BROKEN), ("", HANGS))
+    state, _ = await attempt(database, model, stream, None, 1, 600)
+    assert state is not None
+    assert state.asking_since is not None
+    long_ago = state.model_copy(update={"asking_since": state.asking_since - SETTINGS.model_max_seconds})
+    _, failure = await attempt(database, model, stream, long_ago, 2, 600)
+    assert failure is not None
+    assert failure.type == MODEL_FAILED
+    assert stream.visible() == "half"
 
 
 async def test_a_providers_words_stay_in_the_log(database: Database, caplog: pytest.LogCaptureFixture) -> None:

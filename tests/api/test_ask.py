@@ -1,8 +1,16 @@
 """Ask and wait: the answer of the turn that takes the message, or where to look for it."""
 
+from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
+import pytest
+
+from api.routes import ask
+from longhaul.errors import UnavailableError
+from longhaul.turns.deliver import Delivery
 from testkit.product import Product
+from tests.api.test_security import serving
 
 
 async def test_the_answer_with_its_tool_calls(product: Product) -> None:
@@ -51,3 +59,22 @@ async def test_a_turn_that_fails(product: Product) -> None:
     )
     assert (status, body["status"], body["text"]) == (200, "failed", "")
     assert body["error"] == (await product.api.turns(session))[0]["error"]
+
+
+async def test_a_failure_behind_the_delivery_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client without a message id would send the message again."""
+
+    async def delivered(*_: Any) -> Delivery:
+        return Delivery("the-turn", started=True, waiting=1)
+
+    async def away(*_: Any) -> None:
+        raise UnavailableError("The database")
+
+    async with serving(tmp_path) as client:
+        session = (await client.post("/v1/sessions")).json()["id"]
+        monkeypatch.setattr(ask, "deliver", delivered)
+        monkeypatch.setattr(ask, "end_of_turn", away)
+        answer = await client.post(f"/v1/sessions/{session}/ask", json={"message": "hello"})
+    assert answer.status_code == 202
+    assert (answer.json()["turn_id"], answer.json()["message_id"] != "") == ("the-turn", True)
+    assert answer.headers["location"] == f"/v1/sessions/{session}/turns/the-turn"

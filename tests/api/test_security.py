@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -17,6 +18,8 @@ from pydantic import ValidationError
 from sqlalchemy import update
 
 from api.app import create_app
+from api.chat_body import parse_chat
+from api.completions_body import parse_completion
 from api.problems import MAX_ERRORS, ProblemError
 from api.request_body import BODY_MAX, MESSAGE_BODY_MAX, parse_message
 from longhaul.db.migrate import upgrade
@@ -86,14 +89,19 @@ async def test_with_a_token_no_more_than_the_limit(guarded: httpx2.AsyncClient, 
 async def test_a_million_wrong_entries_cost_little(guarded: httpx2.AsyncClient) -> None:
     """Each wrong entry was a pydantic error: 0.8 MB of zeros took 8 s and answered 39 MB."""
     zeros = [0] * 400_000
-    for body in (
-        {"messages": zeros},
-        {"messages": [{"role": "user", "parts": zeros}]},
-        {"message": "hi", "file_ids": zeros},
-        {"message": "hi", "mode": zeros},
+    wrong = [{"role": "user", "parts": zeros}]
+    for parse, body in (
+        (partial(parse_message, session_id="s"), {"messages": zeros}),
+        (partial(parse_message, session_id="s"), {"messages": wrong}),
+        (partial(parse_message, session_id="s"), {"message": "hi", "file_ids": zeros}),
+        (partial(parse_message, session_id="s"), {"message": "hi", "mode": zeros}),
+        (parse_chat, {"messages": zeros}),
+        (parse_chat, {"messages": wrong}),
+        (parse_completion, {"model": "standard", "messages": zeros}),
+        (parse_completion, {"model": "standard", "messages": [{"role": "user", "content": zeros}]}),
     ):
         with pytest.raises(ProblemError) as raised:
-            parse_message(json.dumps(body).encode(), "s")
+            parse(json.dumps(body).encode())
         assert raised.value.status == 422
         cause = raised.value.__cause__
         assert cause is None or (isinstance(cause, ValidationError) and cause.error_count() <= MAX_ERRORS)
@@ -108,6 +116,14 @@ def test_only_the_newest_user_message_is_read() -> None:
     newest = {"id": "m", "role": "user", "parts": [{"type": "text", "text": "hello"}]}
     body = {"messages": [0, {"role": "user", "parts": 7}, newest, {"role": "assistant"}, None]}
     assert parse_message(json.dumps(body).encode(), "s").message.text == "hello"
+
+
+def test_an_answer_is_not_made_again_where_the_old_one_would_be_shown() -> None:
+    newest = {"id": "m", "role": "user", "parts": [{"type": "text", "text": "hello"}]}
+    body = {"messages": [newest], "trigger": "regenerate-message"}
+    with pytest.raises(ProblemError, match="POST /v1/chat") as raised:
+        parse_message(json.dumps(body).encode(), "s")
+    assert raised.value.status == 409
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from typing import Any
 
 from longhaul.contracts import CallModel, OpenTurn, TurnLimits, TurnStatus
-from tests.workflows.fakes import Session, tool_calls
+from tests.workflows.fakes import Session, final, tool_calls
 
 FAST: dict[str, Any] = {"model": "small", "mode": "fast", "tier": "standard"}
 THOROUGH: dict[str, Any] = {"model": "large", "mode": "extended_thinking", "tier": "advanced"}
@@ -73,3 +73,19 @@ async def test_a_fallback_that_answered_is_asked_first_until_another_model_is_ch
     calls = [one for one in session.arguments(CallModel) if isinstance(one, CallModel)]
     assert [(call.model, call.fallback) for call in calls] == [("small", ""), ("small", "spare"), ("large", "")]
     assert [call.progress.model for call in calls if call.progress] == ["small", "spare", "large"]
+
+
+async def test_a_follow_up_that_its_turn_could_not_take(session: Session) -> None:
+    """The turn fails before it takes the message, which then begins the next turn with what it chose."""
+    session.script.failures["call_model 1"] = final("the model is gone")
+    session.script.hold("call_model 1")
+    await session.send("m1", **FAST)
+    await session.script.reached("call_model 1")
+    await session.send("m2", **THOROUGH, chosen=("mode", "tier"))
+    session.script.hold("close_turn failed")
+    session.script.release("call_model 1")
+    await session.script.reached("close_turn failed")
+    del session.script.failures["call_model 1"]
+    session.script.release("close_turn failed")
+    assert await session.status() is TurnStatus.COMPLETED
+    assert used(session, OpenTurn) == used(session, CallModel) == [("small", "fast"), ("large", "extended_thinking")]
