@@ -1,10 +1,11 @@
 """Turn rows: how turns began and ended."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import bindparam, exists, func, insert, or_, select, update
+from sqlalchemy.engine import Row
 
 from longhaul.contracts import Progress, Scope, TurnStatus
 from longhaul.db import ledger
@@ -81,25 +82,22 @@ AT_WORK = select(SessionRow.id).where(
     exists().where(TurnRow.session_id == SessionRow.id, TurnRow.status.in_(UNFINISHED))
     | exists().where(MessageRow.session_id == SessionRow.id, MessageRow.sequence.is_(None)),
 )
-_OF_ANOTHER_SESSION = (
-    SessionRow.id != bindparam("session"),
-    SessionRow.parent_session_id.is_(None),
-)
-OPEN_OF_USER = (
+_RUNNING = (
     select(TurnRow.session_id, TurnRow.turn_id, TurnRow.started_at)
     .join(SessionRow, SessionRow.id == TurnRow.session_id)
-    .where(TurnRow.user_id == bindparam("user"), TurnRow.ended_at.is_(None), *_OF_ANOTHER_SESSION)
-    .union_all(
-        select(MessageRow.session_id, MessageRow.turn_id, MessageRow.created_at)
-        .join(SessionRow, SessionRow.id == MessageRow.session_id)
-        .where(
-            SessionRow.user_id == bindparam("user"),
-            MessageRow.sequence.is_(None),
-            MessageRow.turn_id.is_not(None),
-            *_OF_ANOTHER_SESSION,
-        )
-    )
+    .where(TurnRow.ended_at.is_(None), SessionRow.id != bindparam("session"))
 )
+_ABOUT_TO_RUN = (
+    select(MessageRow.session_id, MessageRow.turn_id, MessageRow.created_at)
+    .join(SessionRow, SessionRow.id == MessageRow.session_id)
+    .where(MessageRow.sequence.is_(None), MessageRow.turn_id.is_not(None), SessionRow.id != bindparam("session"))
+)
+_NO_SUB_SESSION = SessionRow.parent_session_id.is_(None)
+OPEN_OF_USER = _RUNNING.where(TurnRow.user_id == bindparam("user"), _NO_SUB_SESSION).union_all(
+    _ABOUT_TO_RUN.where(SessionRow.user_id == bindparam("user"), _NO_SUB_SESSION)
+)
+_BELOW_ROOT = (SessionRow.root_session_id == bindparam("root"), SessionRow.id != bindparam("root"))
+OPEN_BELOW = _RUNNING.where(*_BELOW_ROOT).union_all(_ABOUT_TO_RUN.where(*_BELOW_ROOT))
 MARK_STOPPED = update(SessionRow).where(SessionRow.id == bindparam("session")).values(stopped_turn_id=bindparam("turn"))
 FAIL_EARLIER = (
     update(TurnRow)
@@ -208,7 +206,16 @@ async def open_of_user(connection: Connection, user_id: str, session_id: str) ->
 
     Sub-sessions are left out: they have limits of their own.
     """
-    rows = await connection.execute(OPEN_OF_USER, {"user": user_id, "session": session_id})
+    return _one_of_each(await connection.execute(OPEN_OF_USER, {"user": user_id, "session": session_id}))
+
+
+async def open_below(connection: Connection, root_session_id: str, session_id: str) -> list[OpenTurn]:
+    """The same of the sub-sessions below a root, except one."""
+    return _one_of_each(await connection.execute(OPEN_BELOW, {"root": root_session_id, "session": session_id}))
+
+
+def _one_of_each(rows: Iterable[Row[Any]]) -> list[OpenTurn]:
+    """One turn of each session, the oldest, and the oldest first."""
     found = sorted(map(OpenTurn._make, rows), key=lambda one: one.since)
     return list({one.session_id: one for one in reversed(found)}.values())[::-1]
 

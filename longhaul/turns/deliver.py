@@ -124,16 +124,16 @@ class MessageDelivery:
         Raises:
             NotFoundError: the session was deleted.
             InboxFullError: too many messages wait already.
-            TooManyTurnsError: the message would begin a turn, and too many turns of this user run.
+            TooManyTurnsError: the message would begin a turn, and too many turns of this user, or of this tree, run.
             UsageLimitError: the message would begin a turn, and this user has spent what the limits allow.
             MessageIdUsedError: the id belongs to a message with other content.
             UnavailableError: try again with the same message id; no step is done twice.
         """
         check = _CostCheck(looked_up=False) if joins else await self._check_costs(user_id)
         try:
-            accepted = await self._accept(user_id, session.id, message, check)
+            accepted = await self._accept(user_id, session, message, check)
         except _BeginsTurnError:
-            accepted = await self._accept(user_id, session.id, message, await self._check_costs(user_id))
+            accepted = await self._accept(user_id, session, message, await self._check_costs(user_id))
         return await self._start_or_join(user_id, session, message, accepted)
 
     async def _check_costs(self, user_id: str) -> _CostCheck:
@@ -163,7 +163,7 @@ class MessageDelivery:
                     )
                     if not accepted.taken:
                         check.raise_refusal()
-                        await self._check_running(connection, user_id, session.id, lost)
+                        await self._check_running(connection, user_id, session, lost)
                 return await self._start_or_join(user_id, session, message, accepted)
             except TooManyTurnsError as error:
                 lost = await self._lost(error.running)
@@ -206,24 +206,24 @@ class MessageDelivery:
             return Delivery(row.turn_id, started=False, waiting=accepted.waiting)
         return Delivery(accepted.run_turn_id, started=True, waiting=accepted.waiting)
 
-    async def _accept(self, user_id: str, session_id: str, message: IncomingMessage, check: _CostCheck) -> Accepted:
+    async def _accept(self, user_id: str, session: Session, message: IncomingMessage, check: _CostCheck) -> Accepted:
         try:
-            return await self._store(user_id, session_id, message, check, self._settings.max_pending_messages)
+            return await self._store(user_id, session, message, check, self._settings.max_pending_messages)
         except InboxFullError:
             # Rows that wait while no turn runs belong to posts that never reached Temporal. They fill no inbox.
-            if await self._turns.running(session_id) is not None:
+            if await self._turns.running(session.id) is not None:
                 raise
-            return await self._store(user_id, session_id, message, check, 0)
+            return await self._store(user_id, session, message, check, 0)
         except TooManyTurnsError as error:
             lost = await self._lost(error.running)
             if not lost:
                 raise
-            return await self._store(user_id, session_id, message, check, self._settings.max_pending_messages, lost)
+            return await self._store(user_id, session, message, check, self._settings.max_pending_messages, lost)
 
     async def _store(
         self,
         user_id: str,
-        session_id: str,
+        session: Session,
         message: IncomingMessage,
         check: _CostCheck,
         limit: int,
@@ -233,11 +233,11 @@ class MessageDelivery:
 
             async def may_begin() -> None:
                 check.raise_refusal()
-                await self._check_running(connection, user_id, session_id, lost)
+                await self._check_running(connection, user_id, session, lost)
 
             return await acceptance.accept(
                 connection,
-                session_id=session_id,
+                session_id=session.id,
                 user_id=user_id,
                 message_id=message.id,
                 content=message.text,
@@ -247,20 +247,24 @@ class MessageDelivery:
             )
 
     async def _check_running(
-        self, connection: Connection, user_id: str, session_id: str, lost: Collection[str]
+        self, connection: Connection, user_id: str, session: Session, lost: Collection[str]
     ) -> None:
-        """Refuse one turn more than a user may have at once. Two posts at once are counted one after the other.
+        """Refuse one turn more than a user, or the sub-sessions of a tree, may have at once.
+
+        Two posts at once are counted one after the other.
 
         Raises:
             TooManyTurnsError: so many run, not counting those in `lost`.
         """
-        if not self._settings.max_running_turns:
-            return
-        await connection.lock_name(f"turns of {user_id}")
-        found = await turns.open_of_user(connection, user_id, session_id)
-        running = [one for one in found if one.turn_id not in lost]
-        if len(running) >= self._settings.max_running_turns:
-            raise TooManyTurnsError(running, self._settings.max_running_turns)
+        of_user, of_tree = self._settings.max_running_turns, self._settings.max_running_sub_sessions
+        is_sub_session = session.parent_session_id is not None
+        if of_user or (is_sub_session and of_tree):
+            await connection.lock_name(f"turns of {user_id}")
+        if of_user:
+            _check_count(await turns.open_of_user(connection, user_id, session.id), lost, of_user)
+        if is_sub_session and of_tree:
+            root = session.root_session_id or session.id
+            _check_count(await turns.open_below(connection, root, session.id), lost, of_tree)
 
     async def _lost(self, running: Sequence[OpenTurn]) -> list[str]:
         """Those of the turns whose workflow was lost, or never started: they would count for ever.
@@ -323,3 +327,9 @@ class MessageDelivery:
     @property
     def _rpc_timeout(self) -> timedelta:
         return timedelta(seconds=self._settings.temporal_rpc_timeout)
+
+
+def _check_count(found: Sequence[OpenTurn], lost: Collection[str], limit: int) -> None:
+    running = [one for one in found if one.turn_id not in lost]
+    if len(running) >= limit:
+        raise TooManyTurnsError(running, limit)

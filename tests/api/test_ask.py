@@ -64,7 +64,7 @@ async def test_a_turn_that_fails(product: Product) -> None:
 async def test_a_failure_behind_the_delivery_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client without a message id would send the message again."""
 
-    async def delivered(*_: Any) -> Delivery:
+    async def delivered(*_: Any, **__: Any) -> Delivery:
         return Delivery("the-turn", started=True, waiting=1)
 
     async def away(*_: Any) -> None:

@@ -146,22 +146,26 @@ class Runs:
         return turn_id in self._turn_ids
 
 
-async def open_elsewhere(database: Database, turn_id: str, *, minutes: float, parent: str | None = None) -> None:
+async def open_elsewhere(
+    database: Database, turn_id: str, *, minutes: float, parent: str | None = None, root: str | None = None
+) -> None:
     """A turn of another session of the same user, begun so long ago."""
     began = utc_now() - timedelta(minutes=minutes)
     session_id = f"of-{turn_id}"
     async with database.write() as connection:
-        await sessions.create(connection, sessions.NewSession(session_id, USER, parent_session_id=parent))
+        await sessions.create(
+            connection, sessions.NewSession(session_id, USER, parent_session_id=parent, root_session_id=root)
+        )
         await turns.start(connection, turns.NewTurn(turn_id, session_id, USER, "m", "fast", "standard", began))
 
 
-async def deliver_within(database: Database, limit: int, *running: str) -> Delivery:
-    """Deliver a message that would begin a turn."""
-    settings = load_settings(max_running_turns=limit)
+async def deliver_within(database: Database, limit: int, *running: str, to: str = SESSION) -> Delivery:
+    """Deliver a message that would begin a turn. For a sub-session, `limit` is that of its tree."""
+    settings = load_settings(**{"max_running_turns" if to == SESSION else "max_running_sub_sessions": limit})
     temporal = cast("Client", TemporalAwayAfterSignal(started=True))
     delivery = MessageDelivery(settings, database, temporal, cast("TurnLookup", Runs(*running)))
     async with database.read() as connection:
-        session = await sessions.get(connection, SESSION)
+        session = await sessions.get(connection, to)
     return await delivery.deliver(USER, session, IncomingMessage("m1", "hello"))
 
 
@@ -192,6 +196,20 @@ async def test_sub_sessions_and_the_same_session_do_not_count(database: Database
     await open_elsewhere(database, "sub", minutes=60, parent=SESSION)
     assert (await deliver_within(database, 1, "sub")).started
     assert (await deliver_within(database, 1, "sub")).started, "the same message again is no turn more"
+
+
+async def test_messages_to_sub_sessions_begin_no_more_turns_than_their_tree_may_have(database: Database) -> None:
+    """Else one could wake any number of sub-sessions that have ended."""
+    for turn_id, root in (("a", SESSION), ("b", SESSION), ("of another tree", "elsewhere")):
+        await open_elsewhere(database, turn_id, minutes=60, parent=SESSION, root=root)
+    async with database.write() as connection:
+        await sessions.create(
+            connection, sessions.NewSession("ended", USER, parent_session_id="of-a", root_session_id=SESSION)
+        )
+    with pytest.raises(TooManyTurnsError) as refused:
+        await deliver_within(database, 2, "a", "b", to="ended")
+    assert {one.turn_id for one in refused.value.running} == {"a", "b"}
+    assert (await deliver_within(database, 2, "a", to="ended")).started, "the workflow of b is lost"
 
 
 async def deliver_over_the_limit(
