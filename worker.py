@@ -31,6 +31,7 @@ from activities.compaction import CompactionActivities
 from activities.dead_workers import DeadWorkers
 from activities.journal import Journal, JournalInterceptor, JournalRunner, Journals
 from activities.model import ModelActivities
+from activities.parked import ParkedActivities
 from activities.redelivery import RedeliveryActivities
 from activities.sub_sessions import SubSessionActivities
 from activities.title import Titles
@@ -173,6 +174,7 @@ async def serving(client: Client, settings: Settings, registry: Registry) -> Asy
         model = ModelActivities(database, streams, model_client, registry, FileStore(settings), settings)
         compaction = CompactionActivities(database, streams, model_client, settings)
         tools = ToolActivities(database, streams, registry, settings)
+        parked = ParkedActivities(database, streams, settings)
         sub_sessions = SubSessionActivities(database, streams, client, redis_client, registry, usage, settings)
         activities = Activities(
             calls=[model.call_model, compaction.compact_context, tools.run_tool, tools.quick_tool],
@@ -181,6 +183,8 @@ async def serving(client: Client, settings: Settings, registry: Registry) -> Asy
                 turns.take_inbox,
                 turns.close_turn,
                 tools.store_tool_result,
+                parked.park_call,
+                parked.settle_call,
                 sub_sessions.prepare_sub_session,
                 sub_sessions.look_at_sub_session,
                 sub_sessions.report_sub_session,

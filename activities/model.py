@@ -36,7 +36,7 @@ from activities.attempt import (
 )
 from activities.costs import Costs, paid_call
 from activities.images import images_for
-from longhaul.contracts import CallModel, ModelAnswer, ToolCall, TurnStatus
+from longhaul.contracts import CallModel, ModelAnswer, ParkKind, Scope, ToolCall, TurnStatus
 from longhaul.db import conversation, ledger
 from longhaul.db.database import Database
 from longhaul.db.ledger import PaidCall
@@ -64,6 +64,8 @@ from longhaul.streams.events import Part, data_part, usage_part
 from longhaul.streams.publisher import StreamPublisher
 from longhaul.streams.step_writer import CutOff, StepWriter, closing_parts, cut_off_attempt, shows_answer
 from longhaul.tools import Registry
+from longhaul.tools.approval import ApprovalRules
+from longhaul.tools.registry import allowed
 from longhaul.tools.workflow_tools import for_workflow
 
 log = logging.getLogger(__name__)
@@ -162,6 +164,7 @@ class ModelActivities:
         self._tools = tools
         self._settings = settings
         self._costs = Costs(database)
+        self._approvals = ApprovalRules(settings.approve)
 
     @activity.defn
     async def call_model(self, call: CallModel) -> ModelAnswer:
@@ -199,7 +202,7 @@ class ModelActivities:
             publisher.put(usage_part(answer.usage.model_dump(), answer.model))
             if answer.turn_ended_at is not None:
                 await self._end_stream(call, publisher)
-        return self._report(answer, attempt.answered_by_fallback, published=not publisher.broken)
+        return self._report(call, answer, attempt.answered_by_fallback, published=not publisher.broken)
 
     def _models(self, call: CallModel, state: CallState) -> list[str]:
         """The models that are left to be asked: from the one that the checkpoint or the turn's newest call names."""
@@ -451,7 +454,7 @@ class ModelActivities:
                     rows = await conversation.rows_of_turn(connection, call.turn.turn_id)
         await end_stream(publisher, Ending(TurnStatus.COMPLETED, call.round, None), rows, self._settings.stream_ttl)
 
-    def _report(self, answer: StoredAnswer, fallback: str, *, published: bool) -> ModelAnswer:
+    def _report(self, call: CallModel, answer: StoredAnswer, fallback: str, *, published: bool) -> ModelAnswer:
         """What the workflow decides on; the answer's texts stay in the database."""
         calls = [(made["id"], made["function"]["name"], made["function"]["arguments"]) for made in answer.tool_calls]
         return ModelAnswer(
@@ -459,7 +462,15 @@ class ModelActivities:
             finish_reason=answer.finish_reason,
             has_text=bool(answer.text.strip()),
             tool_calls=[
-                for_workflow(ToolCall(tool_call_id=call_id, name=name, quick=self._tools.is_quick(name)), arguments)
+                for_workflow(
+                    ToolCall(
+                        tool_call_id=call_id,
+                        name=name,
+                        quick=self._tools.is_quick(name),
+                        parks=self._parks(name, arguments, call.scope),
+                    ),
+                    arguments,
+                )
                 for call_id, name, arguments in calls
             ],
             usage=answer.usage,
@@ -468,6 +479,13 @@ class ModelActivities:
             compaction_due=answer.compaction_due,
             fallback=fallback,
         )
+
+    def _parks(self, name: str, arguments: str, scope: Scope) -> ParkKind | None:
+        """For whom a call has to wait before it is run. A call that is refused, or only said, waits for nobody."""
+        tool = self._tools.find(name)
+        if tool is None or not allowed(name, scope) or tool.only_said(scope):
+            return None
+        return ParkKind.APPROVAL if self._approvals.need(tool, arguments) else None
 
 
 def _retrying(call: CallModel, delay_s: float, reason: str) -> Part:

@@ -1,4 +1,4 @@
-"""Delivers messages again whose first delivery was cut off between their row and Temporal's signal."""
+"""Delivers messages and answers again whose delivery was cut off between their row and Temporal's signal."""
 
 import logging
 from datetime import datetime, timedelta
@@ -8,11 +8,12 @@ from temporalio.client import Client
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from longhaul.contracts import Empty, Redelivered
-from longhaul.db import acceptance, sessions
+from longhaul.db import acceptance, parked, sessions
 from longhaul.db.database import Database
 from longhaul.db.models import utc_now
 from longhaul.errors import STORAGE_UNAVAILABLE, MessageIdUsedError, NotFoundError, UnavailableError
 from longhaul.settings import Settings
+from longhaul.turns.answers import CallAnswers
 from longhaul.turns.deliver import IncomingMessage, MessageDelivery
 from longhaul.turns.status import TurnLookup
 
@@ -22,17 +23,19 @@ PAGES = 10  # What one run examines at most; the next run goes on with what is l
 
 
 class RedeliveryActivities:
-    """Finds messages that no turn takes, and delivers them."""
+    """Finds messages and answers that no turn takes, and delivers them."""
 
     def __init__(self, database: Database, temporal: Client, settings: Settings) -> None:
         self._database = database
         self._after = settings.redeliver_after
         self._turns = TurnLookup(database, temporal, settings.temporal_rpc_timeout)
         self._delivery = MessageDelivery(settings, database, temporal, self._turns)
+        self._answers = CallAnswers(database, temporal, settings.temporal_rpc_timeout)
 
     @activity.defn
     async def redeliver_forgotten(self, _: Empty) -> Redelivered:
-        """Deliver messages that have waited too long in sessions without a turn. Harmless if repeated.
+        """Deliver messages that have waited too long in sessions without a turn, and answers that their turns have not
+        taken. Harmless if repeated.
 
         Raises:
             ApplicationError: the database or Temporal is away; benign, because a later run does the same.
@@ -48,12 +51,20 @@ class RedeliveryActivities:
                     delivered += await self._redeliver(last, before)
                 if len(page) < PAGE:
                     break
+            await self._tell_answers(before)
         except UnavailableError as error:
             benign = ApplicationErrorCategory.BENIGN
             raise ApplicationError(str(error), type=STORAGE_UNAVAILABLE, category=benign) from error
         if delivered:
             log.warning("%d messages had waited for more than %g s and were delivered again", delivered, self._after)
         return Redelivered(messages=delivered)
+
+    async def _tell_answers(self, before: datetime) -> None:
+        """Tell turns of answers to their calls whose signal was cut off."""
+        async with self._database.read() as connection:
+            answered = await parked.not_settled(connection, before, PAGE)
+        for row in answered:
+            await self._answers.tell(row)
 
     async def _redeliver(self, session_id: str, before: datetime) -> int:
         """Deliver the messages of one session; their mode and tier are the defaults, because rows do not have them."""

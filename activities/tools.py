@@ -16,31 +16,25 @@ from activities.attempt import (
     handed_over,
     last_checkpoint,
     stop_requested,
-    stored_despite_stop,
     when_storage_is_back,
 )
-from longhaul.contracts import RunTool, StoreToolResult, ToolOutcome, ToolStatus, TurnRef
-from longhaul.db import conversation, messages
+from activities.tool_results import ToolResult, ToolResults
+from longhaul.contracts import RunTool, StoreToolResult, ToolOutcome, ToolStatus
+from longhaul.db import conversation, messages, parked
 from longhaul.db.database import Database
 from longhaul.db.messages import StoredMessage
+from longhaul.db.models import ParkedStatus
+from longhaul.db.parked import ParkedRow
 from longhaul.errors import new_reference
 from longhaul.llm import prompts
 from longhaul.settings import Settings
-from longhaul.streams.events import tool_output_part
 from longhaul.tools import Registry, ToolContext, ToolError
+from longhaul.tools.approval import ApprovalRules
 
 log = logging.getLogger(__name__)
 # The server terminates a turn whose running activities keep several megabytes of checkpoints.
 ROUND_CHECKPOINTS_BYTES = 2_000_000
 RESULT_CHECKPOINT_BYTES = 256_000
-
-
-class ToolResult(BaseModel):
-    """How a tool call ended, and its output."""
-
-    output: str
-    status: ToolStatus
-    duration_ms: int = 0
 
 
 class ToolState(BaseModel):
@@ -60,15 +54,11 @@ class ToolActivities:
 
     def __init__(self, database: Database, streams: TurnStreams, tools: Registry, settings: Settings) -> None:
         self._database = database
-        self._streams = streams
         self._tools = tools
         self._settings = settings
         self._storage_window = settings.storage_window
-
-    @property
-    def _patience(self) -> float:
-        """Seconds to wait for the database in this attempt. A local activity must not: it holds a workflow task up."""
-        return 0 if activity.info().is_local else self._storage_window
+        self._results = ToolResults(database, streams, settings.storage_window)
+        self._approvals = ApprovalRules(settings.approve)
 
     @activity.defn
     async def run_tool(self, call: RunTool) -> ToolOutcome:
@@ -85,7 +75,7 @@ class ToolActivities:
             calls_of_round = sum(len(row.tool_calls or ()) for row in rows)
             share = ROUND_CHECKPOINTS_BYTES // max(calls_of_round, 1)
             checkpoint(ToolState(result=result), min(share, RESULT_CHECKPOINT_BYTES))
-        return await self._store(call.turn, call.round, call.tool_call_id, call.name, result)
+        return await self._results.store(call.turn, call.round, call.tool_call_id, call.name, result)
 
     @activity.defn(dynamic=True)
     async def quick_tool(self, arguments: Sequence[RawValue]) -> ToolOutcome:
@@ -105,7 +95,9 @@ class ToolActivities:
         """Store the result of a tool that the workflow performed."""
         status = ToolStatus.ERROR if performed.is_error else ToolStatus.OK
         result = ToolResult(output=performed.output, status=status)
-        return await self._store(performed.turn, performed.round, performed.tool_call_id, performed.name, result)
+        return await self._results.store(
+            performed.turn, performed.round, performed.tool_call_id, performed.name, result
+        )
 
     async def _rows_of_round(self, call: RunTool, state: ToolState | None) -> list[StoredMessage]:
         async def read() -> list[StoredMessage]:
@@ -114,7 +106,7 @@ class ToolActivities:
 
         # Not left to the next attempt, which would take this one for a run of the tool.
         try:
-            return await when_storage_is_back(read, self._patience)
+            return await when_storage_is_back(read, self._results.patience)
         except asyncio.CancelledError:
             if activity.is_worker_shutdown() and not stop_requested():
                 checkpoint(state or ToolState())
@@ -129,18 +121,44 @@ class ToolActivities:
         if arguments is None:
             raise ApplicationError(f"Row {call.message_id} has no call {call.tool_call_id}.", non_retryable=True)
         started = time.monotonic()
+        new_arguments = None
         try:
-            output, status = await self._run(call, arguments, state)
+            new_arguments = await self._allowed_with(call, arguments)
+            output, status = await self._run(call, arguments if new_arguments is None else new_arguments, state)
         except ToolError as error:
             output, status = str(error), ToolStatus.ERROR
-        return ToolResult(output=output, status=status, duration_ms=round((time.monotonic() - started) * 1000))
+        return ToolResult(
+            output=output,
+            status=status,
+            duration_ms=round((time.monotonic() - started) * 1000),
+            new_arguments=new_arguments,
+        )
+
+    async def _allowed_with(self, call: RunTool, arguments: str) -> str | None:
+        """The arguments that a person has put in the place of the model's, if the call needs consent; None: none.
+
+        Raises:
+            ToolError: the call needs consent, and no person has given it.
+        """
+        tool = self._tools.get(call.name, call.scope)
+        if not call.approved and (tool.only_said(call.scope) or not self._approvals.need(tool, arguments)):
+            return None
+
+        async def read() -> ParkedRow | None:
+            async with self._database.read() as connection:
+                return await parked.get(connection, parked.id_of(call.turn.turn_id, call.round, call.tool_call_id))
+
+        row = await when_storage_is_back(read, self._results.patience)
+        if row is None or row.status is not ParkedStatus.ALLOWED:
+            raise ToolError(prompts.NOT_APPROVED.format(name=call.name))
+        return row.new_arguments
 
     async def _run(self, call: RunTool, arguments: str, state: ToolState | None) -> tuple[str, ToolStatus]:
         tool = self._tools.get(call.name, call.scope)
         parsed = tool.parse(arguments)
         if tool.run is None:
             raise ToolError(f"The tool {call.name!r} cannot be run here.")
-        if call.scope.dry_run and tool.changes:
+        if tool.only_said(call.scope):
             return f"Dry run: {call.name} was not run.", ToolStatus.OK
         # Without a checkpoint, assume that the earlier attempts ran a tool that must not run twice.
         assumed_starts = 0 if tool.repeatable else activity.info().attempt - 1
@@ -167,28 +185,6 @@ class ToolActivities:
             log.exception("tool %s failed, reference %s", call.name, reference)
             raise ToolError(f"{call.name} failed by an unexpected error. Reference: {reference}.") from error
         return output, ToolStatus.OK
-
-    async def _store(self, turn: TurnRef, round_: int, call_id: str, name: str, result: ToolResult) -> ToolOutcome:
-        is_error = result.status is not ToolStatus.OK
-        row = messages.tool_row(
-            turn.turn_id, round_, call_id, name, result.output, is_error=is_error, duration_ms=result.duration_ms
-        )
-
-        async def store() -> StoredMessage | None:
-            async with self._database.write() as connection:
-                if await messages.append(connection, turn.session_id, [row]):
-                    return None
-                # A timed-out attempt, or a Stop, stored a result first; show that one.
-                return await messages.get(connection, row.id)
-
-        # A result may be too large for a checkpoint, so wait for the database here.
-        stored = await stored_despite_stop(store, self._patience)
-        shown = tool_output_part(call_id, result.output, is_error=is_error)
-        if stored is not None:
-            shown = tool_output_part(call_id, stored.content, is_error=stored.is_error)
-        async with self._streams.publisher(turn) as publisher:
-            publisher.put(shown, once=f"output:{round_}:{call_id}")
-        return ToolOutcome(tool_call_id=call_id, status=result.status, published=not publisher.broken)
 
     def _context(self, call: RunTool) -> ToolContext:
         session_id = call.turn.session_id

@@ -20,7 +20,7 @@ from longhaul.contracts import (
     TakenInbox,
     TurnStatus,
 )
-from longhaul.db import acceptance, conversation, ledger, messages, sessions, turns
+from longhaul.db import acceptance, conversation, ledger, messages, parked, sessions, turns
 from longhaul.db.connection import Connection
 from longhaul.db.database import Database
 from longhaul.db.messages import NewMessage, row_id, tool_row
@@ -161,6 +161,7 @@ class TurnActivities:
         rows += _final_rows(closing, closing_text)
         if rows:
             await messages.append(connection, turn.session_id, rows)
+        await parked.cancel_of_turn(connection, turn.turn_id)
         if progress.status is TurnStatus.CANCELLED or not closing.next_turn_id:
             await acceptance.place_waiting(
                 connection, turn.session_id, turn_id=turn.turn_id, round_=progress.round, kind="message"

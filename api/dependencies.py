@@ -26,6 +26,7 @@ from longhaul.limits.usage import UsageLimits
 from longhaul.settings import Settings
 from longhaul.streams.feed import TurnFeeds
 from longhaul.streams.reader import connect_for_reading
+from longhaul.turns.answers import CallAnswers
 from longhaul.turns.deliver import MessageDelivery, limits
 from longhaul.turns.status import TurnLookup
 from longhaul.turns.stop import TurnStopper
@@ -57,6 +58,7 @@ class Dependencies:
         self.resets = Resets(self.database, counters, self.usage, cost=settings.reset_credits, most=settings.max_resets)
         self.callers = KnownCallers(self.database)
         self.delivery = MessageDelivery(settings, self.database, self.temporal, self.turns, self.usage)
+        self.answers = CallAnswers(self.database, self.temporal, settings.temporal_rpc_timeout)
         self.rate_limit = RateLimit(
             self.redis,
             follow_ups=settings.follow_up_rate_limit,

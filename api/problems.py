@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from longhaul.auth import UnauthorizedError
 from longhaul.errors import (
+    AnsweredError,
     FilesFullError,
     InboxFullError,
     LonghaulError,
@@ -135,6 +136,8 @@ def problem_of(error: Exception) -> ProblemError:
             return ProblemError(413, "files-full", str(error))
         case MessageIdUsedError():
             return ProblemError(409, "message-id-used", str(error))
+        case AnsweredError():
+            return ProblemError(409, "already-answered", str(error))
         case TurnRunsError():
             return ProblemError(409, "turn-runs", str(error), headers={"Retry-After": "2"})
         case UnavailableError():

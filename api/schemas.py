@@ -6,8 +6,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.ownership import SessionRecord
-from longhaul.contracts import Scope, TurnStatus, Usage
+from longhaul.contracts import ParkKind, Scope, TurnStatus, Usage
 from longhaul.db import sessions
+from longhaul.db.models import ParkedStatus
+from longhaul.db.parked import ParkedRow
+from longhaul.streams.events import decoded
 
 ToolNames = Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=200, fail_fast=True)]
 A_SESSION = "7f0d6a52-5a3c-4c39-a1e7-6d4f6f0f3a11"
@@ -307,6 +310,42 @@ class ResetBought(Answer):
     credits_charged: int = Field(examples=[500])
     credits_left: int = Field(examples=[1500])
     usage: UsageNow
+
+
+class Approval(Answer):
+    """A tool call that waits for a person or a client, or has waited.
+
+    `skipped`: a message was sent instead of an answer. `expired`: no answer came in time. `cancelled`: its turn ended.
+    """
+
+    id: str = Field(examples=[A_MESSAGE])
+    session_id: str = Field(examples=[A_SESSION])
+    turn_id: str = Field(examples=[A_TURN])
+    tool_call_id: str
+    tool_name: str = Field(examples=["write_file"])
+    kind: ParkKind
+    status: ParkedStatus
+    arguments: Any = Field(examples=[{"path": "report.md", "content": "..."}])
+    new_arguments: Any = Field(description="Those that the person has put in their place.")
+    answer: str | None = Field(description="The reason of a denial, the answer to a question, a client's result.")
+    for_session: bool = Field(description="The tool is allowed in the whole session from now on.")
+    asked_at: datetime
+    expires_at: datetime | None
+    answered_at: datetime | None
+
+    @classmethod
+    def of(cls, row: ParkedRow) -> "Approval":
+        new_arguments = decoded(row.new_arguments) if row.new_arguments is not None else None
+        return cls.model_validate(
+            {**row._asdict(), "arguments": decoded(row.arguments or "{}"), "new_arguments": new_arguments}
+        )
+
+
+class Approvals(Answer):
+    """What waits for an answer, the oldest first."""
+
+    data: list[Approval]
+    has_more: bool
 
 
 class Health(Answer):

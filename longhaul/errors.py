@@ -85,6 +85,14 @@ class TurnRunsError(LonghaulError):
         self.turn_id = turn_id
 
 
+class AnsweredError(LonghaulError):
+    """A call waits for no answer any more: it has one, its time is over, or its turn has ended or is being stopped."""
+
+    def __init__(self, approval_id: str, status: str) -> None:
+        super().__init__(f"Nothing was changed: {approval_id} waits for no answer any more, it is {status}.")
+        self.status = status
+
+
 class UnavailableError(LonghaulError):
     """A part that is needed cannot be reached now; trying again later is right."""
 

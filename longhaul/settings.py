@@ -22,6 +22,10 @@ JWT_SECRET_MIN_BYTES = 32
 _PASSWORD = re.compile(r"(//[^:@/?#]*):.*@", re.DOTALL)
 _SECRET_PARAMETER = re.compile(r"(?i)((?:pass\w*|pwd|secret|token|key|credential|signature)=)[^&#]*")
 
+#: An entry of `LONGHAUL_APPROVE`; and the commas between entries, not those in the parentheses of a pattern.
+APPROVE_ENTRY = re.compile(r"(?P<tool>[\w.*?-]+)(?:\((?:(?P<name>\w+)=)?(?P<pattern>.+)\))?", re.DOTALL)
+BETWEEN_APPROVE_ENTRIES = re.compile(r",(?![^(]*\))")
+
 LIMITS_OF_USERS = frozenset(
     {
         *("max_running_turns", "new_turn_rate_limit", "max_streams", "max_long_polls"),
@@ -201,6 +205,11 @@ class Settings(BaseSettings):
     redeliver_after: Annotated[float, Field(ge=0)] = Field(
         60.0, description="Seconds a message may wait while no turn runs until it is delivered again. 0: never."
     )
+    answer_timeout: Annotated[float, Field(ge=0)] = Field(
+        86_400.0,
+        description="Seconds that a call waits for a person or a client; then the model is told that nobody answered. "
+        "0: for ever.",
+    )
     wait_max_seconds: Annotated[float, Field(gt=0, le=300)] = Field(
         300.0, description="Longest the `wait` tool sleeps at a time."
     )
@@ -233,6 +242,11 @@ class Settings(BaseSettings):
     task_queue: str = Field("longhaul", min_length=1, description="Temporal task queue.")
     tools: str = Field(
         "", description="Your own tools as `module:name`: a `Registry`, or a function that returns one. Empty: ours."
+    )
+    approve: Annotated[list[str], NoDecode] = Field(
+        [],
+        description="Tool calls that a person has to allow, comma-separated: `write_file`, `shop__*`, "
+        "`bash_exec(rm *)`, `write_file(path=reports/*)`.",
     )
     max_concurrent_activities: Annotated[int, Field(ge=1)] = Field(
         200, description="Model calls and tools one worker runs at once."
@@ -270,6 +284,20 @@ class Settings(BaseSettings):
         if isinstance(value, dict):
             value = {DEFAULT_TIER: 1.0} | {str(name).upper(): factor for name, factor in value.items()}
         return value
+
+    @field_validator("approve", mode="before")
+    @classmethod
+    def _split_entries(cls, value: object) -> object:
+        if isinstance(value, str):
+            value = [entry.strip() for entry in BETWEEN_APPROVE_ENTRIES.split(value) if entry.strip()]
+        return value
+
+    @field_validator("approve")
+    @classmethod
+    def _known_form(cls, entries: list[str]) -> list[str]:
+        if wrong := next((entry for entry in entries if not APPROVE_ENTRY.fullmatch(entry)), None):
+            raise ValueError(f"write tool, tool(pattern) or tool(argument=pattern) instead of {wrong!r}")
+        return entries
 
     @field_validator("database_url")
     @classmethod

@@ -43,6 +43,7 @@ SUB_SESSION_WORKFLOW = "SubSessionWorkflow"
 REDELIVER_WORKFLOW = "RedeliverWorkflow"
 FOLLOW_UP_SIGNAL = "follow_up"
 SUB_SESSION_ENDED_SIGNAL = "sub_session_ended"
+CALL_ANSWERED_SIGNAL = "call_answered"
 PROGRESS_QUERY = "progress"
 
 # Memo of a turn's run: its turn; the message that started it; once it closes, the turn that a message would start.

@@ -19,6 +19,7 @@ from longhaul.contracts import (
     TurnRef,
     TurnState,
     TurnStatus,
+    WaitingCall,
 )
 
 RECENT_TOOLS = 20
@@ -29,6 +30,8 @@ class RunningTurn:
 
     Attributes:
         state: the part that is carried over when the turn continues as new.
+        waiting_calls: calls that wait for a person or a client, by tool call id.
+        answered: ids of approvals whose answer has not been taken yet; signals add them.
         sub_session_ends: the newest end of each sub-session that has ended, by sub-session id.
         closed: the turn's last rows are stored.
     """
@@ -38,6 +41,8 @@ class RunningTurn:
         self.status = TurnStatus.RUNNING
         self.inbox: list[FollowUp] = list(request.inbox)
         self.tools_running: dict[str, ToolRecord] = {}
+        self.waiting_calls: dict[str, WaitingCall] = {}
+        self.answered: list[str] = []
         self.sub_session_ends: dict[str, SubSessionEnded] = {}
         self.ended_at: datetime | None = None
         self.closed = False
@@ -183,6 +188,15 @@ class RunningTurn:
             tools_done=self.state.tools_done + 1, recent_tools=[*self.state.recent_tools, ended][-RECENT_TOOLS:]
         )
 
+    @property
+    def shown_status(self) -> TurnStatus:
+        """The status as people see it: a turn that runs may wait for one of them."""
+        waits = self.status is TurnStatus.RUNNING and self.waiting_calls
+        return TurnStatus.WAITING_FOR_APPROVAL if waits else self.status
+
+    def call_waits(self, call: WaitingCall) -> None:
+        self.waiting_calls[call.tool_call_id] = call
+
     def sub_session_started(self, record: SubSessionRecord) -> None:
         self.sub_sessions[record.sub_session_id] = record
         ended = self.sub_session_ends.pop(record.sub_session_id, None)
@@ -206,10 +220,11 @@ class RunningTurn:
         return Progress(
             turn_id=self.request.turn_id,
             session_id=self.request.session_id,
-            status=self.status,
+            status=self.shown_status,
             round=self.state.round,
             model=self.calling,
-            tools_running=list(self.tools_running.values()),
+            tools_running=[one for id_, one in self.tools_running.items() if id_ not in self.waiting_calls],
+            waiting_calls=list(self.waiting_calls.values()),
             tools_done=self.state.tools_done,
             recent_tools=self.state.recent_tools,
             sub_sessions=list(self.sub_sessions.values()),
@@ -236,10 +251,14 @@ class RunningTurn:
         lines = [
             "| round | status | tools | waiting | tokens in / out | cost |",
             "|---|---|---|---|---|---|",
-            f"| {self.state.round} | {self.status} | {self.state.tools_done} done, {len(self.tools_running)} running "
-            f"| {len(self.inbox)} | {usage.prompt_tokens} / {usage.completion_tokens} | {cost} |",
+            f"| {self.state.round} | {self.shown_status} "
+            f"| {self.state.tools_done} done, {len(self.tools_running)} running | {len(self.inbox)} "
+            f"| {usage.prompt_tokens} / {usage.completion_tokens} | {cost} |",
         ]
         records = [*self.state.recent_tools, *self.tools_running.values()]
+        if self.waiting_calls:
+            lines += ["", "| waits for an answer | kind | id |", "|---|---|---|"]
+            lines += [f"| {one.name} | {one.kind} | {one.approval_id} |" for one in self.waiting_calls.values()]
         if records:
             lines += ["", "| round | tool | status | seconds |", "|---|---|---|---|"]
             lines += [f"| {r.round} | {r.name} | {r.status} | {_seconds(r)} |" for r in records]

@@ -10,10 +10,11 @@ with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
 
     from activities.tools import ToolActivities, tool_label
-    from longhaul.contracts import ModelAnswer, RunTool, StoreToolResult, ToolCall, ToolOutcome, ToolStatus
+    from longhaul.contracts import ModelAnswer, ParkKind, RunTool, StoreToolResult, ToolCall, ToolOutcome, ToolStatus
     from longhaul.tools.registry import allowed, describe
     from longhaul.tools.workflow_tools import GetSubSessionResult, RunSubSession, WaitFor
     from workflows import policies
+    from workflows.parked import ParkedCalls
     from workflows.state import RunningTurn
     from workflows.sub_sessions import SubSessionTools, ToolRefusalError
 
@@ -24,6 +25,7 @@ class ToolCalls:
     def __init__(self, turn: RunningTurn) -> None:
         self._turn = turn
         self._sub_sessions = SubSessionTools(turn)
+        self._parked = ParkedCalls(turn)
 
     async def run(self, answer: ModelAnswer) -> None:
         """All calls of one answer; each ends with a stored row, except when the turn is stopped."""
@@ -45,16 +47,22 @@ class ToolCalls:
         turn.tool_started(call.tool_call_id, call.name)
         workflow.set_current_details(turn.details())
         try:
-            if (call.arguments is not None or call.delegation) and allowed(call.name, turn.request.scope):
-                outcome = await self._in_workflow(call)
-            else:
-                outcome = await self._as_activity(answer, call)
+            outcome = None
+            if call.parks is not None:
+                outcome = await self._parked.answered(call, call.parks, answer.message_id)
+            if outcome is None:
+                outcome = await self._perform(answer, call)
         except (asyncio.CancelledError, FailureError):
             # No `finally`: that would also run when a worker drops a run from its cache, outside of any workflow.
             self._record_end(call, ToolStatus.CANCELLED)
             raise
         turn.update_published(outcome.published)
         self._record_end(call, outcome.status)
+
+    async def _perform(self, answer: ModelAnswer, call: ToolCall) -> ToolOutcome:
+        if (call.arguments is not None or call.delegation) and allowed(call.name, self._turn.request.scope):
+            return await self._in_workflow(call)
+        return await self._as_activity(answer, call)
 
     def _record_end(self, call: ToolCall, status: ToolStatus) -> None:
         self._turn.tool_ended(call.tool_call_id, status)
@@ -72,6 +80,7 @@ class ToolCalls:
             scope=turn.scope,
             max_tries=limits.tool_tries,
             timeout=limits.tool_timeout,
+            approved=call.parks is ParkKind.APPROVAL,
         )
         label = tool_label(call.name)
         try:

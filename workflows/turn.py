@@ -22,6 +22,7 @@ with workflow.unsafe.imports_passed_through():
     from longhaul import temporal
     from longhaul.contracts import (
         SUB_STATES,
+        CallAnswered,
         CallModel,
         CloseTurn,
         CompactContext,
@@ -69,6 +70,11 @@ class TurnLoop:
     def sub_session_ended(self, ended: SubSessionEnded) -> None:
         """A turn of a sub-session of this session has ended."""
         self._turn.sub_session_ended(ended)
+
+    @workflow.signal(name=temporal.CALL_ANSWERED_SIGNAL)
+    def call_answered(self, answered: CallAnswered) -> None:
+        """A call that waits for a person or a client has been answered."""
+        self._turn.answered.append(answered.approval_id)
 
     @workflow.query(name=temporal.PROGRESS_QUERY)
     def progress(self, _: Empty) -> Progress:

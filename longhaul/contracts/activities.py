@@ -1,11 +1,13 @@
 """Arguments and results of activities. An argument is named after the activity's verb."""
 
 from datetime import datetime
+from enum import StrEnum
 
 from longhaul.contracts.turn import (
     Budget,
     Contract,
     CostLimits,
+    ParkKind,
     Progress,
     Scope,
     SubSessionState,
@@ -94,6 +96,7 @@ class ToolCall(Contract):
             sub-session. Turns of older versions have those of `run_sub_session` here too, with its texts.
         delegation: what the workflow needs of a `run_sub_session` call.
         quick: the tool runs within the workflow task.
+        parks: the call first waits for a person or a client; None: it does not.
     """
 
     tool_call_id: str
@@ -101,6 +104,7 @@ class ToolCall(Contract):
     arguments: str | None = None
     delegation: Delegation | None = None
     quick: bool = False
+    parks: ParkKind | None = None
 
 
 class ModelAnswer(Contract):
@@ -140,7 +144,10 @@ class CompactedContext(Contract):
 
 
 class RunTool(Contract):
-    """Run one tool call; its arguments are in the assistant row `message_id`. `timeout`: seconds, 0 is no limit."""
+    """Run one tool call; its arguments are in the assistant row `message_id`. `timeout`: seconds, 0 is no limit.
+
+    `approved`: a person was asked, and has allowed it, perhaps with other arguments: its row says so.
+    """
 
     turn: TurnRef
     round: int
@@ -150,6 +157,7 @@ class RunTool(Contract):
     scope: Scope = Scope()
     max_tries: int = 3
     timeout: float = 0
+    approved: bool = False
 
 
 class ToolOutcome(Contract):
@@ -157,6 +165,53 @@ class ToolOutcome(Contract):
 
     tool_call_id: str
     status: ToolStatus
+    published: bool = True
+
+
+class GiveUp(StrEnum):
+    """Why a turn does not wait any longer for the answer to a call."""
+
+    TIME = "time"
+    MESSAGE = "message"
+
+
+class ParkCall(Contract):
+    """Ask a person or a client about a tool call of the assistant row `message_id`.
+
+    `timeout`: the seconds that the call waits, 0 is no limit.
+    """
+
+    turn: TurnRef
+    round: int
+    message_id: str
+    tool_call_id: str
+    name: str
+    kind: ParkKind
+    timeout: float = 0
+
+
+class SettleCall(Contract):
+    """Take the answer to a parked call. `give_up`: if there is none, do not wait any longer."""
+
+    turn: TurnRef
+    round: int
+    tool_call_id: str
+    name: str
+    approval_id: str
+    give_up: GiveUp | None = None
+
+
+class ParkedCall(Contract):
+    """How a parked call stands.
+
+    `waits`: it has no answer yet. `outcome`: it has ended; None: the tool is to run.
+    """
+
+    approval_id: str
+    waits: bool = False
+    asked_at: datetime | None = None
+    expires_at: datetime | None = None
+    outcome: ToolOutcome | None = None
     published: bool = True
 
 

@@ -30,6 +30,14 @@ class ToolStatus(StrEnum):
     LOST = "lost"
 
 
+class ParkKind(StrEnum):
+    """For whom a tool call waits: a person's consent, a person's answer, or a result of the client's own tool."""
+
+    APPROVAL = "approval"
+    QUESTION = "question"
+    CLIENT_TOOL = "client_tool"
+
+
 class SubSessionState(StrEnum):
     """The `status` in the result of a sub-session tool."""
 
@@ -139,6 +147,12 @@ class CostLimits(Contract):
     weekly: int = 0
 
 
+class CallAnswered(Contract):
+    """Signal that a call which waits for a person or a client has been answered. The answer is in its row."""
+
+    approval_id: str
+
+
 class TurnLimits(Contract):
     """The settings that workflow code decides by, frozen into the turn when it starts."""
 
@@ -153,6 +167,7 @@ class TurnLimits(Contract):
     max_depth: int = 3
     max_children: int = 8
     continue_as_new_events: int = 8000
+    answer_timeout: float = 86_400.0
     daily_cost_limit: int = 0
     weekly_cost_limit: int = 0
 
@@ -211,6 +226,18 @@ class ToolRecord(Contract):
     ended_at: datetime | None = None
 
 
+class WaitingCall(Contract):
+    """One tool call that waits for a person or a client, as the progress shows it. `approval_id` names it for them."""
+
+    approval_id: str
+    tool_call_id: str
+    name: str
+    round: int
+    kind: ParkKind
+    asked_at: datetime
+    expires_at: datetime | None = None
+
+
 class SubSessionRecord(Contract):
     """One sub-session as its parent's progress shows it.
 
@@ -236,6 +263,7 @@ class Progress(Contract):
     round: int = 0
     model: str = ""
     tools_running: list[ToolRecord] = []
+    waiting_calls: list[WaitingCall] = Field(default=[], description="Calls that wait for a person or a client.")
     tools_done: int = 0
     recent_tools: list[ToolRecord] = Field(default=[], description="The newest 20 that have ended.")
     sub_sessions: list[SubSessionRecord] = []

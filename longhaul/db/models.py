@@ -253,6 +253,62 @@ class TurnRow(Base):
     )
 
 
+class ParkedStatus(StrEnum):
+    """How a parked call stands. All but the first are final.
+
+    `skipped`: the person sent a message instead. `expired`: nobody answered in time. `cancelled`: the turn ended.
+    """
+
+    WAITING = "waiting"
+    ALLOWED = "allowed"
+    DENIED = "denied"
+    ANSWERED = "answered"
+    SKIPPED = "skipped"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+
+
+class ParkedCallRow(Base):
+    """A tool call that waits for a person or a client, or has waited: the truth of what was asked and answered.
+
+    `arguments`: as the model wrote them. `new_arguments`: those that the person wants instead. `answer`: the text of
+    the person or the client, such as the reason of a denial. `for_session`: the consent holds for this tool in the
+    whole session. `settled_at`: the turn has taken the answer.
+    """
+
+    __tablename__ = "parked_calls"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    session_id: Mapped[str] = mapped_column(ForeignKey("sessions.id", ondelete="CASCADE"))
+    user_id: Mapped[str] = mapped_column(String(255))
+    turn_id: Mapped[str] = mapped_column(String(64))
+    round: Mapped[int] = mapped_column(Integer)
+    tool_call_id: Mapped[str] = mapped_column(String(200))
+    tool_name: Mapped[str] = mapped_column(String(200))
+    kind: Mapped[str] = mapped_column(String(16))
+    status: Mapped[str] = mapped_column(String(16))
+    arguments: Mapped[str] = mapped_column(Text)
+    new_arguments: Mapped[str | None] = mapped_column(Text)
+    answer: Mapped[str | None] = mapped_column(Text)
+    is_error: Mapped[bool] = mapped_column(Boolean, default=False)
+    for_session: Mapped[bool] = mapped_column(Boolean, default=False)
+    asked_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+    answered_at: Mapped[datetime | None]
+    settled_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        Index("ix_parked_calls_session", "session_id", "turn_id"),
+        Index(
+            "ix_parked_calls_waiting",
+            "user_id",
+            "asked_at",
+            postgresql_where=text("settled_at IS NULL"),
+            sqlite_where=text("settled_at IS NULL"),
+        ),
+    )
+
+
 #: Sorted by bytes in every locale, so that the paths below a session are one range of the index.
 PATH = String(1000).with_variant(String(1000, collation="C"), "postgresql")
 

@@ -35,6 +35,17 @@ FINISHED_SHORT = {
 STOPPED = "Stopped by the user."
 CANCELLED_CALL = "Cancelled: the turn was stopped before this call had a result."
 LOST_CALL = "Lost: the turn ended before this call had a result; whether it took effect is not known."
+NOT_APPROVED = "{name} was not run: this call needs a person's approval, and nobody was asked."
+DENIED_CALL = "The person did not allow this call, and it was not run. Their reason: {reason}"
+DENIED_WITHOUT_REASON = "none was given; ask them what to do instead"
+EXPIRED_CALL = (
+    "Nobody answered within {time} (hours:minutes:seconds), so this call was not done. Go on without it, or say what "
+    "is missing."
+)
+SKIPPED_CALL = (
+    "The person did not answer this call, and it was not done. They wrote a message instead: read it, it follows."
+)
+NEW_ARGUMENTS = "[The person changed the arguments of this call before they allowed it: {arguments}]\n"
 TOOL_TIMED_OUT = (
     "{name} was ended after {seconds:g} seconds, the longest that a tool may run; it may have taken effect in part. "
     "For longer work, start it with one call and poll for its result with others."

@@ -244,6 +244,8 @@ def _result(results: dict[tuple[str, str], Any], turn_id: str, call: dict[str, A
     content = row.content if row is not None else prompts.LOST_CALL
     if most and len(content) > most:
         content = content[:most] + prompts.CUT_RESULT.format(shown=most, call_id=call["id"])
+    if row is not None and (arguments := (row.context or {}).get("new_arguments")):
+        content = prompts.NEW_ARGUMENTS.format(arguments=arguments) + content
     return {"role": "tool", "tool_call_id": call["id"], "content": escaped(content)}
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import orjson
 
+from longhaul.db.parked import ParkedRow
+
 Part = dict[str, Any]
 
 FIELD = b"e"
@@ -41,6 +43,21 @@ def data_part(name: str, data: dict[str, Any], *, transient: bool = False) -> Pa
     """A part of our own. Clients do not keep a transient part in their message."""
     part = {"type": f"data-{name}", "data": data}
     return {**part, "transient": True} if transient else part
+
+
+def approval_part(row: ParkedRow) -> Part:
+    """A tool call waits for a person or a client (`status` is `waiting`), or does no longer."""
+    data = {
+        "approval_id": row.id,
+        "tool_call_id": row.tool_call_id,
+        "tool_name": row.tool_name,
+        "kind": row.kind,
+        "status": row.status,
+        "round": row.round,
+    }
+    if row.expires_at is not None:
+        data["expires_at"] = row.expires_at.isoformat()
+    return data_part("approval", data)
 
 
 def compaction_part(message_id: str, round_: int | None, covers: dict[str, Any] | None) -> Part:

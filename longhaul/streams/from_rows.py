@@ -11,12 +11,22 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from functools import partial
 
 from longhaul.contracts import TurnStatus
-from longhaul.db import conversation, turns
+from longhaul.db import conversation, parked, turns
 from longhaul.db.database import Database
 from longhaul.db.messages import StoredMessage
+from longhaul.db.parked import ParkedRow
 from longhaul.db.turns import TurnRecord
 from longhaul.errors import UnavailableError
-from longhaul.streams.events import Part, compaction_part, data_part, decoded, start_part, tool_output_part, usage_part
+from longhaul.streams.events import (
+    Part,
+    approval_part,
+    compaction_part,
+    data_part,
+    decoded,
+    start_part,
+    tool_output_part,
+    usage_part,
+)
 from longhaul.streams.looks import SharedLooks
 from longhaul.streams.viewer import ViewerState
 
@@ -63,6 +73,12 @@ class RowParts:
             self._unanswered = [call for call in self._unanswered if call != row.tool_call_id]
             if not self._unanswered:
                 yield from self._end_step()
+
+    def approvals(self, rows: Iterable[ParkedRow]) -> Iterable[Part]:
+        """Calls that wait for a person or a client, and those that did."""
+        for row in rows:
+            if (row.id, row.status) not in self._state.approvals:
+                yield approval_part(row)
 
     def _model_row(self, row: StoredMessage) -> Iterable[Part]:
         yield from self._step(row.round)
@@ -139,7 +155,7 @@ async def parts_from_rows(
     while True:
         encoded: list[bytes] = []
         try:
-            turn, rows = await looks.look(
+            turn, rows, approvals = await looks.look(
                 ("rows", after),
                 partial(_stored, database, session_id, turn_id, after),
                 since=asked_at if gone else time.monotonic() - POLL_S,
@@ -147,6 +163,7 @@ async def parts_from_rows(
             for row in rows:
                 encoded += [state.note_and_encode(part) for part in parts.row(row)]
                 after = row.sequence
+            encoded += [state.note_and_encode(part) for part in parts.approvals(approvals)]
             ended = turn is not None and turn.status.final
             if ended or gone:
                 status = turn.status if turn is not None and ended else TurnStatus.FAILED
@@ -167,7 +184,8 @@ async def parts_from_rows(
 
 async def _stored(
     database: Database, session_id: str, turn_id: str, after: int
-) -> tuple[TurnRecord | None, list[StoredMessage]]:
+) -> tuple[TurnRecord | None, list[StoredMessage], list[ParkedRow]]:
     async with database.read() as connection:
         turn = await turns.get(connection, session_id, turn_id)
-        return turn, await conversation.rows_of_turn(connection, turn_id, after)
+        rows = await conversation.rows_of_turn(connection, turn_id, after)
+        return turn, rows, await parked.of_turn(connection, turn_id)

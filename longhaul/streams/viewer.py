@@ -29,6 +29,7 @@ class ViewerState:
         self.outputs: set[tuple[int | None, str]] = set()
         self.follow_ups: set[str] = set()
         self.compactions: set[str] = set()
+        self.approvals: set[tuple[str, str]] = set()
         self.step_voided = False  # the newest step
         self.has_content = False  # the newest step
 
@@ -71,6 +72,8 @@ class ViewerState:
             self.follow_ups.add(part["data"]["message_id"])
         elif kind == "data-compaction":
             self.compactions.add(part["data"]["message_id"])
+        elif kind == "data-approval":
+            self.approvals.add((part["data"]["approval_id"], part["data"]["status"]))
         elif kind == "data-progress" and self.step_open:
             self.round = part["data"].get("round", self.round)
         else:

@@ -55,6 +55,7 @@ class Tool:
         changes: whether it has side effects; a dry run does not run it.
         quick: whether it only computes, for some milliseconds. It then runs within the workflow task that asks for
             it, at a fraction of an activity's cost, and runs again whenever that task is repeated.
+        needs_approval: whether a person has to allow each call.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Tool:
     repeatable: bool = True
     changes: bool = False
     quick: bool = False
+    needs_approval: bool = False
 
     def __post_init__(self) -> None:
         if self.quick and (self.changes or not self.repeatable):
@@ -81,6 +83,10 @@ class Tool:
             "type": "function",
             "function": {"name": self.name, "description": self.description, "parameters": parameters},
         }
+
+    def only_said(self, scope: Scope) -> bool:
+        """Whether a call is not run, because this is a dry run and the tool changes something."""
+        return self.changes and scope.dry_run
 
     def parse(self, arguments: str) -> BaseModel:
         """The arguments that the model wrote, validated.
@@ -117,15 +123,17 @@ def tool(
     repeatable: bool | None = None,
     changes: bool = False,
     quick: bool = False,
+    needs_approval: bool = False,
 ) -> Callable[[Callable[[Any, ToolContext], Awaitable[str]]], Tool]:
     """Make a tool from an async function `(arguments, context) -> output`; the tool is named after the function.
 
-    A tool that changes something is not repeatable unless `repeatable` says so.
+    A tool that changes something is not repeatable unless `repeatable` says so. One that `needs_approval` waits for a
+    person to allow each call.
     """
 
     def build(run: Callable[[Any, ToolContext], Awaitable[str]]) -> Tool:
         may_repeat = not changes if repeatable is None else repeatable
-        return Tool(run.__name__, description, arguments, run, may_repeat, changes, quick)
+        return Tool(run.__name__, description, arguments, run, may_repeat, changes, quick, needs_approval)
 
     return build
 
@@ -151,6 +159,10 @@ class Registry:
             reason = "is not allowed in this session" if known else "does not exist"
             raise ToolError(f"The tool {name!r} {reason}. Available: {names}.")
         return known
+
+    def find(self, name: str) -> Tool | None:
+        """The tool of this name, allowed or not; None: there is none."""
+        return self._tools.get(name)
 
     def is_quick(self, name: str) -> bool:
         """Whether this is the name of a tool that is declared as quick."""

@@ -11,12 +11,14 @@ from temporalio.testing import ActivityEnvironment
 
 from activities import redelivery
 from activities.redelivery import RedeliveryActivities
-from longhaul.contracts import Empty, Redelivered
-from longhaul.db import acceptance, sessions
+from longhaul.contracts import Empty, ParkKind, Redelivered
+from longhaul.db import acceptance, parked, sessions, turns
 from longhaul.db.database import Database
-from longhaul.db.models import MessageRow, utc_now
+from longhaul.db.models import MessageRow, ParkedCallRow, ParkedStatus, utc_now
+from longhaul.db.parked import Answer, NewParked, ParkedRow
 from longhaul.db.sessions import NewSession, Session
 from longhaul.errors import UnavailableError
+from longhaul.turns.answers import CallAnswers
 from longhaul.turns.deliver import IncomingMessage, MessageDelivery
 from longhaul.turns.status import TurnLookup
 from tests.activities.conftest import SETTINGS, TURN
@@ -123,3 +125,29 @@ async def test_temporal_away_is_benign(database: Database, monkeypatch: pytest.M
         await redeliver(database)
     assert failure.value.category is ApplicationErrorCategory.BENIGN
     assert not failure.value.non_retryable
+
+
+async def test_an_answer_that_its_turn_has_not_heard_of(
+    database: Database, running: set[str], delivered: Delivered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Old ones only, and not those that were taken."""
+    told: list[str] = []
+
+    async def tell(_: CallAnswers, row: ParkedRow) -> None:
+        told.append(row.tool_call_id)
+
+    monkeypatch.setattr(CallAnswers, "tell", tell)
+    turn = turns.NewTurn(TURN.turn_id, TURN.session_id, TURN.user_id, "m", "fast", "standard", utc_now())
+    async with database.write() as connection:
+        await turns.start(connection, turn)
+        for call in ("old", "fresh", "taken", "waiting"):
+            kind, now = ParkKind.APPROVAL, utc_now()
+            new = NewParked(call, TURN.session_id, TURN.user_id, TURN.turn_id, 1, call, "pay", kind, "{}", now, None)
+            await parked.park(connection, new)
+        for call in ("old", "fresh", "taken"):
+            await parked.answer(connection, call, TURN.user_id, Answer(ParkedStatus.ALLOWED))
+        await parked.settle(connection, "taken", None)
+        older = update(ParkedCallRow).where(ParkedCallRow.id.in_(["old", "taken"]))
+        await connection.execute(older.values(answered_at=utc_now() - AFTER - timedelta(seconds=1)))
+    await redeliver(database)
+    assert told == ["old"]

@@ -14,7 +14,8 @@ from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
 from activities import attempt as module
-from activities.tools import ROUND_CHECKPOINTS_BYTES, ToolActivities, ToolResult, ToolState
+from activities.tool_results import ToolResult
+from activities.tools import ROUND_CHECKPOINTS_BYTES, ToolActivities, ToolState
 from longhaul.contracts import RunTool, Scope, StoreToolResult, ToolOutcome, ToolStatus
 from longhaul.db import conversation, messages, sessions
 from longhaul.db.connection import Connection

@@ -12,10 +12,12 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.common import RawValue, WorkflowIDConflictPolicy
 from temporalio.exceptions import ApplicationError, CancelledError
+from temporalio.service import RPCError, RPCStatusCode
 
 from longhaul import temporal
 from longhaul.contracts import (
     Budget,
+    CallAnswered,
     CallModel,
     ClosedTurn,
     CloseTurn,
@@ -26,16 +28,21 @@ from longhaul.contracts import (
     Delegation,
     Empty,
     FollowUp,
+    GiveUp,
     LookAtSubSession,
     ModelAnswer,
     OpenedTurn,
     OpenTurn,
+    ParkCall,
+    ParkedCall,
+    ParkKind,
     PreparedSubSession,
     PrepareSubSession,
     Progress,
     ReportSubSession,
     RunTool,
     Scope,
+    SettleCall,
     StopSubSessions,
     StoreToolResult,
     SubSessionSeen,
@@ -60,11 +67,15 @@ TEXT = ModelAnswer(message_id="text", finish_reason="stop", has_text=True, usage
 
 
 def tool_calls(
-    *names: str, arguments: str | None = None, delegation: Delegation | None = None, quick: bool = False
+    *names: str,
+    arguments: str | None = None,
+    delegation: Delegation | None = None,
+    quick: bool = False,
+    parks: ParkKind | None = None,
 ) -> ModelAnswer:
     """A model answer that calls these tools; the id of each call is the name of its tool."""
     calls = [
-        ToolCall(tool_call_id=name, name=name, arguments=arguments, delegation=delegation, quick=quick)
+        ToolCall(tool_call_id=name, name=name, arguments=arguments, delegation=delegation, quick=quick, parks=parks)
         for name in names
     ]
     return ModelAnswer(message_id="calls", finish_reason="tool_calls", tool_calls=calls, usage=Usage(calls=1))
@@ -113,6 +124,32 @@ class FakeRows:
 
 
 @dataclass
+class FakeParked:
+    """The rows of parked calls of one session, by the rules of `longhaul.db.parked`; an id is that of the tool call.
+
+    `answers`: what somebody has said; None: the tool may run. `timeout_s`: the time that a call waits. `allowed`: calls
+    that do not wait, because they are allowed in the whole session. `ends`: how each call ended.
+    """
+
+    answers: dict[str, ToolStatus | None] = field(default_factory=dict)
+    timeout_s: float = 0
+    allowed: set[str] = field(default_factory=set)
+    ends: dict[str, str] = field(default_factory=dict)
+
+    def settle(self, call_id: str, give_up: GiveUp | None) -> ParkedCall:
+        if call_id in self.answers:
+            self.ends[call_id] = "answered"
+            status = self.answers[call_id]
+        elif give_up is not None:
+            self.ends[call_id] = give_up
+            status = ToolStatus.ERROR
+        else:
+            return ParkedCall(approval_id=call_id, waits=True)
+        outcome = ToolOutcome(tool_call_id=call_id, status=status) if status is not None else None
+        return ParkedCall(approval_id=call_id, outcome=outcome)
+
+
+@dataclass
 class Script:
     """The activities of one session: what they are to do, and the calls that they got.
 
@@ -140,6 +177,7 @@ class Script:
     prepared: PreparedSubSession = field(default_factory=PreparedSubSession)
     looks: list[SubSessionSeen] = field(default_factory=list)
     failures: dict[str, Exception] = field(default_factory=dict)
+    parked: FakeParked = field(default_factory=FakeParked)
     tool_status: ToolStatus = ToolStatus.OK
     compaction_due: bool = False
     compacts: bool = True
@@ -186,6 +224,7 @@ class FakeActivities:
     def all(self) -> Activities:
         """As a worker takes them."""
         stores: list[Callable[..., Any]] = [self.open_turn, self.take_inbox, self.close_turn, self.store_tool_result]
+        stores += [self.park_call, self.settle_call]
         sub_sessions: list[Callable[..., Any]] = [
             self.prepare_sub_session,
             self.look_at_sub_session,
@@ -258,6 +297,20 @@ class FakeActivities:
         await self._perform(result.turn, f"store_tool_result {result.tool_call_id}", result)
         status = ToolStatus.ERROR if result.is_error else ToolStatus.OK
         return ToolOutcome(tool_call_id=result.tool_call_id, status=status)
+
+    @activity.defn
+    async def park_call(self, call: ParkCall) -> ParkedCall:
+        parked = (await self._perform(call.turn, f"park_call {call.tool_call_id}", call)).parked
+        now = datetime.now(UTC)
+        expires_at = now + timedelta(seconds=parked.timeout_s) if parked.timeout_s else None
+        waits = call.tool_call_id not in parked.allowed
+        return ParkedCall(approval_id=call.tool_call_id, waits=waits, asked_at=now, expires_at=expires_at)
+
+    @activity.defn
+    async def settle_call(self, settling: SettleCall) -> ParkedCall:
+        call = " ".join(["settle_call", settling.tool_call_id, *([settling.give_up] if settling.give_up else [])])
+        script = await self._perform(settling.turn, call, settling)
+        return script.parked.settle(settling.tool_call_id, settling.give_up)
 
     @activity.defn
     async def close_turn(self, closing: CloseTurn) -> ClosedTurn:
@@ -380,6 +433,23 @@ class Session:
         """Mark the turn as stopped, then cancel its run, as the API does it."""
         self.script.rows.stopped = self.script.rows.begun or self.turn_id
         await self.handle.cancel()
+
+    async def answer(self, call_id: str, status: ToolStatus | None = None) -> None:
+        """Answer a parked call, as the API does it; without a status, the tool may run."""
+        self.script.parked.answers[call_id] = status
+        try:
+            await self.handle.signal(temporal.CALL_ANSWERED_SIGNAL, CallAnswered(approval_id=call_id))
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:  # the turn has ended in the meantime
+                raise
+
+    async def until_waits(self, *calls: str) -> None:
+        """Wait until exactly these calls wait for an answer."""
+
+        async def waits() -> bool:
+            return {one.tool_call_id for one in (await self.progress()).waiting_calls} == set(calls)
+
+        await until(waits, what=f"the turn waits for {calls}", every=0.01)
 
     async def progress(self) -> Progress:
         progress: Progress = await self.handle.query(temporal.PROGRESS_QUERY, Empty(), result_type=Progress)

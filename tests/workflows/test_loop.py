@@ -9,6 +9,7 @@ from temporalio.exceptions import ApplicationError
 
 from activities.compaction import CompactionActivities
 from activities.model import ModelActivities
+from activities.parked import ParkedActivities
 from activities.sub_sessions import SubSessionActivities
 from activities.tools import ToolActivities
 from activities.turns import TurnActivities
@@ -26,7 +27,15 @@ def test_fakes_have_the_names_and_types_of_the_real_activities() -> None:
         found = [activity._Definition.from_callable(member) for member in members if callable(member)]
         return {one.name: (one.arg_types, one.ret_type) for one in found if one is not None}
 
-    real = definitions([TurnActivities, ModelActivities, CompactionActivities, ToolActivities, SubSessionActivities])
+    kinds = [
+        TurnActivities,
+        ModelActivities,
+        CompactionActivities,
+        ToolActivities,
+        ParkedActivities,
+        SubSessionActivities,
+    ]
+    real = definitions(kinds)
     assert definitions([FakeActivities]) == real
 
 

@@ -1,0 +1,59 @@
+"""The result of a tool call: its row, and its part of the stream."""
+
+from pydantic import BaseModel
+from temporalio import activity
+
+from activities.attempt import TurnStreams, stored_despite_stop
+from longhaul.contracts import ToolOutcome, ToolStatus, TurnRef
+from longhaul.db import messages
+from longhaul.db.database import Database
+from longhaul.db.messages import StoredMessage
+from longhaul.streams.events import tool_output_part
+
+
+class ToolResult(BaseModel):
+    """How a tool call ended, and its output. `new_arguments`: a person has put them in the place of the model's."""
+
+    output: str
+    status: ToolStatus
+    duration_ms: int = 0
+    new_arguments: str | None = None
+
+
+class ToolResults:
+    """Stores the results of tool calls."""
+
+    def __init__(self, database: Database, streams: TurnStreams, storage_window: float) -> None:
+        self._database = database
+        self._streams = streams
+        self._storage_window = storage_window
+
+    @property
+    def patience(self) -> float:
+        """Seconds to wait for the database in this attempt. A local activity must not: it holds a workflow task up."""
+        return 0 if activity.info().is_local else self._storage_window
+
+    async def store(self, turn: TurnRef, round_: int, call_id: str, name: str, result: ToolResult) -> ToolOutcome:
+        """Store and publish a result. If the call has one already, that one stays and is shown."""
+        is_error = result.status is not ToolStatus.OK
+        row = messages.tool_row(
+            turn.turn_id, round_, call_id, name, result.output, is_error=is_error, duration_ms=result.duration_ms
+        )
+        if result.new_arguments is not None:
+            row = row._replace(context={"new_arguments": result.new_arguments})
+
+        async def store() -> StoredMessage | None:
+            async with self._database.write() as connection:
+                if await messages.append(connection, turn.session_id, [row]):
+                    return None
+                # A timed-out attempt, or a Stop, stored a result first; show that one.
+                return await messages.get(connection, row.id)
+
+        # A result may be too large for a checkpoint, so wait for the database here.
+        stored = await stored_despite_stop(store, self.patience)
+        shown = tool_output_part(call_id, result.output, is_error=is_error)
+        if stored is not None:
+            shown = tool_output_part(call_id, stored.content, is_error=stored.is_error)
+        async with self._streams.publisher(turn) as publisher:
+            publisher.put(shown, once=f"output:{round_}:{call_id}")
+        return ToolOutcome(tool_call_id=call_id, status=result.status, published=not publisher.broken)

@@ -1,0 +1,48 @@
+"""Approvals and questions: what waits for the user, and the answers."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Query
+
+from api.dependencies import ID, CurrentUser, Deps
+from api.parked_body import Decision, answer_of
+from api.problems import CONFLICT, RESPONSES
+from api.request_body import json_body
+from api.schemas import Approval, Approvals
+from longhaul.db import parked
+
+router = APIRouter(prefix="/v1", tags=["approvals"], responses=RESPONSES)
+ApprovalId = Annotated[str, Path(max_length=64, pattern=ID, description="Id of a call that waits.")]
+
+
+@router.get("/approvals", summary="What waits for you")
+async def list_approvals(
+    user: CurrentUser,
+    deps: Deps,
+    session_id: Annotated[str | None, Query(max_length=64, pattern=ID, description="Only of this session.")] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> Approvals:
+    """Calls in all your sessions that wait for your consent, your answer or your client, the oldest first."""
+    async with deps.database.read() as connection:
+        rows = await parked.waiting_of_user(connection, user, limit + 1, session_id=session_id)
+    return Approvals(data=[Approval.of(row) for row in rows[:limit]], has_more=len(rows) > limit)
+
+
+@router.get("/approvals/{approval_id}", summary="A call that waits or has waited")
+async def approval(approval_id: ApprovalId, user: CurrentUser, deps: Deps) -> Approval:
+    async with deps.database.read() as connection:
+        return Approval.of(await parked.of_user(connection, approval_id, user))
+
+
+@router.post("/approvals/{approval_id}", summary="Allow, deny or answer", responses={**CONFLICT})
+async def answer_approval(
+    approval_id: ApprovalId, user: CurrentUser, deps: Deps, decision: Annotated[Decision, Depends(json_body(Decision))]
+) -> Approval:
+    """An approval takes `decision`, with `reason`, `scope` or `arguments`; a question takes `answer`.
+
+    Only the first answer counts: a second one is refused with 409. So is one that comes when the time is over or the
+    turn was stopped.
+    """
+    async with deps.database.read() as connection:
+        row = await parked.of_user(connection, approval_id, user)
+    return Approval.of(await deps.answers.answer(approval_id, user, answer_of(row, decision)))

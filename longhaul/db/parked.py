@@ -1,0 +1,276 @@
+"""Tool calls that wait for a person or a client. A row says what was asked, and what was answered.
+
+Each change locks the session's row first. So an answer, a Stop, the end of the time and a message that comes instead
+are put in order, and exactly one of them counts.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import Select, bindparam, exists, insert, select, update
+
+from longhaul.contracts import ParkKind, TurnStatus
+from longhaul.db import turns
+from longhaul.db.connection import Connection
+from longhaul.db.messages import lock_session, replace_unstorable, row_id
+from longhaul.db.models import UNFINISHED, ParkedCallRow, ParkedStatus, TurnRow, columns_of, utc_now
+from longhaul.errors import AnsweredError, NotFoundError, TurnEndedError
+
+#: What a person or a client has answered. The turn takes these answers.
+BY_SOMEBODY = (ParkedStatus.ALLOWED, ParkedStatus.DENIED, ParkedStatus.ANSWERED)
+
+
+class ParkedRow(NamedTuple):
+    """A call that waits, or has waited. See `ParkedCallRow`."""
+
+    id: str
+    session_id: str
+    user_id: str
+    turn_id: str
+    round: int
+    tool_call_id: str
+    tool_name: str
+    kind: ParkKind
+    status: ParkedStatus
+    arguments: str
+    new_arguments: str | None
+    answer: str | None
+    is_error: bool
+    for_session: bool
+    asked_at: datetime
+    expires_at: datetime | None
+    answered_at: datetime | None
+    settled_at: datetime | None
+
+
+class NewParked(NamedTuple):
+    """A call that begins to wait."""
+
+    id: str
+    session_id: str
+    user_id: str
+    turn_id: str
+    round: int
+    tool_call_id: str
+    tool_name: str
+    kind: ParkKind
+    arguments: str
+    asked_at: datetime
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What somebody answers. `status` is one of `BY_SOMEBODY`; the rest is as in `ParkedCallRow`."""
+
+    status: ParkedStatus
+    text: str | None = None
+    new_arguments: str | None = None
+    for_session: bool = False
+    is_error: bool = False
+
+
+PARKED = select(*columns_of(ParkedCallRow, ParkedRow))
+BY_ID = PARKED.where(ParkedCallRow.id == bindparam("parked"))
+OF_TURN = PARKED.where(ParkedCallRow.turn_id == bindparam("turn")).order_by(ParkedCallRow.asked_at, ParkedCallRow.id)
+WAITS_IN_TURN = (
+    select(ParkedCallRow.id)
+    .where(ParkedCallRow.turn_id == bindparam("turn"), ParkedCallRow.status == ParkedStatus.WAITING)
+    .limit(1)
+)
+ALLOWED_FOR_SESSION = (
+    select(ParkedCallRow.id)
+    .where(
+        ParkedCallRow.session_id == bindparam("session"),
+        ParkedCallRow.tool_name == bindparam("tool"),
+        ParkedCallRow.status == ParkedStatus.ALLOWED,
+        ParkedCallRow.for_session,
+    )
+    .limit(1)
+)
+_TURN_RUNS = exists().where(TurnRow.turn_id == ParkedCallRow.turn_id, TurnRow.status.in_(UNFINISHED))
+NOT_SETTLED = (
+    PARKED.where(
+        ParkedCallRow.settled_at.is_(None),
+        ParkedCallRow.status.in_(BY_SOMEBODY),
+        ParkedCallRow.answered_at < bindparam("before"),
+        _TURN_RUNS,
+    )
+    .order_by(ParkedCallRow.answered_at)
+    .limit(bindparam("most"))
+)
+INSERT = insert(ParkedCallRow)
+SETTLE = (
+    update(ParkedCallRow)
+    .where(
+        ParkedCallRow.id == bindparam("parked"),
+        ParkedCallRow.status != ParkedStatus.WAITING,
+        ParkedCallRow.settled_at.is_(None),
+    )
+    .values(settled_at=bindparam("now"))
+)
+GIVE_UP = (
+    update(ParkedCallRow)
+    .where(ParkedCallRow.id == bindparam("parked"), ParkedCallRow.status == ParkedStatus.WAITING)
+    .values(status=bindparam("final"), answered_at=bindparam("now"))
+)
+CANCEL = (
+    update(ParkedCallRow)
+    .where(ParkedCallRow.turn_id == bindparam("turn"), ParkedCallRow.settled_at.is_(None))
+    .values(settled_at=bindparam("now"))
+)
+CANCEL_WAITING = (
+    update(ParkedCallRow)
+    .where(ParkedCallRow.turn_id == bindparam("turn"), ParkedCallRow.status == ParkedStatus.WAITING)
+    .values(status=ParkedStatus.CANCELLED, answered_at=bindparam("now"))
+)
+SHOW_STATUS = (
+    update(TurnRow)
+    .where(TurnRow.turn_id == bindparam("turn"), TurnRow.status.in_(UNFINISHED))
+    .values(status=bindparam("shown"))
+)
+
+
+def id_of(turn_id: str, round_: int, tool_call_id: str) -> str:
+    """The id under which a call waits."""
+    return row_id(turn_id, round_, "parked", tool_call_id)
+
+
+async def park(connection: Connection, new: NewParked) -> ParkedRow:
+    """Let a call wait, unless it is known already. An approval that holds for the whole session allows it at once.
+
+    Raises:
+        NotFoundError: the session was deleted.
+        TurnEndedError: the turn's end is stored.
+    """
+    await lock_session(connection, new.session_id)
+    if (known := await get(connection, new.id)) is not None:
+        return known
+    if await turns.has_ended(connection, new.turn_id):
+        raise TurnEndedError(new.turn_id)
+    same_tool = {"session": new.session_id, "tool": new.tool_name}
+    allowed = new.kind is ParkKind.APPROVAL and await connection.scalar(ALLOWED_FOR_SESSION, same_tool) is not None
+    values = {
+        **new._asdict(),
+        "arguments": replace_unstorable(new.arguments),
+        "status": ParkedStatus.ALLOWED if allowed else ParkedStatus.WAITING,
+        "answered_at": new.asked_at if allowed else None,
+        "settled_at": new.asked_at if allowed else None,
+    }
+    await connection.execute(INSERT, values)
+    await _show_status(connection, new.turn_id)
+    return await _own(connection, new.id)
+
+
+async def settle(connection: Connection, parked_id: str, give_up: ParkedStatus | None) -> ParkedRow:
+    """Take the answer of a call; without one it becomes `give_up`, or waits on if that is None.
+
+    Raises:
+        NotFoundError: the session was deleted.
+    """
+    row = await _own(connection, parked_id)
+    await lock_session(connection, row.session_id)
+    now = {"parked": parked_id, "now": utc_now()}
+    if give_up is not None:
+        await connection.execute(GIVE_UP, {**now, "final": give_up})
+    await connection.execute(SETTLE, now)
+    await _show_status(connection, row.turn_id)
+    return await _own(connection, parked_id)
+
+
+async def answer(connection: Connection, parked_id: str, user_id: str, given: Answer) -> ParkedRow:
+    """Store somebody's answer, once.
+
+    Raises:
+        NotFoundError: there is no such call, or it is another user's.
+        AnsweredError: it waits for no answer any more.
+    """
+    row = await of_user(connection, parked_id, user_id)
+    session = await lock_session(connection, row.session_id, user_id)
+    row = await of_user(connection, parked_id, user_id)
+    if row.status is not ParkedStatus.WAITING:
+        raise AnsweredError(parked_id, row.status)
+    if session.stopped_turn_id == row.turn_id or await turns.has_ended(connection, row.turn_id):
+        raise AnsweredError(parked_id, ParkedStatus.CANCELLED)
+    await connection.execute(
+        update(ParkedCallRow)
+        .where(ParkedCallRow.id == parked_id)
+        .values(
+            status=given.status,
+            answer=replace_unstorable(given.text) if given.text is not None else None,
+            new_arguments=replace_unstorable(given.new_arguments) if given.new_arguments is not None else None,
+            for_session=given.for_session,
+            is_error=given.is_error,
+            answered_at=utc_now(),
+        )
+    )
+    return await _own(connection, parked_id)
+
+
+async def cancel_of_turn(connection: Connection, turn_id: str) -> None:
+    """The turn ends: nothing of it waits any more. The caller holds the session's lock."""
+    values = {"turn": turn_id, "now": utc_now()}
+    await connection.execute(CANCEL_WAITING, values)
+    await connection.execute(CANCEL, values)
+
+
+async def get(connection: Connection, parked_id: str) -> ParkedRow | None:
+    """A call that waits, or has waited; None: there is none of this id."""
+    rows = await _rows(connection, BY_ID, {"parked": parked_id})
+    return rows[0] if rows else None
+
+
+async def of_user(connection: Connection, parked_id: str, user_id: str) -> ParkedRow:
+    """The same, if it is this user's.
+
+    Raises:
+        NotFoundError: it is not, or there is none.
+    """
+    row = await get(connection, parked_id)
+    if row is None or row.user_id != user_id:
+        raise NotFoundError(f"There is no approval {parked_id}.")
+    return row
+
+
+async def of_turn(connection: Connection, turn_id: str) -> list[ParkedRow]:
+    """The calls of a turn that wait or have waited, in the order of asking."""
+    return await _rows(connection, OF_TURN, {"turn": turn_id})
+
+
+async def waiting_of_user(
+    connection: Connection, user_id: str, limit: int, *, session_id: str | None = None
+) -> list[ParkedRow]:
+    """What a user has to answer, the oldest first; calls of turns whose workflow was lost are left out."""
+    statement = PARKED.where(
+        ParkedCallRow.user_id == user_id,
+        ParkedCallRow.settled_at.is_(None),
+        ParkedCallRow.status == ParkedStatus.WAITING,
+        _TURN_RUNS,
+    )
+    if session_id is not None:
+        statement = statement.where(ParkedCallRow.session_id == session_id)
+    return await _rows(connection, statement.order_by(ParkedCallRow.asked_at, ParkedCallRow.id).limit(limit), {})
+
+
+async def not_settled(connection: Connection, before: datetime, limit: int) -> list[ParkedRow]:
+    """Calls that were answered before a moment, and whose turns have not taken the answer."""
+    return await _rows(connection, NOT_SETTLED, {"before": before, "most": limit})
+
+
+async def _show_status(connection: Connection, turn_id: str) -> None:
+    waits = await connection.scalar(WAITS_IN_TURN, {"turn": turn_id}) is not None
+    shown = TurnStatus.WAITING_FOR_APPROVAL if waits else TurnStatus.RUNNING
+    await connection.execute(SHOW_STATUS, {"turn": turn_id, "shown": shown})
+
+
+async def _own(connection: Connection, parked_id: str) -> ParkedRow:
+    row = await get(connection, parked_id)
+    if row is None:
+        raise NotFoundError(f"There is no approval {parked_id}.")
+    return row
+
+
+async def _rows(connection: Connection, statement: Select[Any], values: dict[str, Any]) -> list[ParkedRow]:
+    rows = [ParkedRow._make(row) for row in await connection.execute(statement, values)]
+    return [row._replace(kind=ParkKind(row.kind), status=ParkedStatus(row.status)) for row in rows]

@@ -1,0 +1,74 @@
+"""Which tool calls a person has to allow: those of tools that say so, and those that `LONGHAUL_APPROVE` names.
+
+An entry is a tool's name, or a name and a pattern of its arguments: `write_file`, `shop__*`, `bash_exec(rm *)`,
+`write_file(path=reports/*)`. A pattern without an argument's name is compared with each argument. `*` stands for any
+text, `?` for one character, and letters of both cases are the same.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import orjson
+
+from longhaul.settings import APPROVE_ENTRY
+from longhaul.tools.registry import Tool, ToolError
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Calls of tools whose name matches `tool`, if an argument matches `pattern`: any, or the one of that `name`."""
+
+    tool: str
+    name: str | None = None
+    pattern: str | None = None
+
+    def applies(self, tool_name: str, arguments: dict[str, Any]) -> bool:
+        if not _matches(tool_name, self.tool):
+            return False
+        if self.pattern is None:
+            return True
+        values = [arguments.get(self.name)] if self.name is not None else arguments.values()
+        return any(_matches(text, self.pattern) for value in values if value is not None for text in _texts(value))
+
+
+class ApprovalRules:
+    """Says which calls need a person's consent."""
+
+    def __init__(self, entries: Iterable[str] = ()) -> None:
+        self._rules = [_rule(entry) for entry in entries]
+
+    def need(self, tool: Tool, arguments: str) -> bool:
+        """Whether a call needs consent; `arguments` as the model wrote them. Wrong ones need none: nothing is run."""
+        if not (self._rules or tool.needs_approval):
+            return False
+        try:
+            tool.parse(arguments)
+        except ToolError:
+            return False
+        if tool.needs_approval:
+            return True
+        decoded = orjson.loads(arguments.strip() or "{}")
+        return any(rule.applies(tool.name, decoded) for rule in self._rules)
+
+
+def _rule(entry: str) -> Rule:
+    if (found := APPROVE_ENTRY.fullmatch(entry)) is None:
+        raise ValueError(f"no rule for approvals: {entry!r}")
+    return Rule(found["tool"], found["name"], found["pattern"])
+
+
+def _matches(text: str, pattern: str) -> bool:
+    return fnmatchcase(text.lower(), pattern.lower())
+
+
+def _texts(value: Any) -> list[str]:
+    """A value as the texts that a pattern is compared with: lists and objects by their members."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, dict):
+        return [text for member in value.values() for text in _texts(member)]
+    if isinstance(value, list):
+        return [text for member in value for text in _texts(member)]
+    return [orjson.dumps(value).decode()]

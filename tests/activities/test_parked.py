@@ -1,0 +1,226 @@
+"""Asking people about tool calls: what is stored and said, and that no tool runs without the consent that it needs."""
+
+from typing import Any, cast
+
+import pytest
+from pydantic import BaseModel
+from temporalio.testing import ActivityEnvironment
+
+from activities import attempt as module
+from activities.model import ModelActivities
+from activities.parked import ParkedActivities
+from activities.tools import ToolActivities
+from longhaul.contracts import (
+    GiveUp,
+    ParkCall,
+    ParkedCall,
+    ParkKind,
+    RunTool,
+    Scope,
+    SettleCall,
+    ToolOutcome,
+    ToolStatus,
+    TurnStatus,
+)
+from longhaul.db import conversation, messages, parked, turns
+from longhaul.db.database import Database
+from longhaul.db.models import ParkedStatus, utc_now
+from longhaul.db.parked import Answer
+from longhaul.files.store import FileStore
+from longhaul.llm import prompts
+from longhaul.llm.request import openai_messages
+from longhaul.settings import load_settings
+from longhaul.tools import Registry, ToolContext, default_tools, tool
+from tests.activities.conftest import NO_STREAMS, SETTINGS, TURN
+
+RUNS: list[int] = []
+CAREFUL = load_settings(
+    home=SETTINGS.home, redis_url=SETTINGS.redis_url, approve="careful_above(amount=1*),run_sub_session"
+)
+ALLOWED = Answer(ParkedStatus.ALLOWED)
+
+
+class Payment(BaseModel):
+    amount: int
+
+
+@tool(Payment, "Pays.", needs_approval=True, changes=True)
+async def pay(arguments: Payment, context: ToolContext) -> str:
+    RUNS.append(arguments.amount)
+    return f"paid {arguments.amount}"
+
+
+@tool(Payment, "Pays little.")
+async def careful_above(arguments: Payment, context: ToolContext) -> str:
+    RUNS.append(arguments.amount)
+    return f"paid {arguments.amount}"
+
+
+TOOLS = Registry([pay, careful_above, *default_tools()])
+
+
+@pytest.fixture(autouse=True)
+async def calls(database: Database) -> None:
+    """A turn whose model has made three calls."""
+    module._heartbeat_details.set([])
+    RUNS.clear()
+    made = [("pay", '{"amount": 5}'), ("careful_above", '{"amount": 10}'), ("careful_above", '{"amount": 2}')]
+    written = [{"id": f"c{n}", "function": {"name": name, "arguments": text}} for n, (name, text) in enumerate(made)]
+    row = messages.NewMessage("row", "assistant", tool_calls=written, turn_id=TURN.turn_id, round=1)
+    async with database.write() as connection:
+        await turns.start(
+            connection, turns.NewTurn(TURN.turn_id, TURN.session_id, "u", "m", "fast", "standard", utc_now())
+        )
+        await messages.append(connection, TURN.session_id, [row])
+
+
+async def park(database: Database, call: str = "c0", name: str = "pay", timeout: float = 7200) -> ParkedCall:
+    given = ParkCall(
+        turn=TURN,
+        round=1,
+        message_id="row",
+        tool_call_id=call,
+        name=name,
+        kind=ParkKind.APPROVAL,
+        timeout=timeout,
+    )
+    asked = ParkedActivities(database, NO_STREAMS, SETTINGS)
+    return cast("ParkedCall", await ActivityEnvironment().run(asked.park_call, given))
+
+
+async def settle(database: Database, call: ParkedCall, give_up: GiveUp | None = None) -> ParkedCall:
+    given = SettleCall(turn=TURN, round=1, tool_call_id="c0", name="pay", approval_id=call.approval_id, give_up=give_up)
+    asked = ParkedActivities(database, NO_STREAMS, SETTINGS)
+    return cast("ParkedCall", await ActivityEnvironment().run(asked.settle_call, given))
+
+
+async def answer(database: Database, call: ParkedCall, given: Answer) -> None:
+    async with database.write() as connection:
+        await parked.answer(connection, call.approval_id, TURN.user_id, given)
+
+
+async def run(database: Database, call: str = "c0", name: str = "pay", **more: Any) -> ToolOutcome:
+    tools = ToolActivities(database, NO_STREAMS, TOOLS, CAREFUL)
+    given = RunTool(turn=TURN, round=1, message_id="row", tool_call_id=call, name=name, **more)
+    return cast("ToolOutcome", await ActivityEnvironment().run(tools.run_tool, given))
+
+
+async def result(database: Database, call: str = "c0") -> tuple[str, bool]:
+    async with database.read() as connection:
+        rows = await conversation.rows_of_round(connection, TURN.turn_id, 1)
+    (found,) = [row for row in rows if row.tool_call_id == call]
+    return found.content, found.is_error
+
+
+async def test_asked_twice_is_asked_once(database: Database) -> None:
+    first, second = await park(database), await park(database)
+    assert first == second
+    assert first.waits
+    assert first.asked_at is not None
+    assert first.expires_at is not None
+    assert (first.expires_at - first.asked_at).total_seconds() == 7200
+    assert (await park(database, "c1", timeout=0)).expires_at is None
+
+
+async def test_allowed(database: Database) -> None:
+    call = await park(database)
+    assert (await settle(database, call)).waits
+    await answer(database, call, ALLOWED)
+    taken = await settle(database, call)
+    assert (taken.waits, taken.outcome) == (False, None)
+    assert (await run(database, approved=True)).status is ToolStatus.OK
+    assert (await result(database), RUNS) == (("paid 5", False), [5])
+
+
+async def test_allowed_with_other_arguments(database: Database) -> None:
+    """The tool gets them, and the model is told."""
+    call = await park(database)
+    await answer(database, call, Answer(ParkedStatus.ALLOWED, new_arguments='{"amount": 1}'))
+    await settle(database, call)
+    await run(database, approved=True)
+    assert (await result(database), RUNS) == (("paid 1", False), [1])
+    async with database.read() as connection:
+        rows = await conversation.for_model(connection, TURN.session_id)
+    told = openai_messages(rows, tool_result_max=1000)[1]["content"]
+    assert told == prompts.NEW_ARGUMENTS.format(arguments='{"amount": 1}') + "paid 1"
+
+
+async def test_other_arguments_are_checked_like_the_models(database: Database) -> None:
+    call = await park(database)
+    await answer(database, call, Answer(ParkedStatus.ALLOWED, new_arguments='{"amount": "much"}'))
+    await settle(database, call)
+    assert (await run(database, approved=True)).status is ToolStatus.ERROR
+    assert (await result(database))[0].startswith("pay: amount: ")
+    assert RUNS == []
+
+
+async def test_denied(database: Database) -> None:
+    call = await park(database)
+    await answer(database, call, Answer(ParkedStatus.DENIED, "Too expensive."))
+    for _ in range(2):
+        outcome = (await settle(database, call)).outcome
+        assert outcome is not None
+        assert outcome.status is ToolStatus.ERROR
+    assert await result(database) == (prompts.DENIED_CALL.format(reason="Too expensive."), True)
+
+
+@pytest.mark.parametrize(
+    ("give_up", "said"),
+    [(GiveUp.TIME, prompts.EXPIRED_CALL.format(time="2:00:00")), (GiveUp.MESSAGE, prompts.SKIPPED_CALL)],
+)
+async def test_without_an_answer(database: Database, give_up: GiveUp, said: str) -> None:
+    call = await park(database)
+    assert (await settle(database, call, give_up)).outcome is not None
+    assert await result(database) == (said, True)
+
+
+@pytest.mark.parametrize("claims", [True, False])
+async def test_a_tool_is_not_run_without_consent(database: Database, *, claims: bool) -> None:
+    """Whatever the workflow says: the row decides."""
+    assert (await run(database, approved=claims)).status is ToolStatus.ERROR
+    assert await result(database) == (prompts.NOT_APPROVED.format(name="pay"), True)
+    await park(database, "c1", "careful_above")
+    assert (await run(database, "c1", "careful_above", approved=claims)).status is ToolStatus.ERROR
+    assert RUNS == []
+
+
+async def test_only_some_arguments_need_consent(database: Database) -> None:
+    assert (await run(database, "c2", "careful_above")).status is ToolStatus.OK
+    assert RUNS == [2]
+
+
+async def test_a_dry_run_asks_nobody(database: Database) -> None:
+    assert (await run(database, scope=Scope(dry_run=True))).status is ToolStatus.OK
+    assert await result(database) == ("Dry run: pay was not run.", False)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "scope", "parks"),
+    [
+        ("pay", '{"amount": 1}', Scope(), ParkKind.APPROVAL),
+        ("pay", "{", Scope(), None),
+        ("pay", '{"amount": "much"}', Scope(), None),
+        ("pay", '{"amount": 1}', Scope(dry_run=True), None),
+        ("pay", '{"amount": 1}', Scope(deny_tools=("pay",)), None),
+        ("unknown", "{}", Scope(), None),
+        ("careful_above", '{"amount": 10}', Scope(), ParkKind.APPROVAL),
+        ("careful_above", '{"amount": 2}', Scope(), None),
+        ("run_sub_session", '{"prompt": "hello"}', Scope(), ParkKind.APPROVAL),
+        ("calculator", '{"expression": "1"}', Scope(), None),
+    ],
+)
+def test_which_calls_wait(database: Database, name: str, arguments: str, scope: Scope, parks: ParkKind | None) -> None:
+    model = ModelActivities(database, NO_STREAMS, cast("Any", None), TOOLS, FileStore(CAREFUL), CAREFUL)
+    assert model._parks(name, arguments, scope) is parks
+
+
+async def test_the_turn_s_row_says_that_it_waits(database: Database) -> None:
+    call = await park(database)
+    async with database.read() as connection:
+        waiting = await turns.get(connection, TURN.session_id, TURN.turn_id)
+    await settle(database, call, GiveUp.MESSAGE)
+    async with database.read() as connection:
+        working = await turns.get(connection, TURN.session_id, TURN.turn_id)
+    assert waiting is not None
+    assert working is not None
+    assert (waiting.status, working.status) == (TurnStatus.WAITING_FOR_APPROVAL, TurnStatus.RUNNING)
