@@ -20,7 +20,7 @@ from longhaul.contracts import (
     TakenInbox,
     TurnStatus,
 )
-from longhaul.db import acceptance, conversation, ledger, messages, parked, sessions, turns
+from longhaul.db import acceptance, conversation, edits, ledger, messages, parked, sessions, turns
 from longhaul.db.connection import Connection
 from longhaul.db.database import Database
 from longhaul.db.messages import NewMessage, row_id, tool_row
@@ -59,14 +59,15 @@ class TurnActivities:
                 lost = await self._lost_rows(connection, turn.session_id, turn.turn_id)
                 if lost:
                     await messages.append(connection, turn.session_id, lost)
+                begun = new_turn(opening, opening.started_at)
+                retries = bool(opening.retry_of) and await edits.begin_retry(
+                    connection, begun._replace(retry_of=opening.retry_of)
+                )
                 taken = await acceptance.place_waiting(
                     connection, turn.session_id, turn_id=turn.turn_id, round_=0, kind="message", of_all_turns=True
                 )
                 if taken:
-                    await turns.start(
-                        connection,
-                        new_turn(opening, opening.started_at)._replace(trigger_message_id=taken[0]),
-                    )
+                    await turns.start(connection, begun._replace(trigger_message_id=taken[0]))
                 budgets = await budgets_of(connection, session, opening.scope, opening.started_at)
                 names = taken and refusal is None
                 to_name = await self._titles.claim(connection, session, taken[0]) if names else ""
@@ -74,7 +75,7 @@ class TurnActivities:
             await publisher.begin()
             if to_name:
                 self._titles.start(turn, opening.scope.model_copy(update={"budgets": budgets}), to_name)
-            if not taken:
+            if not taken and not retries:
                 # A late duplicate: an earlier turn has answered every message. Release the readers of this stream.
                 await publisher.seal([], None, self._stream_ttl)
         return OpenedTurn(
@@ -83,6 +84,7 @@ class TurnActivities:
             published=not publisher.broken,
             compaction_due=bool(session.compaction_due),
             refusal=str(refusal or "") if taken else "",
+            retries=retries,
         )
 
     async def _lost_rows(self, connection: Connection, session_id: str, turn_id: str) -> list[NewMessage]:

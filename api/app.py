@@ -10,7 +10,21 @@ from starlette.middleware.cors import CORSMiddleware
 from api import middleware, openapi, page, problems
 from api.chat_stream import RUN_ID, TAIL_INDEX
 from api.dependencies import connected
-from api.routes import approvals, ask, chat, completions, files, health, me, sessions, stream, tree, turns, usage
+from api.routes import (
+    approvals,
+    ask,
+    chat,
+    completions,
+    edits,
+    files,
+    health,
+    me,
+    sessions,
+    stream,
+    tree,
+    turns,
+    usage,
+)
 from longhaul import __version__
 from longhaul.settings import Settings
 
@@ -40,7 +54,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(health.router)
     if not settings.api_metrics_port:
         app.include_router(health.metrics_router)
-    for resource in (sessions, stream, turns, tree, me, files, chat, ask, completions, usage, approvals):
+    for resource in (sessions, stream, turns, tree, me, files, chat, ask, completions, edits, usage, approvals):
         app.include_router(resource.router)
     problems.install(app)
     openapi.install(app)

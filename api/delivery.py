@@ -7,6 +7,7 @@ from sqlalchemy.exc import IntegrityError
 from api import metrics
 from api.attachments import FileReference, attach
 from api.dependencies import Dependencies
+from api.schemas import Taken
 from api.slots import Slot
 from longhaul.contracts import Scope
 from longhaul.db import acceptance, sessions
@@ -68,6 +69,12 @@ async def replace(
     return await _counted(deps, deps.delivery.replace(user, session, message, of=of, stopper=deps.stopper))
 
 
+async def retry(deps: Dependencies, user: str, session: Session, turn_id: str) -> Delivery:
+    """Retry a failed turn; raises what `MessageDelivery.retry` raises."""
+    await deps.rate_limit.count_new_turn(user)
+    return await _counted(deps, deps.delivery.retry(user, session, turn_id))
+
+
 async def _counted(deps: Dependencies, delivering: Awaitable[Delivery]) -> Delivery:
     try:
         delivery = await delivering
@@ -89,6 +96,19 @@ async def _counted(deps: Dependencies, delivering: Awaitable[Delivery]) -> Deliv
     deps.feeds.nudge(delivery.turn_id)
     metrics.ACCEPTED.labels("started" if delivery.started else "queued").inc()
     return delivery
+
+
+def taken(deps: Dependencies, session_id: str, message_id: str, delivery: Delivery) -> Taken:
+    """Where to poll the turn that takes a message."""
+    return Taken(
+        session_id=session_id,
+        turn_id=delivery.turn_id,
+        message_id=message_id,
+        disposition="started" if delivery.started else "queued",
+        progress_url=f"/v1/sessions/{session_id}/turns/{delivery.turn_id}",
+        buffer_length=delivery.waiting,
+        max_buffer_length=deps.settings.max_pending_messages,
+    )
 
 
 async def own_or_new_session(

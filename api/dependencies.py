@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import Depends, Path
+from fastapi import Depends, Header, Path
 from redis.asyncio import Redis
 from starlette.requests import HTTPConnection
 from temporalio.client import Client
@@ -134,6 +134,10 @@ CurrentUser = Annotated[str, Depends(current_user)]
 # PostgreSQL cannot compare a text that holds NUL. In a path, `NoNulInPath` answers 404.
 ID = r"^[^\x00]*$"
 SessionId = Annotated[str, Path(max_length=64, description="Id of a session.")]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(alias="Idempotency-Key", max_length=200, pattern=ID, description="The same key again does nothing twice."),
+]
 
 
 async def own_session(session_id: SessionId, user: CurrentUser, deps: Deps) -> SessionRecord:

@@ -10,7 +10,7 @@ from api.chat_body import ChatMessages
 from api.completions_body import ChatCompletion
 from api.problems import Problem
 from api.request_body import PostMessage, UiMessages
-from api.schemas import NewSession, NewTitle
+from api.schemas import AddedMessage, AnswerAgain, NewFork, NewSession, NewTitle
 
 TAGS = [
     {"name": "sessions", "description": "Conversations and their sub-sessions."},
@@ -30,7 +30,10 @@ def install(app: FastAPI) -> None:
             _, ours = models_json_schema(
                 [
                     (model, "validation")
-                    for model in (NewSession, NewTitle, PostMessage, UiMessages, ChatMessages, ChatCompletion, Problem)
+                    for model in (
+                        *(NewSession, NewTitle, NewFork, AddedMessage, AnswerAgain),
+                        *(PostMessage, UiMessages, ChatMessages, ChatCompletion, Problem),
+                    )
                 ],
                 ref_template="#/components/schemas/{model}",
             )

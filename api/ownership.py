@@ -39,6 +39,7 @@ class SessionRecord(BaseModel):
     max_seconds: int | None
     created_at: datetime
     updated_at: datetime
+    forked_from: str | None = None
 
 
 class SessionsOfOwners:

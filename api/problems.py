@@ -22,6 +22,7 @@ from longhaul.errors import (
     LonghaulError,
     MessageIdUsedError,
     NotFoundError,
+    NotRetriedError,
     OpenTurn,
     TooManyTurnsError,
     TurnRunsError,
@@ -138,6 +139,8 @@ def problem_of(error: Exception) -> ProblemError:
             return ProblemError(409, "message-id-used", str(error))
         case AnsweredError():
             return ProblemError(409, "already-answered", str(error))
+        case NotRetriedError():
+            return ProblemError(409, "not-retried", str(error))
         case TurnRunsError():
             return ProblemError(409, "turn-runs", str(error), headers={"Retry-After": "2"})
         case UnavailableError():

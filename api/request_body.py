@@ -106,15 +106,15 @@ async def read_body(request: Request, limit: int) -> bytes:
     return bytes(body)
 
 
-def json_body(model: type[Model]) -> Callable[..., Awaitable[Model]]:
-    """A dependency that reads the body as `model`; an empty body counts as `{}`.
+def json_body(model: type[Model], limit: int = BODY_MAX) -> Callable[..., Awaitable[Model]]:
+    """A dependency that reads the body, of up to `limit` bytes, as `model`; an empty body counts as `{}`.
 
     FastAPI reads a body parameter before it resolves dependencies. This one depends on the user, so a request without
     a valid token is refused before its body is read.
     """
 
     async def parsed(request: Request, _user: CurrentUser) -> Model:
-        return validated(model, json_object(await read_body(request, BODY_MAX) or b"{}"))
+        return validated(model, json_object(await read_body(request, limit) or b"{}"))
 
     return parsed
 
@@ -138,8 +138,8 @@ class SentMessage:
     files: tuple[FileReference, ...] = ()
 
 
-def parse_message(body: bytes, session_id: str) -> SentMessage:
-    """The message in a body.
+def parse_message(body: bytes, session_id: str, key: str | None = None) -> SentMessage:
+    """The message in a body. Its id is the sender's, or follows from the `Idempotency-Key`, or is made up.
 
     Raises:
         ProblemError: 422, with where and why.
@@ -151,7 +151,7 @@ def parse_message(body: bytes, session_id: str) -> SentMessage:
     message = validated(PostMessage, fields)
     context = message.context.model_dump(exclude_none=True) if message.context else None
     incoming = IncomingMessage(
-        str(message.message_id or uuid4()),
+        own_id(message.message_id, session_id, key),
         message.message,
         context or None,
         # A follow-up that does not name them leaves those of its turn as they are.
@@ -159,6 +159,11 @@ def parse_message(body: bytes, session_id: str) -> SentMessage:
         tier=message.tier if "tier" in message.model_fields_set else None,
     )
     return SentMessage(incoming, (*message.file_ids, *files))
+
+
+def own_id(sent: UUID | None, session_id: str, key: str | None) -> str:
+    """The id of a new message: the sender's, or that of its `Idempotency-Key`, or one that is made up."""
+    return str(sent or (row_id(session_id, "key", key) if key is not None else uuid4()))
 
 
 def json_object(body: bytes) -> dict[str, Any]:

@@ -2,15 +2,20 @@
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.chat_body import ClientSessionId
+from api.dependencies import ID
 from api.ownership import SessionRecord
+from api.request_body import Text
 from longhaul.contracts import ParkKind, Scope, TurnStatus, Usage
 from longhaul.db import sessions
 from longhaul.db.models import ParkedStatus
 from longhaul.db.parked import ParkedRow
 from longhaul.streams.events import decoded
+from longhaul.turns.deliver import Mode, Tier
 
 ToolNames = Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=200, fail_fast=True)]
 A_SESSION = "7f0d6a52-5a3c-4c39-a1e7-6d4f6f0f3a11"
@@ -72,6 +77,37 @@ class NewTitle(BaseModel):
     title: str = Field(min_length=1, max_length=300, examples=["Order 17"])
 
 
+class NewFork(BaseModel):
+    """Where to fork. Every field is optional."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"message_id": A_MESSAGE}]})
+
+    message_id: str | None = Field(None, max_length=140, pattern=ID, description="The last message of the fork.")
+    before: bool = Field(default=False, description="Leave that message out: the fork ends before it.")
+    id: ClientSessionId | None = Field(None, description="Of the new session. One that exists already is not changed.")
+    title: str | None = Field(None, min_length=1, max_length=300)
+
+
+class AddedMessage(BaseModel):
+    """A message that is stored and starts no turn."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"role": "user", "content": "Hello"}]})
+
+    role: Literal["user", "assistant", "system"]
+    content: Text
+    message_id: UUID | None = Field(None, description="Yours, so that a repeated POST is one message.")
+
+
+class AnswerAgain(BaseModel):
+    """How to answer again."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"tier": "advanced"}]})
+
+    message_id: UUID | None = Field(None, description="Of the new version, so that a repeated POST is one version.")
+    mode: Mode | None = None
+    tier: Tier | None = None
+
+
 class Session(Answer):
     """A conversation."""
 
@@ -85,6 +121,7 @@ class Session(Answer):
     allow_tools: list[str] | None = None
     deny_tools: list[str] = []
     dry_run: bool = False
+    forked_from: str | None = Field(None, description="The session that this one is a fork of.")
     created_at: datetime
     updated_at: datetime
 
@@ -246,6 +283,7 @@ class Turn(Answer):
     usage: Usage
     error: str | None
     message_id: str | None = Field(description="The message that it started with.")
+    retry_of: str | None = Field(None, description="The failed turn that it took up again.")
 
 
 class Turns(Answer):

@@ -81,7 +81,7 @@ class TurnRunsError(LonghaulError):
     """A turn runs, or is about to, and what was asked for needs an idle session. `turn_id` is empty: about to."""
 
     def __init__(self, turn_id: str) -> None:
-        super().__init__("A turn of this session runs, and it could not be stopped in time; try again in a moment.")
+        super().__init__("A turn of this session runs. Try again when it has ended, or stop it: POST …/cancel.")
         self.turn_id = turn_id
 
 
@@ -91,6 +91,13 @@ class AnsweredError(LonghaulError):
     def __init__(self, approval_id: str, status: str) -> None:
         super().__init__(f"Nothing was changed: {approval_id} waits for no answer any more, it is {status}.")
         self.status = status
+
+
+class NotRetriedError(LonghaulError):
+    """Only a session's newest turn can be retried, and only if it failed."""
+
+    def __init__(self, turn_id: str, why: str) -> None:
+        super().__init__(f"Turn {turn_id} cannot be retried: {why}. Send a message instead.")
 
 
 class UnavailableError(LonghaulError):

@@ -173,6 +173,7 @@ class RunningTurn:
                 "parent_turn_id": first.parent_turn_id if first is not None else "",
                 "rows_decide": True,
                 "follows_turn": True,
+                "retry_of": "",
             }
         )
 

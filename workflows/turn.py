@@ -201,6 +201,7 @@ class TurnLoop:
                     scope=request.scope,
                     started_at=turn.state.started_at,
                     cost_limits=request.limits.cost if request.follows_turn else CostLimits(),
+                    retry_of=request.retry_of,
                 ),
                 **policies.placing(request.limits, "open turn"),
             )
@@ -210,7 +211,7 @@ class TurnLoop:
         turn.update_published(opened.published)
         if opened.refusal:
             raise ApplicationError(opened.refusal, type=USAGE_LIMIT)
-        return bool(opened.taken)
+        return bool(opened.taken) or opened.retries
 
     async def _call_model(self) -> ModelAnswer:
         turn, request = self._turn, self._turn.request

@@ -6,8 +6,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
-from api.delivery import deliver
-from api.dependencies import CurrentUser, Deps, PollSlot, SessionId
+from api.delivery import deliver, taken
+from api.dependencies import CurrentUser, Deps, IdempotencyKey, PollSlot, SessionId
 from api.problems import CONFLICT, RESPONSES, TOO_LARGE, TOO_MANY
 from api.request_body import MESSAGE_BODY_MAX, PostMessage, body_schema, parse_message, read_body
 from api.schemas import Asked, AskedCall, Taken
@@ -42,6 +42,7 @@ async def ask(
     deps: Deps,
     request: Request,
     slot: PollSlot,
+    key: IdempotencyKey = None,
     wait: Annotated[float, Query(ge=0, le=WAIT_MAX_S, description="Seconds to wait for the turn's end.")] = 300,
 ) -> Response:
     """The last text of the turn that takes the message, its tool calls and its usage.
@@ -50,7 +51,7 @@ async def ask(
     """
     async with deps.database.read() as connection:
         session = await sessions.get(connection, session_id, user)
-    sent = parse_message(await read_body(request, MESSAGE_BODY_MAX), session_id)
+    sent = parse_message(await read_body(request, MESSAGE_BODY_MAX), session_id, key)
     message = sent.message
     if wait:
         slot.take()
@@ -63,17 +64,8 @@ async def ask(
         ended = None
     if ended is not None:
         return JSONResponse(_asked(ended, session_id, message.id).model_dump(mode="json"))
-    url = f"/v1/sessions/{session_id}/turns/{delivery.turn_id}"
-    taken = Taken(
-        session_id=session_id,
-        turn_id=delivery.turn_id,
-        message_id=message.id,
-        disposition="started" if delivery.started else "queued",
-        progress_url=url,
-        buffer_length=delivery.waiting,
-        max_buffer_length=deps.settings.max_pending_messages,
-    )
-    return JSONResponse(taken.model_dump(), 202, {"location": url})
+    told = taken(deps, session_id, message.id, delivery)
+    return JSONResponse(told.model_dump(), 202, {"location": told.progress_url})
 
 
 def _asked(ended: TurnEnd, session_id: str, message_id: str) -> Asked:

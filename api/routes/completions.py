@@ -5,17 +5,17 @@ import time
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 from uuid import uuid4
 
 import orjson
-from fastapi import APIRouter, Header, Request
+from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from api.chat_stream import ChatEvents, ChatView, CutWhenUnfinished
 from api.completions_body import ChatCompletion, parse_completion
 from api.delivery import deliver, own_or_new_session
-from api.dependencies import ID, CurrentUser, Dependencies, Deps, StreamSlot
+from api.dependencies import CurrentUser, Dependencies, Deps, IdempotencyKey, StreamSlot
 from api.problems import CONFLICT, RESPONSES, TOO_LARGE, TOO_MANY, Problem, ProblemError
 from api.request_body import MESSAGE_BODY_MAX, body_schema, read_body
 from api.schemas import Completion, Models
@@ -124,16 +124,14 @@ async def complete(
     deps: Deps,
     request: Request,
     slot: StreamSlot,
-    idempotency_key: Annotated[
-        str | None, Header(max_length=200, pattern=ID, description="The same key again gets the same answer.")
-    ] = None,
+    key: IdempotencyKey = None,
 ) -> Response:
     """The last message is answered by a turn with Longhaul's tools. In a session that has messages, only the last one
     counts; a new session begins with those before it. Leaving never stops the turn.
     """
     body = parse_completion(await read_body(request, MESSAGE_BODY_MAX))
     slot.take()
-    asked = await _ask(deps, user, body, idempotency_key)
+    asked = await _ask(deps, user, body, key)
     view = ChatView(follow_up=None if asked.delivery.started else asked.message.id)
     events = ChatEvents(deps, asked.session.id, asked.delivery.turn_id, view)
     headers = {"x-longhaul-session-id": asked.session.id, "x-longhaul-turn-id": asked.delivery.turn_id}

@@ -5,8 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import JSONResponse, Response
 
-from api.delivery import deliver
-from api.dependencies import ID, CurrentUser, Dependencies, Deps, OwnSession, SessionId, StreamSlot
+from api.delivery import deliver, taken
+from api.dependencies import ID, CurrentUser, Dependencies, Deps, IdempotencyKey, OwnSession, SessionId, StreamSlot
 from api.ownership import SessionRecord
 from api.problems import CONFLICT, RESPONSES, TOO_LARGE, TOO_MANY
 from api.request_body import MESSAGE_BODY_MAX, PostMessage, UiMessages, body_schema, parse_message, read_body
@@ -47,7 +47,7 @@ STREAM = {
 
 
 async def _deliver(
-    deps: Dependencies, session_id: str, user: str, request: Request, slot: Slot | None = None
+    deps: Dependencies, session_id: str, user: str, request: Request, key: str | None, slot: Slot | None = None
 ) -> tuple[IncomingMessage, Delivery]:
     """Check owner, body and limits, then deliver. The owner comes first: a foreign session reads as missing.
 
@@ -55,7 +55,7 @@ async def _deliver(
     """
     async with deps.database.read() as connection:
         session = await sessions.get(connection, session_id, user)
-    sent = parse_message(await read_body(request, MESSAGE_BODY_MAX), session_id)
+    sent = parse_message(await read_body(request, MESSAGE_BODY_MAX), session_id, key)
     return sent.message, await deliver(deps, user, session, sent.message, slot, sent.files)
 
 
@@ -73,13 +73,18 @@ async def _deliver(
     openapi_extra=BODY,
 )
 async def post_and_stream(
-    session_id: SessionId, user: CurrentUser, deps: Deps, request: Request, slot: StreamSlot
+    session_id: SessionId,
+    user: CurrentUser,
+    deps: Deps,
+    request: Request,
+    slot: StreamSlot,
+    key: IdempotencyKey = None,
 ) -> Response:
     """Idle: the turn's events. Busy: 202, and the running turn's stream shows the answer.
 
     Leaving never stops a turn. The same `message_id` again is the same message: a repeated POST finds its turn.
     """
-    message, delivery = await _deliver(deps, session_id, user, request, slot)
+    message, delivery = await _deliver(deps, session_id, user, request, key, slot)
     if delivery.started:
         return TurnEvents(deps, session_id, delivery.turn_id).response()
     queued = Queued(
@@ -99,20 +104,17 @@ async def post_and_stream(
     openapi_extra=BODY,
 )
 async def post_message(
-    session_id: SessionId, user: CurrentUser, deps: Deps, request: Request, response: Response
+    session_id: SessionId,
+    user: CurrentUser,
+    deps: Deps,
+    request: Request,
+    response: Response,
+    key: IdempotencyKey = None,
 ) -> Taken:
     """The same without a stream, for programs: poll `progress_url`, best with `wait`."""
-    message, delivery = await _deliver(deps, session_id, user, request)
+    message, delivery = await _deliver(deps, session_id, user, request, key)
     response.headers["x-longhaul-turn-id"] = delivery.turn_id
-    return Taken(
-        session_id=session_id,
-        turn_id=delivery.turn_id,
-        message_id=message.id,
-        disposition="started" if delivery.started else "queued",
-        progress_url=f"/v1/sessions/{session_id}/turns/{delivery.turn_id}",
-        buffer_length=delivery.waiting,
-        max_buffer_length=deps.settings.max_pending_messages,
-    )
+    return taken(deps, session_id, message.id, delivery)
 
 
 @router.get(

@@ -39,6 +39,7 @@ def _turn(row: TurnRecord, progress: Progress) -> Turn:
         usage=progress.usage,
         error=progress.error,
         message_id=row.trigger_message_id,
+        retry_of=row.retry_of,
     )
 
 

@@ -22,6 +22,7 @@ class OpenTurn(Contract):
     """Start the turn's row, store its first messages, answer tool calls that an earlier turn left open.
 
     `cost_limits`: refuse the turn if its user has reached them; whoever started another turn has looked already.
+    `retry_of`: the failed turn that this one takes up again, if it is still the session's newest.
     """
 
     turn: TurnRef
@@ -31,13 +32,15 @@ class OpenTurn(Contract):
     scope: Scope = Scope()
     started_at: datetime
     cost_limits: CostLimits = CostLimits()
+    retry_of: str = ""
 
 
 class OpenedTurn(Contract):
     """`taken`: the messages that were new; none: nothing to answer. `budgets`: those that limit the turn.
 
     `compaction_due`: the conversation is to be summarised before the model is called. `refusal`: why the user may start
-    no turn now, so that this one fails.
+    no turn now, so that this one fails. `retries`: the turn takes up a failed one, so it goes on without a message of
+    its own.
     """
 
     taken: list[str]
@@ -45,6 +48,7 @@ class OpenedTurn(Contract):
     published: bool = True
     compaction_due: bool = False
     refusal: str = ""
+    retries: bool = False
 
 
 class TakeInbox(Contract):

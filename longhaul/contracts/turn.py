@@ -306,7 +306,8 @@ class TurnInput(Contract):
 
     `rows_decide`: the message rows say which turn a message belongs to. False in turns that began on a version without
     that; they end and replay by that version's rules. `follows_turn`: it begins where another turn of its session has
-    ended, for messages that may have been accepted as follow-ups.
+    ended, for messages that may have been accepted as follow-ups. `retry_of`: the failed turn that this one takes up
+    again, without a message of its own.
     """
 
     session_id: str
@@ -322,6 +323,7 @@ class TurnInput(Contract):
     parent_turn_id: str = ""
     rows_decide: bool = False
     follows_turn: bool = False
+    retry_of: str = ""
 
 
 class TurnResult(Contract):

@@ -228,6 +228,8 @@ async def accept(
     if same is not None and await connection.scalar(CONTENT, {"message": own_id}) != content:
         raise MessageIdUsedError(message_id)
     if same is not None and same.sequence is not None:
+        if same.turn_id is None:  # it was added without a turn
+            raise MessageIdUsedError(message_id)
         return Accepted(
             own_id,
             turn_id=same.turn_id,

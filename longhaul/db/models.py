@@ -27,6 +27,8 @@ from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Mapped, mappe
 
 from longhaul.contracts import TurnStatus
 
+#: The `replaced_by` of a row that a person deleted.
+DELETED = "deleted"
 UNFINISHED = (TurnStatus.RUNNING, TurnStatus.WAITING_FOR_APPROVAL)
 
 log = logging.getLogger(__name__)
@@ -103,7 +105,8 @@ class SessionRow(Base):
     `token_scale`: how many tokens the endpoint counted for each one that we estimated, in the newest model call.
     `compaction_due`: that call's conversation is to be summarised before the next one. `summary_id`: the row of the
     newest summary, which stands for the rows up to the sequence `summarised_until`.
-    `model`: the one that answers its messages, where they name none themselves.
+    `model`: the one that answers its messages, where they name none themselves. `forked_from`: the session whose
+    conversation this one began with.
     """
 
     __tablename__ = "sessions"
@@ -126,6 +129,7 @@ class SessionRow(Base):
     summary_id: Mapped[str | None] = mapped_column(String(64))
     summarised_until: Mapped[int | None] = mapped_column(Integer)
     model: Mapped[str | None] = mapped_column(String(200))
+    forked_from: Mapped[str | None] = mapped_column(String(64))
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     updated_at: Mapped[datetime] = mapped_column(default=utc_now)
 
@@ -141,7 +145,7 @@ class MessageRow(Base):
 
     `model` is the one that wrote the row, as its endpoint names it.
     `version_of` is the id of the message that this one is a later version of: edited, or to be answered again.
-    `replaced_by` is the turn that took this row out of the conversation; the row keeps its sequence.
+    `replaced_by` is the turn that took this row out of the conversation, or `DELETED`; the row keeps its sequence.
     """
 
     __tablename__ = "messages"
@@ -224,7 +228,11 @@ STATUS = Enum(TurnStatus, native_enum=False, length=24, values_callable=lambda s
 
 
 class TurnRow(Base):
-    """One turn. `progress` is the final progress of its workflow, in the shape that pollers know."""
+    """One turn. `progress` is the final progress of its workflow, in the shape that pollers know.
+
+    `retry_of` is the failed turn that this one took up again. `forked_from` is the turn of another session whose rows
+    this one's rows are copies of: it never ran here.
+    """
 
     __tablename__ = "turns"
 
@@ -236,6 +244,8 @@ class TurnRow(Base):
     mode: Mapped[str] = mapped_column(String(32), default="fast")
     tier: Mapped[str] = mapped_column(String(32), default="standard")
     trigger_message_id: Mapped[str | None] = mapped_column(String(64))
+    retry_of: Mapped[str | None] = mapped_column(String(64))
+    forked_from: Mapped[str | None] = mapped_column(String(64))
     error: Mapped[str | None] = mapped_column(Text)
     progress: Mapped[dict[str, Any] | None] = mapped_column(ReadableJSON(none_as_null=True))
     started_at: Mapped[datetime]

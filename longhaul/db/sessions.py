@@ -36,6 +36,7 @@ class Session(NamedTuple):
     summarised_until: int | None
     created_at: datetime
     updated_at: datetime
+    forked_from: str | None = None
 
 
 class SessionPosition(NamedTuple):
@@ -59,6 +60,7 @@ class NewSession(NamedTuple):
     scope: Scope | None = None
     max_cost_microdollars: int | None = None
     max_seconds: int | None = None
+    forked_from: str | None = None
 
 
 SESSIONS = select(*columns_of(SessionRow, Session))

@@ -18,7 +18,10 @@ WORKFLOW_LOST = "The turn ended without a result: its workflow was terminated or
 
 
 class TurnRecord(NamedTuple):
-    """A turn. `progress` is the final progress of its workflow as JSON; None while the turn is unfinished."""
+    """A turn. `progress` is the final progress of its workflow as JSON; None while the turn is unfinished.
+
+    `retry_of`: the failed turn that this one took up again.
+    """
 
     turn_id: str
     session_id: str
@@ -33,6 +36,7 @@ class TurnRecord(NamedTuple):
     started_at: datetime
     ended_at: datetime | None
     duration_ms: int | None
+    retry_of: str | None = None
 
 
 class NewTurn(NamedTuple):
@@ -46,6 +50,7 @@ class NewTurn(NamedTuple):
     tier: str
     started_at: datetime
     trigger_message_id: str | None = None
+    retry_of: str | None = None
 
 
 class TurnPosition(NamedTuple):
@@ -246,7 +251,10 @@ async def periods_of_subtree(connection: Connection, root_session_id: str, sessi
     rows = await connection.execute(
         select(SessionRow.id, SessionRow.scope, TurnRow.started_at, TurnRow.ended_at)
         .join(TurnRow, TurnRow.session_id == SessionRow.id)
-        .where(or_(SessionRow.id == session_id, SessionRow.root_session_id == root_session_id))
+        .where(
+            or_(SessionRow.id == session_id, SessionRow.root_session_id == root_session_id),
+            TurnRow.forked_from.is_(None),
+        )
     )
     return [
         TurnPeriod(row.started_at, row.ended_at)

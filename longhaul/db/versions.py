@@ -28,13 +28,15 @@ UNFINISHED_TURN = (
     .order_by(TurnRow.started_at.desc())
     .limit(1)
 )
-NEWEST_SUMMARY = (
+SUMMARIES = (
     select(MessageRow.id, MessageRow.context)
     .where(
         MessageRow.session_id == bindparam("session"), MessageRow.kind == "summary", MessageRow.replaced_by.is_(None)
     )
     .order_by(MessageRow.sequence.desc())
-    .limit(1)
+)
+REPLACE_SUMMARY = (
+    update(MessageRow).where(MessageRow.id == bindparam("message")).values(replaced_by=bindparam("by_turn"))
 )
 TAKE_OUT = (
     update(MessageRow)
@@ -100,16 +102,12 @@ async def replace(
             taken=taken,
             waiting=int(not taken),
         )
-    begun = await connection.scalar(UNFINISHED_TURN, {"session": session_id})
-    if begun is not None and begun != lost_turn_id:
-        raise TurnRunsError(begun)
-    if (await connection.execute(WAITING, {"session": session_id})).first() is not None:
-        raise TurnRunsError("")
+    await require_idle(connection, session_id, lost_turn_id)
     turn_id = str(uuid4())
     replaced = current(stored)
     if replaced is not None:
         await connection.execute(TAKE_OUT, {"session": session_id, "first": replaced.sequence, "turn": turn_id})
-        await _replace_summary(connection, session_id, replaced.sequence)
+        await restore_summary(connection, session_id, replaced.sequence, turn_id)
     await connection.execute(
         INSERT,
         {
@@ -126,16 +124,33 @@ async def replace(
     return Accepted(own_id, turn_id=turn_id, run_turn_id=turn_id, starts_turn=True, taken=False, waiting=1)
 
 
-async def _replace_summary(connection: Connection, session_id: str, first: int) -> None:
-    """If the session's summary tells of rows that were taken out, which are those from `first`: go back to an earlier.
+async def require_idle(connection: Connection, session_id: str, lost_turn_id: str = "") -> None:
+    """Check that nothing runs in a session whose lock the caller holds. `lost_turn_id` counts as ended.
 
-    A summary that is still part of the conversation was written before those rows. Without one, the next model call is
-    given what fits, and says whether the conversation is to be summarised again.
+    Raises:
+        TurnRunsError: a turn runs, or messages wait for one.
+    """
+    begun = await connection.scalar(UNFINISHED_TURN, {"session": session_id})
+    if begun is not None and begun != lost_turn_id:
+        raise TurnRunsError(begun)
+    if (await connection.execute(WAITING, {"session": session_id})).first() is not None:
+        raise TurnRunsError("")
+
+
+async def restore_summary(connection: Connection, session_id: str, first: int, replaced_by: str) -> None:
+    """Replace summaries that tell of rows from `first` on, some of which were taken out, by an earlier summary.
+
+    Without one, the next model call is given what fits, and says whether the conversation is to be summarised again.
     """
     session = await sessions.get(connection, session_id)
     if session.summarised_until is None or session.summarised_until < first:
         return
-    earlier = (await connection.execute(NEWEST_SUMMARY, {"session": session_id})).first()
+    earlier = None
+    for summary in await connection.execute(SUMMARIES, {"session": session_id}):
+        if summary.context["until"] < first:
+            earlier = summary
+            break
+        await connection.execute(REPLACE_SUMMARY, {"message": summary.id, "by_turn": replaced_by})
     if earlier is None:
         await sessions.note_summary(connection, session_id, None, None)
     else:

@@ -34,6 +34,7 @@ FINISHED_SHORT = {
 }
 STOPPED = "Stopped by the user."
 CANCELLED_CALL = "Cancelled: the turn was stopped before this call had a result."
+FORKED_CALL = "Not known here: the conversation was forked before this call had a result."
 LOST_CALL = "Lost: the turn ended before this call had a result; whether it took effect is not known."
 NOT_APPROVED = "{name} was not run: this call needs a person's approval, and nobody was asked."
 DENIED_CALL = "The person did not allow this call, and it was not run. Their reason: {reason}"

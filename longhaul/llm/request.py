@@ -15,7 +15,8 @@ from longhaul.tools.registry import defect_of_arguments
 
 #: The beginning of a tag that only we may write.
 MARKUP = re.compile(
-    r"<(?=\s*/?\s*(?:user_follow_up|user_context|user_files|turn_stopped|session_context|user_profile|conversation_summary)\b)",
+    r"<(?=\s*/?\s*(?:user_follow_up|user_context|user_files|turn_stopped|session_context|user_profile"
+    r"|conversation_summary|system_note)\b)",
     re.IGNORECASE,
 )
 #: Of a message that is not in its final form yet.
@@ -197,6 +198,8 @@ def openai_messages(
         elif row.role == "system" and row.kind == "stop":
             # Not a system message: some endpoints refuse those in the middle of a conversation.
             messages.append({"role": "user", "content": f"<turn_stopped>{prompts.STOPPED}</turn_stopped>"})
+        elif row.role == "system" and row.kind == "message":
+            messages.append({"role": "user", "content": f"<system_note>{escaped(row.content)}</system_note>"})
     if follow_ups:
         messages.append(follow_up_message(follow_ups, newest_turn, images))
     return messages

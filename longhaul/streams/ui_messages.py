@@ -64,12 +64,15 @@ class UiMessageBuilder:
 def ui_messages(
     rows: Sequence[StoredMessage], turns: Iterable[TurnRecord], *, details: bool = False
 ) -> list[UiMessage]:
-    """The messages of these rows, in order; `turns` are those that the rows belong to.
+    """The messages of these rows, in order; `turns` are those that the rows belong to. A failed turn that was retried
+    shows what it did, and not its failure.
 
     With `details` the messages have what no stream tells: how long a part took (its metadata `longhaul.duration_ms`),
     a part `data-compaction` where the conversation was summarised, and `metadata.edited` of messages with versions.
     """
-    ended = {turn.turn_id: turn for turn in turns if turn.status.final}
+    known = list(turns)
+    retried = {turn.retry_of for turn in known}
+    ended = {turn.turn_id: turn for turn in known if turn.status.final and turn.turn_id not in retried}
     messages: list[UiMessage] = []
     for turn_id, of_turn in groupby(rows, key=lambda row: row.turn_id):
         if turn_id is None:

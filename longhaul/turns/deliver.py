@@ -6,26 +6,30 @@ No turn runs: one starts with this message. One runs: the message joins it. Long
 
 import asyncio
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from temporalio.client import Client, WorkflowHandle
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from longhaul import temporal
-from longhaul.contracts import FollowUp, Scope, TurnInput, TurnLimits
+from longhaul.contracts import FollowUp, Scope, TurnInput, TurnLimits, TurnStatus
 from longhaul.db import acceptance, messages, turns, versions
 from longhaul.db.acceptance import Accepted
 from longhaul.db.connection import Connection
 from longhaul.db.database import Database
+from longhaul.db.messages import row_id
 from longhaul.db.models import utc_now
 from longhaul.db.sessions import Session
 from longhaul.db.versions import NewVersion
 from longhaul.errors import (
     InboxFullError,
     LonghaulError,
+    NotFoundError,
+    NotRetriedError,
     OpenTurn,
     TooManyTurnsError,
     TurnRunsError,
@@ -45,6 +49,7 @@ REPLACE_TRIES = 4
 REPLACE_PAUSE_S = 0.3
 Mode = Literal["fast", "extended_thinking"]
 Tier = Literal["standard", "advanced"]
+T = TypeVar("T")
 
 
 def limits(settings: Settings) -> TurnLimits:
@@ -276,50 +281,139 @@ class MessageDelivery:
         runs = await asyncio.gather(*(self._turns.is_running(one.session_id, one.turn_id) for one in older))
         return [one.turn_id for one, is_running in zip(older, runs, strict=True) if not is_running]
 
+    async def retry(self, user_id: str, session: Session, turn_id: str) -> Delivery:
+        """Take up a session's newest turn, which failed, in a new turn: what it did stays, its last call is made again.
+
+        The same call again names the same turn.
+
+        Raises:
+            NotFoundError: the session has no such turn.
+            NotRetriedError: it has not failed, or another turn followed.
+            TurnRunsError: a turn runs.
+            TooManyTurnsError: too many turns of this user run.
+            UsageLimitError: this user has spent what the limits allow.
+            UnavailableError: try again; nothing is done twice.
+        """
+        new_id = row_id(session.id, "retry", turn_id)
+        async with self._database.read() as connection:
+            failed = await turns.get(connection, session.id, turn_id)
+            newest = await turns.newest(connection, session.id)
+            waiting = await acceptance.list_waiting(connection, session.id)
+            is_done = await turns.get(connection, session.id, new_id) is not None
+        if failed is None or newest is None:
+            raise NotFoundError(f"There is no turn {turn_id} of session {session.id}.")
+        if is_done:
+            return Delivery(new_id, started=False, waiting=0)
+        if newest.turn_id != turn_id:
+            raise NotRetriedError(turn_id, f"turn {newest.turn_id} followed it")
+        if failed.status in (TurnStatus.COMPLETED, TurnStatus.CANCELLED):
+            raise NotRetriedError(turn_id, f"it is {failed.status}, not failed")
+        if waiting:
+            raise TurnRunsError("")
+        (await self._check_costs(user_id)).raise_refusal()
+        await self._check_running_or_lost(user_id, session)
+        turn = self._turn_input(user_id, session, new_id, failed.mode, failed.tier).model_copy(
+            update={"retry_of": turn_id}
+        )
+        for tries_left in reversed(range(REPLACE_TRIES)):
+            try:
+                async with temporal.reachable(self._settings.temporal_rpc_timeout):
+                    await self._start(turn, f"It retries turn `{turn_id}`.")
+                return Delivery(new_id, started=True, waiting=0)
+            except WorkflowAlreadyStartedError:
+                running = await self._turns.running(session.id)
+                if running is not None and running.turn_id == new_id:
+                    return Delivery(new_id, started=False, waiting=0)
+                # The run of a turn goes on for a moment after its end is stored.
+                if not tries_left or (running is not None and running.turn_id != turn_id):
+                    raise TurnRunsError(running.turn_id if running is not None else "") from None
+            await asyncio.sleep(REPLACE_PAUSE_S)
+        raise TurnRunsError("")
+
+    async def _check_running_or_lost(self, user_id: str, session: Session) -> None:
+        lost: set[str] = set()
+        while True:
+            try:
+                async with self._database.write() as connection:
+                    return await self._check_running(connection, user_id, session, lost)
+            except TooManyTurnsError as error:
+                more = set(await self._lost(error.running)) - lost
+                if not more:
+                    raise
+                lost |= more
+
+    async def when_idle(self, session_id: str, change: Callable[[Connection, str], Awaitable[T]]) -> T:
+        """Change a session in which nothing runs. `change` is given the id of a turn whose workflow is lost, or "".
+
+        Raises:
+            TurnRunsError: a turn runs, or messages wait for one.
+        """
+        try:
+            async with self._database.write() as connection:
+                return await change(connection, "")
+        except TurnRunsError as error:
+            if not error.turn_id or await self._turns.running(session_id) is not None:
+                raise
+            lost_turn_id = error.turn_id
+        async with self._database.write() as connection:
+            return await change(connection, lost_turn_id)
+
     async def _signal_with_start(
         self, user_id: str, session: Session, message: IncomingMessage, accepted: Accepted
     ) -> WorkflowHandle[Any, Any]:
+        turn = self._turn_input(
+            user_id, session, accepted.run_turn_id, message.mode or "fast", message.tier or "standard"
+        )
+        signal = FollowUp(
+            message_id=message.id,
+            received_at=utc_now(),
+            turn_id=accepted.turn_id,
+            model=turn.model,
+            mode=turn.mode,
+            tier=turn.tier,
+            chosen=tuple(name for name in ("mode", "tier") if getattr(message, name) is not None),
+        )
+        return await self._start(turn, f"First message `{message.id}`.", signal)
+
+    def _turn_input(self, user_id: str, session: Session, turn_id: str, mode: str, tier: str) -> TurnInput:
         settings = self._settings
-        mode, tier = message.mode or "fast", message.tier or "standard"
-        model = settings.model_of(tier)
         scope = Scope.model_validate(session.scope or {})
-        turn = TurnInput(
+        return TurnInput(
             session_id=session.id,
             user_id=user_id,
-            turn_id=accepted.run_turn_id,
-            model=model,
+            turn_id=turn_id,
+            model=settings.model_of(tier),
             mode=mode,
             tier=tier,
             limits=limits(settings),
             scope=scope.model_copy(update={"root_session_id": session.root_session_id or session.id}),
             rows_decide=True,
         )
-        signal = FollowUp(
-            message_id=message.id,
-            received_at=utc_now(),
-            turn_id=accepted.turn_id,
-            model=model,
-            mode=mode,
-            tier=tier,
-            chosen=tuple(name for name in ("mode", "tier") if getattr(message, name) is not None),
-        )
+
+    async def _start(self, turn: TurnInput, began: str, signal: FollowUp | None = None) -> WorkflowHandle[Any, Any]:
+        """Start a turn's workflow. With a signal: or else bring the signal to the workflow that runs.
+
+        Raises:
+            WorkflowAlreadyStartedError: a workflow runs, and there is no signal for it.
+        """
+        conflict = WorkflowIDConflictPolicy.USE_EXISTING if signal else WorkflowIDConflictPolicy.FAIL
         return await self._client.start_workflow(
             temporal.TURN_WORKFLOW,
             turn,
-            id=temporal.workflow_id(session.id),
-            task_queue=settings.task_queue,
+            id=temporal.workflow_id(turn.session_id),
+            task_queue=self._settings.task_queue,
             task_timeout=temporal.WORKFLOW_TASK_MAX,
-            start_signal=temporal.FOLLOW_UP_SIGNAL,
-            start_signal_args=[signal],
+            start_signal=temporal.FOLLOW_UP_SIGNAL if signal else None,
+            start_signal_args=[signal] if signal else [],
             id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
-            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            id_conflict_policy=conflict,
             memo={temporal.TURN_ID_MEMO: turn.turn_id},
             search_attributes=temporal.search_attributes_of(turn),
-            priority=temporal.priority_of(user_id),
-            static_summary=f"turn · {model} · session {session.id[:8]}",
+            priority=temporal.priority_of(turn.user_id),
+            static_summary=f"turn · {turn.model} · session {turn.session_id[:8]}",
             static_details=(
-                f"Turn `{turn.turn_id}` of session `{session.id}`, user `{user_id}`, first message `{message.id}`.\n\n"
-                f"Tier {tier}, mode {mode}. The conversation is in the database, not here."
+                f"Turn `{turn.turn_id}` of session `{turn.session_id}`, user `{turn.user_id}`. {began}\n\n"
+                f"Tier {turn.tier}, mode {turn.mode}. The conversation is in the database, not here."
             ),
             rpc_timeout=self._rpc_timeout,
         )

@@ -166,6 +166,7 @@ class Script:
         refusal: why a turn that checks the limits of costs as it opens may not start.
         looks: answers of `look_at_sub_session`, in order; the last one stays.
         failures: what a call raises, by its name, each time.
+        failed_turn: the newest turn, if it failed: it can be retried.
     """
 
     answers: list[ModelAnswer] = field(default_factory=list)
@@ -178,6 +179,7 @@ class Script:
     looks: list[SubSessionSeen] = field(default_factory=list)
     failures: dict[str, Exception] = field(default_factory=dict)
     parked: FakeParked = field(default_factory=FakeParked)
+    failed_turn: str = ""
     tool_status: ToolStatus = ToolStatus.OK
     compaction_due: bool = False
     compacts: bool = True
@@ -249,10 +251,11 @@ class FakeActivities:
         script = await self._perform(opening.turn, " ".join(["open_turn", *rows.waiting]), opening)
         own = rows.stopped == opening.turn.turn_id
         taken = rows.take(opening.turn.turn_id, rows.waiting_for(opening.turn.turn_id) if own else list(rows.waiting))
-        rows.begun = opening.turn.turn_id if taken else ""
+        retries = opening.retry_of != "" and opening.retry_of == script.failed_turn
+        rows.begun = opening.turn.turn_id if taken or retries else ""
         if (budget := script.time_budget) is None:
             refusal = script.refusal if opening.cost_limits != CostLimits() else ""
-            return OpenedTurn(taken=taken, compaction_due=script.compaction_due, refusal=refusal)
+            return OpenedTurn(taken=taken, compaction_due=script.compaction_due, refusal=refusal, retries=retries)
         script.deadline = datetime.now(UTC) + timedelta(seconds=budget.max_seconds or 0)
         return OpenedTurn(taken=taken, budgets=(budget.model_copy(update={"deadline": script.deadline}),))
 
@@ -424,6 +427,28 @@ class Session:
             start_signal=temporal.FOLLOW_UP_SIGNAL,
             start_signal_args=[signal],
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            memo={temporal.TURN_ID_MEMO: turn.turn_id},
+            search_attributes=temporal.search_attributes_of(turn),
+            result_type=TurnResult,
+        )
+
+    async def retry(self, failed_turn: str) -> None:
+        """Start a turn that takes up a failed one, as the API does it."""
+        self.turn_id = str(uuid4())
+        turn = TurnInput(
+            session_id=self.id,
+            user_id="user",
+            turn_id=self.turn_id,
+            model="model",
+            rows_decide=True,
+            retry_of=failed_turn,
+        )
+        self._handle = await self._client.start_workflow(
+            temporal.TURN_WORKFLOW,
+            turn,
+            id=temporal.workflow_id(self.id),
+            task_queue=self._task_queue,
+            id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
             memo={temporal.TURN_ID_MEMO: turn.turn_id},
             search_attributes=temporal.search_attributes_of(turn),
             result_type=TurnResult,

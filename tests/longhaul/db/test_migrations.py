@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from alembic import command
 from alembic.script import ScriptDirectory
+from sqlalchemy import insert
 
 from longhaul.db import sessions
 from longhaul.db.database import Database
 from longhaul.db.migrate import config, upgrade
-from longhaul.db.models import Base
+from longhaul.db.models import Base, SessionRow
 from longhaul.errors import UnavailableError
 from testkit.servers import ROOT
 from tests.longhaul.db.conftest import SESSION, USER
@@ -63,7 +64,7 @@ async def test_databases_of_the_first_version_keep_their_rows(url: str) -> None:
     await asyncio.to_thread(command.downgrade, config(url), "0001")
     database = Database(url)
     async with database.write() as connection:
-        await sessions.create(connection, sessions.NewSession("old", USER))
+        await connection.execute(insert(SessionRow).values(id="old", user_id=USER))
     await asyncio.to_thread(upgrade, url)
     async with database.read() as connection:
         assert [session.id for session in await sessions.list_of_user(connection, USER, 10)] == ["old"]

@@ -8,10 +8,11 @@ import pytest
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
+from longhaul.contracts import Progress, TurnStatus
 from longhaul.db import acceptance, messages, sessions, turns
 from longhaul.db.database import Database
 from longhaul.db.models import utc_now
-from longhaul.errors import MessageIdUsedError, TooManyTurnsError, UnavailableError, UsageLimitError
+from longhaul.errors import MessageIdUsedError, TooManyTurnsError, TurnRunsError, UnavailableError, UsageLimitError
 from longhaul.settings import load_settings
 from longhaul.turns.deliver import Delivery, IncomingMessage, MessageDelivery
 from longhaul.turns.status import TurnLookup
@@ -258,3 +259,39 @@ async def test_over_the_limit_of_costs_nothing_is_replaced(database: Database) -
         )
     async with database.read() as connection:
         assert await acceptance.list_waiting(connection, SESSION) == []
+
+
+async def failed_turn(database: Database) -> None:
+    """The session's newest turn, t1, has failed."""
+    await run_turn(database)
+    now = utc_now()
+    progress = Progress(turn_id="t1", session_id=SESSION, status=TurnStatus.FAILED, started_at=now, ended_at=now)
+    async with database.write() as connection:
+        await turns.end(connection, turns.NewTurn("t1", SESSION, USER, "m", "fast", "standard", now), progress)
+
+
+async def retry_within(database: Database, limit: int, *running: str) -> Delivery:
+    settings = load_settings(max_running_turns=limit)
+    temporal = cast("Client", TemporalAwayAfterSignal(started=True))
+    delivery = MessageDelivery(settings, database, temporal, cast("TurnLookup", Runs(*running)))
+    async with database.read() as connection:
+        session = await sessions.get(connection, SESSION)
+    return await delivery.retry(USER, session, "t1")
+
+
+async def test_a_retry_is_a_turn_for_the_limits(database: Database) -> None:
+    await failed_turn(database)
+    for turn_id in ("runs", "lost"):
+        await open_elsewhere(database, turn_id, minutes=60)
+    with pytest.raises(TooManyTurnsError):
+        await retry_within(database, 1, "runs")
+    started = await retry_within(database, 2, "runs")
+    assert started.started, "a lost turn does not count"
+    assert (await retry_within(database, 0)).turn_id == started.turn_id
+
+
+async def test_a_message_that_waits_comes_before_a_retry(database: Database) -> None:
+    await failed_turn(database)
+    await deliver(database, TemporalAwayAfterSignal(started=True), IncomingMessage("m1", "hello"))
+    with pytest.raises(TurnRunsError):
+        await retry_within(database, 0)
