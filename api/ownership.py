@@ -83,7 +83,10 @@ class SessionsOfOwners:
     async def forget(self, session_ids: Iterable[str]) -> None:
         """Remove the copies of deleted sessions."""
         try:
-            await self._redis.delete(*map(_key, session_ids))
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for session_id in session_ids:
+                    pipeline.delete(_key(session_id))  # one by one: in a Redis Cluster they lie in different slots
+                await pipeline.execute()
         except (RedisError, OSError, TimeoutError) as error:
             self._pause(error)
 

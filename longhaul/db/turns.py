@@ -103,7 +103,15 @@ OPEN_OF_USER = _RUNNING.where(TurnRow.user_id == bindparam("user"), _NO_SUB_SESS
 )
 _BELOW_ROOT = (SessionRow.root_session_id == bindparam("root"), SessionRow.id != bindparam("root"))
 OPEN_BELOW = _RUNNING.where(*_BELOW_ROOT).union_all(_ABOUT_TO_RUN.where(*_BELOW_ROOT))
-MARK_STOPPED = update(SessionRow).where(SessionRow.id == bindparam("session")).values(stopped_turn_id=bindparam("turn"))
+# A Stop that comes too late, for a turn that has ended, must not replace the mark of the turn that follows.
+MARK_STOPPED = (
+    update(SessionRow)
+    .where(
+        SessionRow.id == bindparam("session"),
+        ~exists().where(TurnRow.turn_id == bindparam("turn"), TurnRow.status.not_in(UNFINISHED)),
+    )
+    .values(stopped_turn_id=bindparam("turn"))
+)
 FAIL_EARLIER = (
     update(TurnRow)
     .where(

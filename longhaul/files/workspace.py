@@ -6,9 +6,11 @@ following links. Who puts a link in between gets an error.
 """
 
 import contextlib
+import fcntl
 import os
 import secrets
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +21,7 @@ LISTED_MAX = 1_000
 #: Files that are being written. They are not shown.
 TEMPORARY = ".longhaul-"
 COMPARED_BYTES = 1 << 20
+LOCK_MAX_S, LOCK_PAUSE_S = 5.0, 0.005
 
 
 class WorkspaceError(Exception):
@@ -84,9 +87,14 @@ class Workspace:
         names = self._names(path)
         if not names:
             raise WorkspaceError(f"{path!r} is a folder.")
-        self._check_room(path, names, len(data))
-        self.root.mkdir(parents=True, exist_ok=True)
-        with _explained(path, "written"), self._folder(names[:-1], make=True) as folder:
+        with _explained(path, "written"):
+            self.root.mkdir(parents=True, exist_ok=True)
+            with self._alone():
+                self._check_room(path, names, len(data))
+                self._put(path, names, data)
+
+    def _put(self, path: str, names: tuple[str, ...], data: bytes) -> None:
+        with self._folder(names[:-1], make=True) as folder:
             if _is_folder_in(folder, names[-1]):
                 raise WorkspaceError(f"{path!r} is a folder.")
             temporary = TEMPORARY + secrets.token_hex(8)
@@ -131,6 +139,30 @@ class Workspace:
                 with contextlib.suppress(FileNotFoundError):  # another call has replaced it
                     used += Path(folder, name).lstat().st_size if (*within, name) != without else 0
         return used
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Let no other write, of this process or another one, come between the look at the quota and the new file.
+
+        A file system without such locks, or a process that hangs with the lock, costs exactness and no write.
+        """
+        if not self._max_bytes:
+            yield
+            return
+        handle = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            deadline = time.monotonic() + LOCK_MAX_S
+            while time.monotonic() < deadline:
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    time.sleep(LOCK_PAUSE_S)
+                except OSError:
+                    break
+            yield
+        finally:
+            os.close(handle)  # which gives the lock back
 
     def _check_room(self, path: str, names: tuple[str, ...], needed: int) -> None:
         if self._max_bytes and (others := self._bytes_used(without=names)) + needed > self._max_bytes:

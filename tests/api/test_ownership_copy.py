@@ -2,6 +2,8 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import cast
 from uuid import uuid4
 
 import pytest
@@ -11,9 +13,10 @@ from api.ownership import SessionRecord, SessionsOfOwners
 from longhaul.db import sessions
 from longhaul.db.connection import Connection
 from longhaul.db.database import Database
+from longhaul.db.models import utc_now
 from longhaul.errors import NotFoundError, UnavailableError
 from testkit.product import Product
-from testkit.servers import RedisServer
+from testkit.servers import RedisClusterServer, RedisServer
 
 TTL_S = 43_200.0
 
@@ -122,3 +125,26 @@ async def test_no_copies(database: Switched, redis: "Redis") -> None:
     owned, session = SessionsOfOwners(database, redis, 0), await made(database)
     await owned.get(session, "ada")
     assert not await redis.exists(key(session))
+
+
+async def test_copies_of_several_sessions_are_forgotten_in_a_cluster(tmp_path: Path) -> None:
+    """They lie in different slots, and a node refuses one command for all of them."""
+    server = RedisClusterServer(tmp_path)
+    await server.start()
+    redis = Redis.from_url(server.url(0))
+    try:
+        owned = SessionsOfOwners(cast("Database", None), redis, TTL_S)
+        records = [
+            SessionRecord.model_validate({**dict.fromkeys(SessionRecord.model_fields), **known})
+            for known in (
+                {"id": name, "user_id": "ada", "created_at": utc_now(), "updated_at": utc_now()} for name in "abc"
+            )
+        ]
+        for record in records:
+            await owned.keep(record)
+        assert await redis.dbsize() == len(records)
+        await owned.forget([record.id for record in records])
+        assert await redis.dbsize() == 0
+    finally:
+        await redis.aclose()
+        await server.stop()

@@ -234,6 +234,21 @@ async def test_a_message_after_stop_begins_the_next_turn(database: Database, beg
     assert await place(database, later.turn_id) == ["b", "c"]
 
 
+async def test_a_stop_of_an_ended_turn_takes_no_mark_away(database: Database) -> None:
+    """It saw the turn before; meanwhile that one has ended, and a person has stopped the next one."""
+    first = (await accept(database, "a")).turn_id
+    await begin(database, first)
+    await end(database, first, TurnStatus.COMPLETED)
+    second = (await accept(database, "b")).turn_id
+    await begin(database, second)
+    async with database.write() as connection:
+        await turns.mark_stopped(connection, SESSION, second)
+        await turns.mark_stopped(connection, SESSION, first)
+    later = await accept(database, "c")
+    assert later.turn_id not in (first, second)
+    assert later.starts_turn
+
+
 async def test_a_message_of_a_lost_turn_gets_another_one(database: Database) -> None:
     """The turn's workflow was terminated, and its row was failed, before it took the message."""
     turn_id = (await accept(database, "a")).turn_id

@@ -1,12 +1,15 @@
 """Files of a workspace, and no others."""
 
+import asyncio
 import os
+import time
 from dataclasses import replace
 from typing import Any
 
 import orjson
 import pytest
 
+from longhaul.files import workspace as workspace_module
 from longhaul.files.workspace import Workspace
 from longhaul.tools import Tool, ToolContext, ToolError
 from longhaul.tools import files as module
@@ -147,6 +150,37 @@ async def test_half_written_files_are_not_listed(context: ToolContext) -> None:
     await run(write_file, context, path="f", content="x")
     (context.workspace / ".longhaul-abc").write_text("half")
     assert await listed(context) == ["f"]
+
+
+async def test_a_quota_holds_for_writes_at_the_same_moment(
+    context: ToolContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tool calls of a round run in parallel, and sub-sessions write to the same folder."""
+    bytes_used = Workspace._bytes_used
+
+    def slowly(workspace: Workspace, *, without: tuple[str, ...] | None) -> int:
+        used = bytes_used(workspace, without=without)
+        time.sleep(0.02)
+        return used
+
+    monkeypatch.setattr(Workspace, "_bytes_used", slowly)
+    limited = replace(context, workspace_max_bytes=10)
+    writes = (run(write_file, limited, path=name, content="x" * 4) for name in "abcdefgh")
+    outcomes = await asyncio.gather(*writes, return_exceptions=True)
+    assert sum(isinstance(outcome, str) for outcome in outcomes) == 2
+    assert {type(outcome) for outcome in outcomes} == {str, ToolError}
+    assert Workspace(context.workspace).bytes_used() == 8
+
+
+async def test_a_process_that_hangs_with_the_lock_holds_no_write_up(
+    context: ToolContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workspace_module, "LOCK_MAX_S", 0.05)
+    limited = replace(context, workspace_max_bytes=10)
+    context.workspace.mkdir(parents=True)
+    with Workspace(context.workspace, 10)._alone():
+        await run(write_file, limited, path="a", content="x")
+    assert await listed(context) == ["a"]
 
 
 async def test_a_quota_holds_for_all_files_together(context: ToolContext) -> None:
