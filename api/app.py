@@ -11,6 +11,7 @@ from api import middleware, openapi, page, problems
 from api.chat_stream import RUN_ID, TAIL_INDEX
 from api.dependencies import connected
 from api.routes import (
+    admin,
     approvals,
     ask,
     chat,
@@ -54,7 +55,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(health.router)
     if not settings.api_metrics_port:
         app.include_router(health.metrics_router)
-    for resource in (sessions, stream, turns, tree, me, files, chat, ask, completions, edits, usage, approvals):
+    core = (sessions, stream, turns, tree, me, files, chat, ask, completions, edits, approvals)
+    for resource in (*core, usage, admin):
         app.include_router(resource.router)
     problems.install(app)
     openapi.install(app)

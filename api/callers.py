@@ -5,7 +5,7 @@ import time
 from collections import OrderedDict
 from typing import NamedTuple
 
-from longhaul.auth import LOCAL_USER, Caller
+from longhaul.auth import LOCAL_CALLER, Caller
 from longhaul.db import accounts
 from longhaul.db.database import Database
 from longhaul.errors import UnavailableError
@@ -34,7 +34,7 @@ class KnownCallers:
         """Keep what the token says, if the account says something else; without the database, with a later call."""
         noted, now = self._noted.get(caller.user_id), time.monotonic()
         known = noted is not None and noted.caller == caller and now < noted.until
-        if known or now < self._paused_until or caller == Caller(LOCAL_USER):
+        if known or now < self._paused_until or caller is LOCAL_CALLER:
             return
         try:
             await self._store(caller)

@@ -14,6 +14,7 @@ from temporalio.client import Client
 from api.callers import KnownCallers
 from api.long_polls import LongPolls
 from api.ownership import SessionRecord, SessionsOfOwners
+from api.problems import ProblemError
 from api.rate_limit import RateLimit
 from api.slots import Slot, UserSlots
 from longhaul import redis, temporal
@@ -130,7 +131,19 @@ async def current_user(caller: CurrentCaller) -> str:
     return caller.user_id
 
 
+async def current_admin(caller: CurrentCaller) -> str:
+    """The calling user, who is an admin.
+
+    Raises:
+        ProblemError: 403.
+    """
+    if not caller.is_admin:
+        raise ProblemError(403, "not-an-admin", "Only admins may do this: the token names no role that allows it.")
+    return caller.user_id
+
+
 CurrentUser = Annotated[str, Depends(current_user)]
+CurrentAdmin = Annotated[str, Depends(current_admin)]
 # PostgreSQL cannot compare a text that holds NUL. In a path, `NoNulInPath` answers 404.
 ID = r"^[^\x00]*$"
 SessionId = Annotated[str, Path(max_length=64, description="Id of a session.")]

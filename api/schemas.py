@@ -14,6 +14,7 @@ from longhaul.contracts import ParkKind, Scope, TurnStatus, Usage
 from longhaul.db import sessions
 from longhaul.db.models import ParkedStatus
 from longhaul.db.parked import ParkedRow
+from longhaul.limits.windows import Window
 from longhaul.streams.events import decoded
 from longhaul.turns.deliver import Mode, Tier
 
@@ -384,6 +385,109 @@ class Approvals(Answer):
 
     data: list[Approval]
     has_more: bool
+
+
+class UsageTotal(Answer):
+    """The total of one group. `user`, `agent`, `model`, `kind`, `day`: those that were grouped by."""
+
+    user: str | None = None
+    agent: str | None = Field(None, description="The agent that the session runs as; null: none.")
+    model: str | None = None
+    kind: str | None = Field(None, examples=["turn", "title", "compaction", "tool"])
+    day: str | None = Field(None, description="In UTC.", examples=["2026-11-22"])
+    calls: int = Field(description="Attempts at model calls.")
+    prompt_tokens: int
+    completion_tokens: int
+    reasoning_tokens: int
+    cached_tokens: int
+    cache_creation_tokens: int
+    cost_microdollars: int | None = Field(description="Null: the price of no row is known.")
+    estimated: int = Field(description="Rows that are estimates, because no bill arrived.")
+    unpriced: int = Field(description="Rows of an unknown price, which the cost does not contain.")
+
+
+class UsageTotals(Answer):
+    """Totals of the ledger, in the order of their groups."""
+
+    rows: list[UsageTotal]
+
+
+class WindowAmounts(Answer):
+    """What a user has spent in a window; without a limit, `limit_microdollars` and `percent_used` are null."""
+
+    used_microdollars: int
+    limit_microdollars: int | None
+    percent_used: float | None
+    resets_at: datetime
+
+
+class AccountOfUser(Answer):
+    """A user as admins see one. `tier` is the one that counts: that which an admin has set, else the token's."""
+
+    user_id: str
+    email: str | None
+    tier: str
+    claimed_tier: str | None
+    set_tier: str | None
+    credits: int
+    daily: WindowAmounts
+    weekly: WindowAmounts
+
+
+class Accounts(Answer):
+    """The users that were found."""
+
+    accounts: list[AccountOfUser]
+
+
+class AccountChange(Answer):
+    """One change of an account. `day_microdollars`, `week_microdollars`: what a reset has taken off the windows."""
+
+    id: str
+    user_id: str
+    actor_id: str = Field(description="Who made it.")
+    action: Literal["bought_reset", "granted_credits", "set_tier", "reset_day", "reset_week"]
+    created_at: datetime
+    credits: int
+    day_microdollars: int
+    week_microdollars: int
+    tier: str | None
+
+
+class AccountChanges(Answer):
+    """Changes of an account, newest first."""
+
+    changes: list[AccountChange]
+
+
+UserId = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00]*$")]
+
+
+class SetTier(BaseModel):
+    """Which tier a user is to have."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    user_id: UserId
+    tier: str | None = Field(max_length=64, examples=["PRO"])
+
+
+class ResetWindow(BaseModel):
+    """Which window of a user is to be reset."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    user_id: UserId
+    window: Window
+
+
+class GrantCredits(BaseModel):
+    """How many credits a user is to get; negative: to lose."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    user_id: UserId
+    credits: int = Field(ge=-1_000_000_000, le=1_000_000_000, examples=[500])
 
 
 class Health(Answer):

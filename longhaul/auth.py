@@ -20,11 +20,16 @@ PUBLIC_KEY_ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "
 
 @dataclass(frozen=True)
 class Caller:
-    """Who calls, as the token says; without authentication, only the user is known."""
+    """Who calls, as the token says. `is_admin`: one of the roles is that of admins."""
 
     user_id: str
     email: str | None = None
     tier: str | None = None
+    is_admin: bool = False
+
+
+#: Without authentication, who reaches the API can also read its database, so nothing is kept from that user.
+LOCAL_CALLER = Caller(LOCAL_USER, is_admin=True)
 
 
 class UnauthorizedError(LonghaulError):
@@ -42,6 +47,8 @@ class Authenticator:
         self._keys = IssuerKeys(settings.jwt_jwks_url) if settings.jwt_jwks_url else None
         self._tier_claim = settings.jwt_tier_claim
         self._email_claim = settings.jwt_email_claim
+        self._roles_claim = settings.jwt_roles_claim
+        self._admin_role = settings.admin_role
 
     async def user(self, token: str | None) -> str:
         """The user of a token; raises what `caller` raises."""
@@ -55,7 +62,7 @@ class Authenticator:
             UnavailableError: the issuer's keys cannot be fetched now.
         """
         if self._off:
-            return Caller(LOCAL_USER)
+            return LOCAL_CALLER
         if not token:
             raise UnauthorizedError("A bearer token is needed.")
         try:
@@ -69,6 +76,7 @@ class Authenticator:
             subject,
             email=_text(claim(claims, self._email_claim), EMAIL_MAX),
             tier=_text(claim(claims, self._tier_claim), TIER_MAX),
+            is_admin=self._admin_role in _words(claim(claims, self._roles_claim)),
         )
 
     async def _claims(self, token: str) -> dict[str, object]:
@@ -101,6 +109,13 @@ def claim(claims: Mapping[str, object], name: str) -> object:
 
 def _text(value: object, most: int) -> str | None:
     return value if isinstance(value, str) and 0 < len(value) <= most and value.isprintable() else None
+
+
+def _words(value: object) -> list[object]:
+    """A list of roles, as issuers write it: a list of texts, or a text of words."""
+    if isinstance(value, str):
+        return [*value.split()]
+    return value if isinstance(value, list) else []
 
 
 class IssuerKeys:

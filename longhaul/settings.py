@@ -99,6 +99,8 @@ class Settings(BaseSettings):
     jwt_issuer: str = Field("", description="Required issuer of a token. Empty: not checked, with a secret only.")
     jwt_tier_claim: str = Field("tier", description="Claim that holds the user's tier; `a.b` reaches into an object.")
     jwt_email_claim: str = Field("email", description="Claim that holds the user's e-mail address, for admins.")
+    jwt_roles_claim: str = Field("roles", description="Claim that holds the user's roles: a list, or words in a text.")
+    admin_role: str = Field("admin", min_length=1, description="The role that may use `/v1/admin/...`.")
     cors_origins: Annotated[list[str], NoDecode] = Field(
         [], description="Origins allowed by CORS, comma-separated; `*` only with LONGHAUL_AUTH=jwt. Empty: CORS off."
     )

@@ -5,10 +5,10 @@ from enum import StrEnum
 from typing import NamedTuple
 from uuid import uuid4
 
-from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy import bindparam, func, insert, literal, select, union_all, update
 
 from longhaul.db.connection import Connection
-from longhaul.db.models import AccountEntryRow, UserAccountRow, columns_of
+from longhaul.db.models import AccountEntryRow, LedgerRow, UserAccountRow, columns_of
 
 
 class Account(NamedTuple):
@@ -25,13 +25,16 @@ class Action(StrEnum):
 
     BOUGHT_RESET = "bought_reset"
     GRANTED_CREDITS = "granted_credits"
+    SET_TIER = "set_tier"
+    RESET_DAY = "reset_day"
+    RESET_WEEK = "reset_week"
 
 
 class Entry(NamedTuple):
     """One change of an account, by an admin or by the user: `actor_id`.
 
     `credits`: what was granted (positive) or spent (negative). `day_microdollars`, `week_microdollars`: what a reset
-    has taken off the day and the week that held `created_at`.
+    has taken off the day and the week that held `created_at`. `id`: empty until it is entered.
     """
 
     user_id: str
@@ -42,6 +45,7 @@ class Entry(NamedTuple):
     day_microdollars: int = 0
     week_microdollars: int = 0
     tier: str | None = None
+    id: str = ""
 
 
 OF_USER = select(*columns_of(UserAccountRow, Account)).where(UserAccountRow.user_id == bindparam("user"))
@@ -52,6 +56,24 @@ NOTE_CLAIMS = (
     .values(email=bindparam("new_email"), claimed_tier=bindparam("new_tier"))
 )
 SET_TIER = update(UserAccountRow).where(UserAccountRow.user_id == bindparam("user")).values(tier=bindparam("new_tier"))
+OF_EMAIL = (
+    select(*columns_of(UserAccountRow, Account))
+    .where(UserAccountRow.email == bindparam("address"))
+    .order_by(UserAccountRow.user_id)
+    .limit(bindparam("most"))
+)
+ENTRIES = (
+    select(*columns_of(AccountEntryRow, Entry))
+    .where(AccountEntryRow.user_id == bindparam("user"))
+    .order_by(AccountEntryRow.created_at.desc(), AccountEntryRow.id)
+    .limit(bindparam("most"))
+)
+KNOWN = union_all(
+    *(
+        select(literal(1)).where(table.user_id == bindparam("user"))
+        for table in (UserAccountRow, AccountEntryRow, LedgerRow)
+    )
+).limit(1)
 ADD_ENTRY = insert(AccountEntryRow)
 CREDITS = select(func.coalesce(func.sum(AccountEntryRow.credits), 0)).where(
     AccountEntryRow.user_id == bindparam("user")
@@ -72,6 +94,11 @@ async def find(connection: Connection, user_id: str) -> Account | None:
     """A user's account, or None."""
     row = (await connection.execute(OF_USER, {"user": user_id})).first()
     return Account._make(row) if row is not None else None
+
+
+async def is_known(connection: Connection, user_id: str) -> bool:
+    """Whether there is an account of this user, a change of one, or a cost."""
+    return await connection.scalar(KNOWN, {"user": user_id}) is not None
 
 
 async def get(connection: Connection, user_id: str) -> Account:
@@ -99,7 +126,7 @@ async def set_tier(connection: Connection, user_id: str, tier: str | None) -> No
 
 async def add_entry(connection: Connection, entry: Entry) -> None:
     """Enter a change."""
-    await connection.execute(ADD_ENTRY, {"id": str(uuid4()), **entry._asdict()})
+    await connection.execute(ADD_ENTRY, {**entry._asdict(), "id": str(uuid4())})
 
 
 async def credits_of(connection: Connection, user_id: str) -> int:
@@ -111,3 +138,13 @@ async def count(connection: Connection, user_id: str, action: Action, since: dat
     """How often an account was changed in this way since then."""
     values = {"user": user_id, "of_action": action, "since": since}
     return int(await connection.scalar(COUNT, values))
+
+
+async def of_email(connection: Connection, email: str, most: int) -> list[Account]:
+    """The accounts whose tokens name this address; issuers need not keep addresses apart."""
+    return [Account._make(row) for row in await connection.execute(OF_EMAIL, {"address": email, "most": most})]
+
+
+async def entries(connection: Connection, user_id: str, most: int) -> list[Entry]:
+    """What changed an account, newest first."""
+    return [Entry._make(row) for row in await connection.execute(ENTRIES, {"user": user_id, "most": most})]

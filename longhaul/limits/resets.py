@@ -1,10 +1,11 @@
-"""Resets: a user's costs of the day no longer count, so that turns can start again before midnight."""
+"""Resets: what a user has spent no longer counts, so that turns can start again before the window ends."""
 
 from enum import Enum, auto
 
 from longhaul.contracts import CostLimits
 from longhaul.db import accounts
 from longhaul.db.accounts import Action, Entry
+from longhaul.db.connection import Connection
 from longhaul.db.database import Database
 from longhaul.db.models import utc_now
 from longhaul.errors import LonghaulError, UnavailableError
@@ -32,7 +33,10 @@ class ResetRefusedError(LonghaulError):
 
 
 class Resets:
-    """Resets of the day. `cost`: credits that one costs, 0: none is sold. `most`: how many a user and day, 0: any."""
+    """Resets that users buy, and those of admins.
+
+    `cost`: credits that one costs; 0: none is sold. `most`: how many a user may buy a day; 0: any number.
+    """
 
     def __init__(
         self,
@@ -76,15 +80,37 @@ class Resets:
                 bought = await accounts.count(connection, user_id, Action.BOUGHT_RESET, Window.DAY.start(now))
                 credits_left = await accounts.credits_of(connection, user_id)
                 self._refuse(standing, bought, credits_left)
-                day, week = standing.day.used, min(standing.day.used, standing.week.used)
-                entry = Entry(user_id, user_id, Action.BOUGHT_RESET, now, -self._cost, day, week)
-                await accounts.add_entry(connection, entry)
-                await self._counters.forget(user_id)
+                entry = Entry(user_id, user_id, Action.BOUGHT_RESET, now, credits=-self._cost)
+                await self._take_off(connection, entry, standing, Window.DAY)
         except RedisAwayError as error:
             raise UnavailableError("Redis") from error
         # Somebody may have summed them up from the ledger as it was before the commit.
         await self._counters.recount(user_id)
         return credits_left - self._cost
+
+    async def grant(self, user_id: str, limits: CostLimits, window: Window, actor_id: str) -> None:
+        """Reset a window for a user, as an admin may; with the week the day is reset too.
+
+        Raises:
+            UnavailableError: the database or Redis cannot be reached; nothing was reset.
+        """
+        action = Action.RESET_DAY if window is Window.DAY else Action.RESET_WEEK
+        try:
+            async with self._database.write() as connection:
+                await accounts.lock(connection, user_id)
+                standing = await self._usage.standing_by_ledger(connection, user_id, limits)
+                entry = Entry(user_id, actor_id, action, self._clock())
+                await self._take_off(connection, entry, standing, window)
+        except RedisAwayError as error:
+            raise UnavailableError("Redis") from error
+        await self._counters.recount(user_id)
+
+    async def _take_off(self, connection: Connection, entry: Entry, standing: Standing, window: Window) -> None:
+        """Enter a reset. What was spent in the day is taken off the week too, which is not below 0 afterwards."""
+        day, week = standing.day.used, standing.week.used
+        off = min(day, week) if window is Window.DAY else week
+        await accounts.add_entry(connection, entry._replace(day_microdollars=day, week_microdollars=off))
+        await self._counters.forget(entry.user_id)
 
     def _refuse(self, standing: Standing, bought: int, credits_left: int) -> None:
         day, week = standing.day, standing.week

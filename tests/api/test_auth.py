@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from longhaul import auth
-from longhaul.auth import Authenticator, UnauthorizedError
+from longhaul.auth import Authenticator, Caller, UnauthorizedError
 from longhaul.errors import UnavailableError
 from longhaul.settings import load_settings
 
@@ -133,3 +133,43 @@ async def test_a_public_key_is_no_secret(issuer: Issuer) -> None:
 
 async def test_off_asks_for_nothing() -> None:
     assert await Authenticator(load_settings(auth="off")).user(None) == "local"
+
+
+@pytest.mark.parametrize(
+    ("claims", "caller"),
+    [
+        ({}, Caller("alice")),
+        ({"tier": "pro", "email": "a@example.com"}, Caller("alice", "a@example.com", "pro")),
+        ({"roles": ["x", "admin"]}, Caller("alice", is_admin=True)),
+        ({"roles": "x admin"}, Caller("alice", is_admin=True)),
+        ({"roles": "administrator"}, Caller("alice")),
+        ({"roles": {"admin": True}}, Caller("alice")),
+        ({"roles": 7, "tier": ["PRO"], "email": "a\nb"}, Caller("alice")),
+        ({"tier": "", "email": "x" * 321}, Caller("alice")),
+    ],
+)
+async def test_what_a_token_says_of_its_user(claims: dict[str, Any], caller: Caller) -> None:
+    """A claim of the wrong type counts as missing: it must make nobody an admin, and lock nobody out."""
+    secret = "a secret for this test alone, of enough bytes"
+    authentication = Authenticator(load_settings(auth="jwt", jwt_secret=secret))
+    token = jwt.encode({"sub": "alice", "exp": 2**31, **claims}, secret, "HS256")
+    assert await authentication.caller(token) == caller
+
+
+@pytest.mark.parametrize(
+    ("name", "claims"),
+    [
+        ("https://example.com/roles", {"https://example.com/roles": ["boss"]}),
+        ("realm.roles", {"realm": {"roles": ["boss"]}}),
+        ("realm.roles", {"realm.roles": ["boss"], "realm": {"roles": []}}),
+    ],
+)
+async def test_claims_may_lie_deeper(name: str, claims: dict[str, Any]) -> None:
+    secret = "a secret for this test alone, of enough bytes"
+    settings = load_settings(auth="jwt", jwt_secret=secret, jwt_roles_claim=name, admin_role="boss")
+    token = jwt.encode({"sub": "alice", "exp": 2**31, **claims}, secret, "HS256")
+    assert (await Authenticator(settings).caller(token)).is_admin
+
+
+async def test_without_authentication_the_local_user_is_an_admin() -> None:
+    assert (await Authenticator(load_settings(auth="off")).caller(None)).is_admin
