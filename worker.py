@@ -46,8 +46,8 @@ from longhaul.limits.usage import UsageLimits
 from longhaul.llm.client import ModelClient
 from longhaul.payloads import data_converter
 from longhaul.settings import Settings, SettingsError, load_settings
-from longhaul.tools import Registry, default_tools
-from longhaul.tools.registry import load_tools
+from longhaul.tools import Registry
+from longhaul.tools.load import load_tools
 from longhaul.turns import stop_notices
 from workflows.redelivery import RedeliverWorkflow
 from workflows.turn import SubSessionWorkflow, TurnWorkflow
@@ -283,7 +283,7 @@ def main() -> int:
     """The process; 0 after a clean stop, 1 without Temporal, 2 for a wrong setting."""
     try:
         settings = load_settings()
-        registry = load_tools(settings.tools) if settings.tools else default_tools()
+        registry = load_tools(settings)
         data_converter(settings.payload_codec)  # here, so that a wrong one is one line
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")

@@ -240,7 +240,7 @@ class TurnStreams:
     """The streams of turns, as activities write them."""
 
     def __init__(self, redis: "Redis", settings: Settings) -> None:
-        self._redis = redis
+        self.redis = redis
         self._flush_s = settings.stream_flush_ms / 1000
         self._load = ProcessLoad()
         self._max_bytes = settings.stream_max_bytes
@@ -254,12 +254,12 @@ class TurnStreams:
     def publisher_of(self, turn: TurnRef, attempt: ActivityAttempt) -> StreamPublisher:
         """The writing end of a turn's stream, for work outside of activities."""
         return StreamPublisher(
-            self._redis,
+            self.redis,
             turn.turn_id,
             flush_s=self._flush_s,
             published=turn.published,
             attempt=attempt,
             max_bytes=self._max_bytes,
-            parent=ParentUpdates(self._redis, turn, self._max_bytes) if turn.parent_turn_id else None,
+            parent=ParentUpdates(self.redis, turn, self._max_bytes) if turn.parent_turn_id else None,
             load=self._load,
         )

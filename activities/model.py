@@ -8,6 +8,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
+from typing import Any
 
 from openai import OpenAIError
 from pydantic import BaseModel
@@ -38,6 +39,7 @@ from activities.costs import Costs, paid_call
 from activities.images import images_for
 from longhaul.contracts import CallModel, ModelAnswer, ParkKind, Scope, ToolCall, TurnStatus
 from longhaul.db import conversation, ledger
+from longhaul.db.conversation import cut_off_call
 from longhaul.db.database import Database
 from longhaul.db.ledger import PaidCall
 from longhaul.errors import (
@@ -63,7 +65,7 @@ from longhaul.streams.ending import Ending, end_stream
 from longhaul.streams.events import Part, data_part, usage_part
 from longhaul.streams.publisher import StreamPublisher
 from longhaul.streams.step_writer import CutOff, StepWriter, closing_parts, cut_off_attempt, shows_answer
-from longhaul.tools import Registry
+from longhaul.tools import Registry, Tool
 from longhaul.tools.approval import ApprovalRules
 from longhaul.tools.registry import allowed
 from longhaul.tools.workflow_tools import for_workflow
@@ -456,23 +458,12 @@ class ModelActivities:
 
     def _report(self, call: CallModel, answer: StoredAnswer, fallback: str, *, published: bool) -> ModelAnswer:
         """What the workflow decides on; the answer's texts stay in the database."""
-        calls = [(made["id"], made["function"]["name"], made["function"]["arguments"]) for made in answer.tool_calls]
+        cut_off = cut_off_call(answer.finish_reason, answer.tool_calls)
         return ModelAnswer(
             message_id=answer.message_id,
             finish_reason=answer.finish_reason,
             has_text=bool(answer.text.strip()),
-            tool_calls=[
-                for_workflow(
-                    ToolCall(
-                        tool_call_id=call_id,
-                        name=name,
-                        quick=self._tools.is_quick(name),
-                        parks=self._parks(name, arguments, call.scope),
-                    ),
-                    arguments,
-                )
-                for call_id, name, arguments in calls
-            ],
+            tool_calls=[self._call(made, call.scope, cut_off=made["id"] == cut_off) for made in answer.tool_calls],
             usage=answer.usage,
             published=published,
             turn_ended_at=answer.turn_ended_at,
@@ -480,12 +471,22 @@ class ModelActivities:
             fallback=fallback,
         )
 
-    def _parks(self, name: str, arguments: str, scope: Scope) -> ParkKind | None:
+    def _parks(self, tool: Tool, arguments: str, scope: Scope) -> ParkKind | None:
         """For whom a call has to wait before it is run. A call that is refused, or only said, waits for nobody."""
-        tool = self._tools.find(name)
-        if tool is None or not allowed(name, scope) or tool.only_said(scope):
+        if not allowed(tool.name, scope) or tool.only_said(scope):
             return None
         return ParkKind.APPROVAL if self._approvals.need(tool, arguments) else None
+
+    def _call(self, made: dict[str, Any], scope: Scope, *, cut_off: bool) -> ToolCall:
+        """A tool call, in the OpenAI shape, as the workflow needs it. `run_tool` refuses one that was cut off."""
+        name, arguments = made["function"]["name"], made["function"]["arguments"]
+        call = ToolCall(tool_call_id=made["id"], name=name)
+        tool = self._tools.find(name)
+        if cut_off or tool is None:
+            return call
+        options = {"quick": tool.quick, "timeout": tool.timeout, "retries": tool.retries}
+        call = call.model_copy(update={**options, "parks": self._parks(tool, arguments, scope)})
+        return for_workflow(call, arguments)
 
 
 def _retrying(call: CallModel, delay_s: float, reason: str) -> Part:

@@ -4,11 +4,11 @@ from pydantic import BaseModel
 from temporalio import activity
 
 from activities.attempt import TurnStreams, stored_despite_stop
-from longhaul.contracts import ToolOutcome, ToolStatus, TurnRef
+from longhaul.contracts import PLAN_TOOL, ToolOutcome, ToolStatus, TurnRef
 from longhaul.db import messages
 from longhaul.db.database import Database
 from longhaul.db.messages import StoredMessage
-from longhaul.streams.events import tool_output_part
+from longhaul.streams.events import plan_part, tool_output_part
 
 
 class ToolResult(BaseModel):
@@ -51,9 +51,11 @@ class ToolResults:
 
         # A result may be too large for a checkpoint, so wait for the database here.
         stored = await stored_despite_stop(store, self.patience)
-        shown = tool_output_part(call_id, result.output, is_error=is_error)
+        output = result.output
         if stored is not None:
-            shown = tool_output_part(call_id, stored.content, is_error=stored.is_error)
+            output, is_error = stored.content, stored.is_error
         async with self._streams.publisher(turn) as publisher:
-            publisher.put(shown, once=f"output:{round_}:{call_id}")
+            if name == PLAN_TOOL and not is_error and (plan := plan_part(output)):
+                publisher.put(plan, once=f"plan:{round_}:{call_id}")
+            publisher.put(tool_output_part(call_id, output, is_error=is_error), once=f"output:{round_}:{call_id}")
         return ToolOutcome(tool_call_id=call_id, status=result.status, published=not publisher.broken)

@@ -2,8 +2,12 @@
 
 import asyncio
 import logging
+import random
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
+from functools import partial
+from typing import TypeVar
 
 from pydantic import BaseModel
 from temporalio import activity
@@ -18,29 +22,43 @@ from activities.attempt import (
     stop_requested,
     when_storage_is_back,
 )
+from activities.tool_progress import ToolReports
 from activities.tool_results import ToolResult, ToolResults
-from longhaul.contracts import RunTool, StoreToolResult, ToolOutcome, ToolStatus
+from longhaul.contracts import RunTool, StoreToolResult, ToolOutcome, ToolProgress, ToolStatus
 from longhaul.db import conversation, messages, parked
+from longhaul.db.connection import Connection
+from longhaul.db.conversation import SameCall
 from longhaul.db.database import Database
 from longhaul.db.messages import StoredMessage
 from longhaul.db.models import ParkedStatus
 from longhaul.db.parked import ParkedRow
-from longhaul.errors import new_reference
+from longhaul.errors import TOOL_RETRY, new_reference
 from longhaul.llm import prompts
 from longhaul.settings import Settings
-from longhaul.tools import Registry, ToolContext, ToolError
+from longhaul.streams.publisher import StreamPublisher
+from longhaul.streams.tool_progress import tool_progress_part
+from longhaul.tools import Registry, Tool, ToolContext, ToolError
 from longhaul.tools.approval import ApprovalRules
 
 log = logging.getLogger(__name__)
 # The server terminates a turn whose running activities keep several megabytes of checkpoints.
 ROUND_CHECKPOINTS_BYTES = 2_000_000
 RESULT_CHECKPOINT_BYTES = 256_000
+# A call that failed in so many rounds in a row is not run again: models repeat what cannot work.
+SAME_FAILURES_MAX = 3
+RETRY_PAUSE_S, RETRY_PAUSE_FACTOR, RETRY_PAUSE_MAX_S = 1.0, 2.0, 20.0
+
+T = TypeVar("T")
 
 
 class ToolState(BaseModel):
-    """Checkpoint of a tool run: how often it was started, and its result until that is stored."""
+    """Checkpoint of a tool run: how often it was started, and its result until that is stored.
+
+    `failures`: how many of the starts ended by an exception of the tool.
+    """
 
     starts: int = 0
+    failures: int = 0
     result: ToolResult | None = None
 
 
@@ -54,6 +72,7 @@ class ToolActivities:
 
     def __init__(self, database: Database, streams: TurnStreams, tools: Registry, settings: Settings) -> None:
         self._database = database
+        self._streams = streams
         self._tools = tools
         self._settings = settings
         self._storage_window = settings.storage_window
@@ -65,12 +84,13 @@ class ToolActivities:
         """One tool call, its result stored before it returns. A tool's failure is a result, for the model to read.
 
         Raises:
-            ApplicationError: `StorageUnavailable`, `HandedOver`.
+            ApplicationError: `ToolTryFailed` (Temporal retries), `StorageUnavailable`, `HandedOver`.
         """
         state = last_checkpoint(ToolState)
         result = state.result if state is not None else None
         if result is None:
-            rows = await self._rows_of_round(call, state)
+            of_round = partial(conversation.rows_of_round, turn_id=call.turn.turn_id, round_=call.round)
+            rows = await self._read(of_round, state)
             result = await self._result(call, state, rows)
             calls_of_round = sum(len(row.tool_calls or ()) for row in rows)
             share = ROUND_CHECKPOINTS_BYTES // max(calls_of_round, 1)
@@ -99,10 +119,12 @@ class ToolActivities:
             performed.turn, performed.round, performed.tool_call_id, performed.name, result
         )
 
-    async def _rows_of_round(self, call: RunTool, state: ToolState | None) -> list[StoredMessage]:
-        async def read() -> list[StoredMessage]:
+    async def _read(self, query: Callable[[Connection], Awaitable[T]], state: ToolState | None) -> T:
+        """What a query answers, as soon as the database is there; `state` is that of the earlier attempts."""
+
+        async def read() -> T:
             async with self._database.read() as connection:
-                return await conversation.rows_of_round(connection, call.turn.turn_id, call.round)
+                return await query(connection)
 
         # Not left to the next attempt, which would take this one for a run of the tool.
         try:
@@ -123,8 +145,16 @@ class ToolActivities:
         started = time.monotonic()
         new_arguments = None
         try:
-            new_arguments = await self._allowed_with(call, arguments)
-            output, status = await self._run(call, arguments if new_arguments is None else new_arguments, state)
+            tool = self._tools.get(call.name, call.scope)
+            if any(conversation.cut_off_call(row.finish_reason, row.tool_calls) == call.tool_call_id for row in rows):
+                raise ToolError(prompts.CALL_CUT_OFF.format(name=call.name))
+            new_arguments = await self._allowed_with(call, tool, arguments)
+            parsed = tool.parse(arguments if new_arguments is None else new_arguments)
+            await self._check(call, tool, arguments, state)
+            if tool.only_said(call.scope):
+                output, status = tool.told(parsed), ToolStatus.OK
+            else:
+                output, status = await self._run(call, tool, parsed, state)
         except ToolError as error:
             output, status = str(error), ToolStatus.ERROR
         return ToolResult(
@@ -134,13 +164,12 @@ class ToolActivities:
             new_arguments=new_arguments,
         )
 
-    async def _allowed_with(self, call: RunTool, arguments: str) -> str | None:
+    async def _allowed_with(self, call: RunTool, tool: Tool, arguments: str) -> str | None:
         """The arguments that a person has put in the place of the model's, if the call needs consent; None: none.
 
         Raises:
             ToolError: the call needs consent, and no person has given it.
         """
-        tool = self._tools.get(call.name, call.scope)
         if not call.approved and (tool.only_said(call.scope) or not self._approvals.need(tool, arguments)):
             return None
 
@@ -153,25 +182,58 @@ class ToolActivities:
             raise ToolError(prompts.NOT_APPROVED.format(name=call.name))
         return row.new_arguments
 
-    async def _run(self, call: RunTool, arguments: str, state: ToolState | None) -> tuple[str, ToolStatus]:
-        tool = self._tools.get(call.name, call.scope)
-        parsed = tool.parse(arguments)
+    async def _check(self, call: RunTool, tool: Tool, arguments: str, state: ToolState | None) -> None:
+        """Refuse a call that must not run; `arguments` as the model wrote them.
+
+        Raises:
+            ToolError: the text tells the model why.
+        """
         if tool.run is None:
             raise ToolError(f"The tool {call.name!r} cannot be run here.")
-        if tool.only_said(call.scope):
-            return f"Dry run: {call.name} was not run.", ToolStatus.OK
+        turn, most = call.turn, SAME_FAILURES_MAX
+        if call.round > most:
+            same = SameCall(turn.turn_id, call.round, call.name, arguments)
+            failures = await self._read(partial(conversation.failures_before, call=same, rounds=most), state)
+            if failures >= most:
+                raise ToolError(prompts.CALL_KEEPS_FAILING.format(name=call.name, times=failures))
+        for name in tool.requires:
+            succeeded = partial(conversation.has_succeeded, session_id=turn.session_id, tool_name=name)
+            if not await self._read(succeeded, state):
+                raise ToolError(prompts.CALL_REQUIRES.format(name=call.name, required=name))
+
+    async def _run(
+        self, call: RunTool, tool: Tool, parsed: BaseModel, state: ToolState | None
+    ) -> tuple[str, ToolStatus]:
+        """Run a tool once.
+
+        Raises:
+            ToolError: its failure, for the model.
+            ApplicationError: `ToolTryFailed`: it is to be started again. `HandedOver`.
+        """
         # Without a checkpoint, assume that the earlier attempts ran a tool that must not run twice.
         assumed_starts = 0 if tool.repeatable else activity.info().attempt - 1
         starts = state.starts if state is not None else assumed_starts
-        if starts and (not tool.repeatable or starts >= call.max_tries):
+        failures = state.failures if state is not None else 0
+        if starts and (not tool.repeatable or starts - failures >= call.max_tries):
             return prompts.LOST_CALL, ToolStatus.LOST
-        checkpoint(ToolState(starts=starts + 1))
+        checkpoint(ToolState(starts=starts + 1, failures=failures))
+        async with self._streams.publisher(call.turn) as publisher:
+            state = ToolState(starts=starts, failures=failures)
+            return await self._started(call, tool, parsed, state, publisher), ToolStatus.OK
+
+    async def _started(
+        self, call: RunTool, tool: Tool, parsed: BaseModel, state: ToolState, publisher: StreamPublisher
+    ) -> str:
+        """The output of a tool that is started now; `state` is that before this start. Raises as `_run`."""
+        reports = ToolReports(self._streams.redis, publisher, call)
+        context = self._context(call, reports.report)
+        assert tool.run is not None  # noqa: S101  # `_check` has refused it
         try:
-            async with asyncio.timeout(call.timeout or None) as limit:
-                output = await tool.run(parsed, self._context(call))
+            async with reports.showing(), asyncio.timeout(call.timeout or None) as limit:
+                return await tool.run(parsed, context)
         except asyncio.CancelledError:
             if activity.is_worker_shutdown() and tool.repeatable and not stop_requested():
-                checkpoint(ToolState(starts=starts))
+                checkpoint(state)
                 raise handed_over() from None
             raise
         except ToolError:
@@ -183,10 +245,24 @@ class ToolActivities:
             # Its text may hold secrets, so it goes to the log only; a tool tells the model something by a ToolError.
             reference = new_reference()
             log.exception("tool %s failed, reference %s", call.name, reference)
+            if state.failures < call.retries:
+                failures = state.failures + 1
+                checkpoint(ToolState(starts=state.starts + 1, failures=failures))
+                raise self._retry(call, failures, publisher, reference) from None
             raise ToolError(f"{call.name} failed by an unexpected error. Reference: {reference}.") from error
-        return output, ToolStatus.OK
+        finally:
+            context.ended.set()
 
-    def _context(self, call: RunTool) -> ToolContext:
+    def _retry(self, call: RunTool, failures: int, publisher: StreamPublisher, reference: str) -> ApplicationError:
+        """The failure by which Temporal starts a tool again after a wait, without a slot of the worker meanwhile."""
+        delay = min(RETRY_PAUSE_S * RETRY_PAUSE_FACTOR ** (failures - 1), RETRY_PAUSE_MAX_S)
+        delay *= random.uniform(0.75, 1.25)  # noqa: S311  # not a secret
+        retrying = ToolProgress(text=f"failed, reference {reference}; tried again in {delay:.1f} s")
+        publisher.put(tool_progress_part(call.tool_call_id, call.name, retrying))
+        text = f"The tool failed and is started again. Reference: {reference}."
+        return ApplicationError(text, type=TOOL_RETRY, next_retry_delay=timedelta(seconds=delay))
+
+    def _context(self, call: RunTool, report: Callable[[ToolProgress], None]) -> ToolContext:
         session_id = call.turn.session_id
 
         async def result_of(tool_call_id: str) -> str | None:
@@ -205,4 +281,5 @@ class ToolActivities:
             workspace_max_bytes=self._settings.workspace_max_bytes,
             scope=call.scope,
             result_of=result_of,
+            report=report,
         )

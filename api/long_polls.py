@@ -16,6 +16,7 @@ from longhaul.contracts import SubSessionState
 from longhaul.errors import NotFoundError
 from longhaul.streams.feed import TurnFeed, TurnFeeds
 from longhaul.streams.reader import BEGINNING, newest_id
+from longhaul.streams.tool_progress import with_tool_progress
 from longhaul.turns.status import TurnLookup
 
 # Seconds between two looks at a turn: at least, when news comes fast; after news; at most.
@@ -108,7 +109,8 @@ class LongPolls:
         ended = now.status.final
         if ended:
             now = await self._turns.with_current_sub_sessions(now)
-        now = await self._turns.with_tasks(now)
+        now = await self._turns.with_texts(now)
+        now = await with_tool_progress(self._feeds.redis, now)
         tagged = now if ended else now.model_copy(update={"duration_ms": None})  # The clock alone is no change.
         digest = hashlib.blake2b(tagged.model_dump_json().encode(), digest_size=12).hexdigest()
         settled = ended and all(child.status is not SubSessionState.RUNNING for child in now.sub_sessions)

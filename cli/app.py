@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cli import CommandError, chat, doctor, logs, send, sessions, setup_temporal, status, up_down
+from cli import CommandError, chat, doctor, logs, send, sessions, setup_temporal, status, tools, up_down
 from cli.stack.environment import joined_environment
 from cli.stack.programs import python_module
 from longhaul.settings import Settings, load_settings
@@ -111,3 +111,4 @@ def migrate() -> None:
 
 app.command("setup-temporal")(setup_temporal.setup_temporal)
 app.add_typer(sessions.app, name="sessions")
+app.add_typer(tools.app, name="tools")

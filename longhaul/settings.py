@@ -243,7 +243,12 @@ class Settings(BaseSettings):
     # Worker
     task_queue: str = Field("longhaul", min_length=1, description="Temporal task queue.")
     tools: str = Field(
-        "", description="Your own tools as `module:name`: a `Registry`, or a function that returns one. Empty: ours."
+        "",
+        description="Your own tools beside ours, comma-separated: `module`, or `module:name` of a tool, a list or "
+        "`Registry` of tools, or a function that returns one.",
+    )
+    disabled_tools: Annotated[list[str], NoDecode] = Field(
+        [], description="Names of tools that no session may use, comma-separated."
     )
     approve: Annotated[list[str], NoDecode] = Field(
         [],
@@ -271,7 +276,12 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Log level of every process.")
 
     @field_validator(
-        "cors_origins", "model_standard_fallbacks", "model_advanced_fallbacks", "image_models", mode="before"
+        "cors_origins",
+        "disabled_tools",
+        "model_standard_fallbacks",
+        "model_advanced_fallbacks",
+        "image_models",
+        mode="before",
     )
     @classmethod
     def _split_commas(cls, value: object) -> object:

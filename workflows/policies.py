@@ -33,6 +33,8 @@ CALL_RETRY = RetryPolicy(
 STORE_ONCE = timedelta(seconds=60)
 # Beyond what the activity itself gives the model (`COMPACTION_S`), so that it still books the call.
 COMPACT_ONCE = timedelta(seconds=360)
+# The longest wait before a tool that ended by an exception is started again.
+TOOL_RETRY_MAX_S = 30.0
 # Beyond this a wait between tries is a timer: waiting inside a workflow task holds one of the worker's few slots.
 LOCAL_RETRY_THRESHOLD = timedelta(milliseconds=300)
 
@@ -119,11 +121,16 @@ def running_quick_tool(limits: TurnLimits, summary: str) -> LocalActivityConfig:
     }
 
 
-def running_tool(limits: TurnLimits, summary: str) -> ActivityConfig:
-    """Options of a tool run. The activity itself ends a tool after `tool_timeout`, and then waits for the database."""
+def running_tool(limits: TurnLimits, summary: str, timeout: float, retries: int) -> ActivityConfig:
+    """Options of a tool run. The activity itself ends a tool after `timeout` seconds, and then waits for the database.
+
+    `retries`: how often a tool that ended by an exception is started again.
+    """
+    starts = limits.tool_tries + retries
+    longest_s = timeout * starts + retries * TOOL_RETRY_MAX_S + limits.storage_window
     return {
-        "start_to_close_timeout": timedelta(seconds=limits.tool_timeout + limits.storage_window),
-        "schedule_to_close_timeout": timedelta(seconds=limits.tool_timeout * limits.tool_tries + limits.storage_window),
+        "start_to_close_timeout": timedelta(seconds=timeout + limits.storage_window),
+        "schedule_to_close_timeout": timedelta(seconds=longest_s),
         "heartbeat_timeout": timedelta(seconds=limits.heartbeat_timeout),
         "retry_policy": CALL_RETRY,
         "cancellation_type": ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,

@@ -235,6 +235,7 @@ class RunningTurn:
             ended_at=self.ended_at,
             duration_ms=duration,
             error=self.error,
+            plan_call_id=self.state.plan_call_id,
         )
 
     def visible_progress(self) -> Progress:

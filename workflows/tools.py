@@ -10,7 +10,16 @@ with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
 
     from activities.tools import ToolActivities, tool_label
-    from longhaul.contracts import ModelAnswer, ParkKind, RunTool, StoreToolResult, ToolCall, ToolOutcome, ToolStatus
+    from longhaul.contracts import (
+        PLAN_TOOL,
+        ModelAnswer,
+        ParkKind,
+        RunTool,
+        StoreToolResult,
+        ToolCall,
+        ToolOutcome,
+        ToolStatus,
+    )
     from longhaul.tools.registry import allowed, describe
     from longhaul.tools.workflow_tools import GetSubSessionResult, RunSubSession, WaitFor
     from workflows import policies
@@ -57,6 +66,8 @@ class ToolCalls:
             self._record_end(call, ToolStatus.CANCELLED)
             raise
         turn.update_published(outcome.published)
+        if call.name == PLAN_TOOL and outcome.status is ToolStatus.OK:
+            turn.update(plan_call_id=call.tool_call_id)
         self._record_end(call, outcome.status)
 
     async def _perform(self, answer: ModelAnswer, call: ToolCall) -> ToolOutcome:
@@ -71,6 +82,7 @@ class ToolCalls:
     async def _as_activity(self, answer: ModelAnswer, call: ToolCall) -> ToolOutcome:
         turn = self._turn
         limits = turn.request.limits
+        timeout = limits.tool_timeout if call.timeout is None else call.timeout
         run_tool = RunTool(
             turn=turn.ref,
             round=turn.state.round,
@@ -79,7 +91,8 @@ class ToolCalls:
             name=call.name,
             scope=turn.scope,
             max_tries=limits.tool_tries,
-            timeout=limits.tool_timeout,
+            timeout=timeout,
+            retries=call.retries,
             approved=call.parks is ParkKind.APPROVAL,
         )
         label = tool_label(call.name)
@@ -90,7 +103,7 @@ class ToolCalls:
                 )
                 return outcome
             return await workflow.execute_activity_method(
-                ToolActivities.run_tool, run_tool, **policies.running_tool(limits, label)
+                ToolActivities.run_tool, run_tool, **policies.running_tool(limits, label, timeout, call.retries)
             )
         except ActivityError as error:
             if is_cancelled_exception(error):

@@ -33,6 +33,7 @@ from longhaul.contracts.activities import (
     ToolOutcome,
 )
 from longhaul.contracts.turn import (
+    PLAN_TOOL,
     SUB_STATES,
     Budget,
     CallAnswered,
@@ -41,11 +42,13 @@ from longhaul.contracts.turn import (
     Empty,
     FollowUp,
     ParkKind,
+    PlanStep,
     Progress,
     Scope,
     SubSessionEnded,
     SubSessionRecord,
     SubSessionState,
+    ToolProgress,
     ToolRecord,
     ToolStatus,
     TurnInput,
@@ -59,6 +62,7 @@ from longhaul.contracts.turn import (
 )
 
 __all__ = [
+    "PLAN_TOOL",
     "SUB_STATES",
     "Budget",
     "CallAnswered",
@@ -80,6 +84,7 @@ __all__ = [
     "ParkCall",
     "ParkKind",
     "ParkedCall",
+    "PlanStep",
     "PrepareSubSession",
     "PreparedSubSession",
     "Progress",
@@ -98,6 +103,7 @@ __all__ = [
     "TakenInbox",
     "ToolCall",
     "ToolOutcome",
+    "ToolProgress",
     "ToolRecord",
     "ToolStatus",
     "TurnInput",

@@ -101,6 +101,8 @@ class ToolCall(Contract):
         delegation: what the workflow needs of a `run_sub_session` call.
         quick: the tool runs within the workflow task.
         parks: the call first waits for a person or a client; None: it does not.
+        timeout: the tool's own, in seconds; None: as the turn's limits say.
+        retries: how often the tool is started again when it ends by an exception.
     """
 
     tool_call_id: str
@@ -109,6 +111,8 @@ class ToolCall(Contract):
     delegation: Delegation | None = None
     quick: bool = False
     parks: ParkKind | None = None
+    timeout: float | None = None
+    retries: int = 0
 
 
 class ModelAnswer(Contract):
@@ -151,6 +155,8 @@ class RunTool(Contract):
     """Run one tool call; its arguments are in the assistant row `message_id`. `timeout`: seconds, 0 is no limit.
 
     `approved`: a person was asked, and has allowed it, perhaps with other arguments: its row says so.
+    `retries`: how often a tool that ends by an exception is started again. `max_tries`: how often one is started whose
+    worker dies.
     """
 
     turn: TurnRef
@@ -162,6 +168,7 @@ class RunTool(Contract):
     max_tries: int = 3
     timeout: float = 0
     approved: bool = False
+    retries: int = 0
 
 
 class ToolOutcome(Contract):

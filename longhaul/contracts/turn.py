@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -215,8 +216,31 @@ class Scope(Contract):
         return "".join(f"{ancestor}/" for ancestor in (*self.ancestors, session_id))
 
 
+#: The tool by which a copilot shows its plan.
+PLAN_TOOL = "update_plan"
+
+
+class PlanStep(Contract):
+    """One step of the plan that a copilot shows."""
+
+    step: str = Field(max_length=500)
+    status: Literal["pending", "in_progress", "completed"] = "pending"
+
+
+class ToolProgress(Contract):
+    """How far a tool call is, in the tool's own words and units."""
+
+    text: str = ""
+    done: float | None = None
+    total: float | None = None
+
+
 class ToolRecord(Contract):
-    """One tool call as the progress shows it."""
+    """One tool call as the progress shows it.
+
+    `progress` is what the tool reported last. It is read when the turn's progress is asked for. Workflows and histories
+    have it empty.
+    """
 
     tool_call_id: str
     name: str
@@ -224,6 +248,7 @@ class ToolRecord(Contract):
     status: ToolStatus = ToolStatus.RUNNING
     started_at: datetime
     ended_at: datetime | None = None
+    progress: ToolProgress | None = None
 
 
 class WaitingCall(Contract):
@@ -255,7 +280,11 @@ class SubSessionRecord(Contract):
 
 
 class Progress(Contract):
-    """What a poller sees: the same for a running turn (from workflow state) and an ended one (from its row)."""
+    """What a poller sees: the same for a running turn (from workflow state) and an ended one (from its row).
+
+    `plan_call_id`: the newest call that changed the plan. `plan` is read from that call's row when the progress is
+    asked for. Workflows and histories have it empty.
+    """
 
     turn_id: str
     session_id: str
@@ -273,6 +302,8 @@ class Progress(Contract):
     ended_at: datetime | None = None
     duration_ms: int | None = None
     error: str | None = None
+    plan_call_id: str = ""
+    plan: list[PlanStep] = Field(default=[], description="The copilot's steps, as it showed them last in this turn.")
 
 
 class TurnState(Contract):
@@ -299,6 +330,7 @@ class TurnState(Contract):
     tier: str = ""
     compaction_due: bool = False
     fallback: str = ""
+    plan_call_id: str = ""
 
 
 class TurnInput(Contract):

@@ -1,9 +1,10 @@
 """Read a conversation: whole, by turn, by page, and the tool calls in it that have no result."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Select, bindparam, func, select
+import orjson
+from sqlalchemy import Select, bindparam, distinct, func, select
 from sqlalchemy.engine import Row
 
 from longhaul.db.connection import Connection
@@ -27,6 +28,25 @@ class PromptMessage(NamedTuple):
     tool_call_id: str | None
     turn_id: str | None
     context: dict[str, Any] | None
+
+
+class CallRow(NamedTuple):
+    """The part of a row that tells which call of a tool failed."""
+
+    role: str
+    round: int
+    tool_calls: list[dict[str, Any]] | None
+    tool_call_id: str | None
+    is_error: bool
+
+
+class SameCall(NamedTuple):
+    """A tool call, for the question whether it was made before: the same tool, and the same arguments as JSON."""
+
+    turn_id: str
+    round: int
+    tool_name: str
+    arguments: str
 
 
 class OpenToolCall(NamedTuple):
@@ -75,6 +95,36 @@ RESULT_OF = (
     )
     .order_by(MessageRow.sequence.desc())
     .limit(1)
+)
+SUCCESS_OF = (
+    select(MessageRow.id)
+    .where(
+        MessageRow.session_id == bindparam("session"),
+        MessageRow.role == "tool",
+        MessageRow.tool_name == bindparam("tool"),
+        MessageRow.is_error.is_(False),
+        IN_CONVERSATION,
+        NOT_REPLACED,
+    )
+    .limit(1)
+)
+BETWEEN_ROUNDS = (
+    MessageRow.turn_id == bindparam("turn"),
+    MessageRow.round >= bindparam("first"),
+    MessageRow.round < bindparam("end"),
+    IN_CONVERSATION,
+)
+FAILURES_BETWEEN = (
+    select(func.count(distinct(MessageRow.round)))
+    .select_from(MessageRow)
+    .where(*BETWEEN_ROUNDS, MessageRow.tool_name == bindparam("tool"), MessageRow.is_error.is_(True))
+)
+CALLS_BETWEEN = select(*columns_of(MessageRow, CallRow)).where(*BETWEEN_ROUNDS)
+RESULT_IN_TURN = select(MessageRow.content).where(
+    MessageRow.turn_id == bindparam("turn"),
+    MessageRow.role == "tool",
+    MessageRow.tool_call_id == bindparam("call"),
+    IN_CONVERSATION,
 )
 CALLS_AND_RESULTS = (
     select(MessageRow.role, MessageRow.tool_calls, MessageRow.tool_call_id, MessageRow.turn_id, MessageRow.round)
@@ -133,6 +183,12 @@ async def tool_result(connection: Connection, session_id: str, tool_call_id: str
     return content
 
 
+async def result_in_turn(connection: Connection, turn_id: str, tool_call_id: str) -> str | None:
+    """The output of a tool call of this turn; None if there is none."""
+    content: str | None = await connection.scalar(RESULT_IN_TURN, {"turn": turn_id, "call": tool_call_id})
+    return content
+
+
 async def rows_of_round(connection: Connection, turn_id: str, round_: int) -> list[StoredMessage]:
     """A round's rows in order."""
     return await _stored(connection, OF_ROUND, {"turn": turn_id, "in_round": round_})
@@ -142,6 +198,45 @@ def arguments_of_call(rows: Iterable[StoredMessage], tool_call_id: str) -> str |
     """The arguments of a tool call as the model wrote them, from the rows of its round; None: it made no such call."""
     made = (call for row in rows for call in row.tool_calls or () if call["id"] == tool_call_id)
     return next((call["function"]["arguments"] for call in made), None)
+
+
+def cut_off_call(finish_reason: str | None, tool_calls: Sequence[dict[str, Any]] | None) -> str | None:
+    """The id of the call that an answer's length limit has cut off: its last one. None: the answer is whole."""
+    return tool_calls[-1]["id"] if finish_reason == "length" and tool_calls else None
+
+
+async def has_succeeded(connection: Connection, session_id: str, tool_name: str) -> bool:
+    """Whether a call of this tool has succeeded in a session."""
+    return await connection.scalar(SUCCESS_OF, {"session": session_id, "tool": tool_name}) is not None
+
+
+async def failures_before(connection: Connection, call: SameCall, rounds: int) -> int:
+    """In how many of the `rounds` before a call's the same call failed, without a success or a message in between."""
+    values = {"turn": call.turn_id, "first": call.round - rounds, "end": call.round, "tool": call.tool_name}
+    if (await connection.scalar(FAILURES_BETWEEN, values) or 0) < rounds:
+        return 0
+    rows = [CallRow._make(row) for row in await connection.execute(CALLS_BETWEEN, values)]
+    if any(row.role == "user" for row in rows):
+        return 0
+    wanted = _decoded(call.arguments)
+    same = {
+        (row.round, made["id"])
+        for row in rows
+        for made in row.tool_calls or ()
+        if made["function"]["name"] == call.tool_name and _decoded(made["function"]["arguments"]) == wanted
+    }
+    results = [row for row in rows if (row.round, row.tool_call_id) in same and row.role == "tool"]
+    if not all(row.is_error for row in results):
+        return 0
+    return len({row.round for row in results})
+
+
+def _decoded(arguments: str) -> Any:
+    """Arguments for a comparison: as JSON, else as the text that they are."""
+    try:
+        return orjson.loads(arguments)
+    except orjson.JSONDecodeError:
+        return arguments
 
 
 async def rows_of_turn(connection: Connection, turn_id: str, after: int = -1) -> list[StoredMessage]:

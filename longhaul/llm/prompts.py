@@ -51,6 +51,15 @@ TOOL_TIMED_OUT = (
     "{name} was ended after {seconds:g} seconds, the longest that a tool may run; it may have taken effect in part. "
     "For longer work, start it with one call and poll for its result with others."
 )
+CALL_CUT_OFF = (
+    "{name} was not run: the answer reached its length limit (finish_reason: length), which cut off the arguments of "
+    "this call. Write less at once, for example in several smaller calls."
+)
+CALL_KEEPS_FAILING = (
+    "{name} was not run: the same call, with these very arguments, has failed {times} times in a row. Do not repeat "
+    "it. Read its errors, change the arguments or use another tool; if nothing is left to try, tell the person."
+)
+CALL_REQUIRES = "{name} was not run: it needs a successful call of {required} in this session first."
 CUT_RESULT = '\n[cut: read the rest with read_tool_result(tool_call_id="{call_id}", offset={shown})]'
 CUT_TEXT = "\n[cut: {left} more characters, which do not fit into the model's window]"
 CUT_WORK = (

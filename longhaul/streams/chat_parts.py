@@ -153,6 +153,8 @@ class ChatParts:
             # Only calls that are certain are announced. The others were taken back by a retry.
             if part["toolCallId"] in self._calls:
                 yield part
+        elif kind == "data-plan":
+            yield part  # kept in the message; it stands beside the output of a call, in a step
         elif kind.startswith("data-"):
             if kind == "data-usage":
                 yield from self._answered_by(part["data"].get("model", ""))

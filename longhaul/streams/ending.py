@@ -18,6 +18,7 @@ from longhaul.streams.events import Part, data_part, stream_key, tool_output_par
 from longhaul.streams.from_rows import outcome_part
 from longhaul.streams.publisher import StreamPublisher
 from longhaul.streams.step_writer import StepWriter, closing_parts
+from longhaul.streams.tool_progress import progress_key
 from longhaul.streams.viewer import ViewerState
 
 log = logging.getLogger(__name__)
@@ -137,7 +138,7 @@ async def expire_streams(redis: "Redis", turn_ids: Sequence[str]) -> None:
     """Let the streams of deleted turns go. Without Redis they go when their own time is over."""
     try:
         for turn_id in turn_ids:
-            for key in (stream_key(turn_id), writers_key(turn_id)):
+            for key in (stream_key(turn_id), writers_key(turn_id), progress_key(turn_id)):
                 await redis.expire(key, DELETED_TTL_S)
     except (RedisError, OSError, TimeoutError) as error:
         log.warning("streams of deleted turns stay until they expire: %s", error)

@@ -85,6 +85,14 @@ def file_part(file: dict[str, Any]) -> Part:
     }
 
 
+def plan_part(output: str) -> Part | None:
+    """The copilot's plan, from an output of its tool for that; None if it has none. A newer one replaces it."""
+    plan = decoded(output)
+    if not isinstance(plan, dict) or not isinstance(plan.get("plan"), list):
+        return None
+    return {"id": "plan", **data_part("plan", {"plan": plan["plan"]})}
+
+
 def tool_output_part(call_id: str, output: str, *, is_error: bool) -> Part:
     """A tool's output, unaltered: as JSON if it is a JSON object or list, else as text."""
     if is_error:

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from functools import partial
 
-from longhaul.contracts import TurnStatus
+from longhaul.contracts import PLAN_TOOL, TurnStatus
 from longhaul.db import conversation, parked, turns
 from longhaul.db.database import Database
 from longhaul.db.messages import StoredMessage
@@ -23,6 +23,7 @@ from longhaul.streams.events import (
     compaction_part,
     data_part,
     decoded,
+    plan_part,
     start_part,
     tool_output_part,
     usage_part,
@@ -69,6 +70,8 @@ class RowParts:
             yield compaction_part(row.id, row.round, row.context)
         elif row.role == "tool" and row.tool_call_id and (row.round, row.tool_call_id) not in self._state.outputs:
             yield from self._step(row.round)
+            if row.tool_name == PLAN_TOOL and not row.is_error and (plan := plan_part(row.content)):
+                yield plan
             yield tool_output_part(row.tool_call_id, row.content, is_error=row.is_error)
             self._unanswered = [call for call in self._unanswered if call != row.tool_call_id]
             if not self._unanswered:

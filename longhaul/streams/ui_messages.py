@@ -57,6 +57,12 @@ class UiMessageBuilder:
             tool = next(one for one in reversed(shown) if one.get("toolCallId") == part["toolCallId"])
             tool["state"] = kind.removeprefix("tool-")
             tool |= {name: part[name] for name in ("output", "errorText") if name in part}
+        elif kind == "data-plan":
+            known = next((one for one in shown if (one["type"], one.get("id")) == (kind, part["id"])), None)
+            if known is None:
+                shown.append({"type": kind, "id": part["id"], "data": part["data"]})
+            else:
+                known["data"] = part["data"]
         elif kind == "message-metadata":
             message["metadata"] = {**message.get("metadata", {}), **part["messageMetadata"]}
 

@@ -1,8 +1,10 @@
 """What a copilot can do: a registry of tools with typed arguments. Tools of your own import from here."""
 
+from longhaul.tools.context import ToolContext, ToolError
 from longhaul.tools.files import edit_file, list_files, read_file, write_file
+from longhaul.tools.plan import update_plan
 from longhaul.tools.quick import calculator, current_time
-from longhaul.tools.registry import Registry, Tool, ToolContext, ToolError, tool
+from longhaul.tools.registry import Registry, Tool, tool
 from longhaul.tools.results import read_tool_result
 from longhaul.tools.workflow_tools import get_sub_session_result, run_sub_session, wait
 
@@ -19,6 +21,7 @@ def default_tools() -> Registry:
             edit_file,
             read_tool_result,
             wait,
+            update_plan,
             run_sub_session,
             get_sub_session_result,
         ]

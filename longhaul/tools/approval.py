@@ -13,7 +13,8 @@ from typing import Any
 import orjson
 
 from longhaul.settings import APPROVE_ENTRY
-from longhaul.tools.registry import Tool, ToolError
+from longhaul.tools.context import ToolError
+from longhaul.tools.registry import Tool
 
 
 @dataclass(frozen=True)

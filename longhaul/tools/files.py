@@ -8,7 +8,8 @@ import orjson
 from pydantic import BaseModel, Field
 
 from longhaul.files.workspace import Workspace, WorkspaceError
-from longhaul.tools.registry import ToolContext, ToolError, tool
+from longhaul.tools.context import ToolContext, ToolError
+from longhaul.tools.registry import tool
 
 FILE_MAX_BYTES = 5_000_000
 READ_MAX_CHARS = 50_000
@@ -67,12 +68,13 @@ async def read_file(arguments: ReadFile, context: ToolContext) -> str:
     "Write a text file into the workspace, whole or part by part; an existing one is replaced.",
     changes=True,
     repeatable=True,
+    would="write {path}",
 )
 async def write_file(arguments: WriteFile, context: ToolContext) -> str:
     return await _done(lambda: _write(_workspace(context), arguments))
 
 
-@tool(EditFile, "Replace a text in a file of the workspace by another one.", changes=True)
+@tool(EditFile, "Replace a text in a file of the workspace by another one.", changes=True, would="edit {path}")
 async def edit_file(arguments: EditFile, context: ToolContext) -> str:
     return await _done(lambda: _edit(_workspace(context), arguments))
 

@@ -12,7 +12,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, Field
 
-from longhaul.tools.registry import ToolContext, ToolError, tool
+from longhaul.tools.context import ToolContext, ToolError
+from longhaul.tools.registry import tool
 
 Number = int | float
 EXPONENT_MAX = 10_000

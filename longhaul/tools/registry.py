@@ -1,48 +1,25 @@
-"""Tools: a name, typed arguments, a JSON Schema for the model, and whether a call may run twice.
+"""Tools: a name, typed arguments, a JSON Schema for the model, and what a call may do and cost."""
 
-`LONGHAUL_TOOLS=module:name` names a `Registry` of your own, or a function that returns one.
-"""
-
+import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any
+from string import Formatter
+from typing import Any, TypedDict, Unpack, overload
 
 import orjson
 from pydantic import BaseModel, ValidationError
 
 from longhaul.contracts import Scope
-from longhaul.settings import named_object, not_allowed
+from longhaul.tools.context import ToolContext, ToolError
+from longhaul.tools.signature import declared
 
 SCHEMAS_MAX_CHARS = 32_000
+#: What endpoints take as a tool's name.
+NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+WOULD_MAX_CHARS = 1_000
 
-
-class ToolError(Exception):
-    """A tool's refusal or failure; its text is written for the model and is stored as the call's result."""
-
-
-async def _no_result(tool_call_id: str) -> str | None:  # noqa: ARG001
-    return None
-
-
-@dataclass(frozen=True)
-class ToolContext:
-    """What a tool knows about its call: user, session, turn, the session's folder, and what the session may do.
-
-    `workspace` is shared with the session's root and all its sub-sessions; `workspace_max_bytes` (0: no limit) is what
-    its files may take together. `result_of` reads the whole output of an earlier tool call of this session by its id;
-    None if there is none.
-    """
-
-    user_id: str
-    session_id: str
-    turn_id: str
-    tool_call_id: str
-    workspace: Path
-    scope: Scope
-    workspace_max_bytes: int = 0
-    result_of: Callable[[str], Awaitable[str | None]] = _no_result
+Run = Callable[[Any, ToolContext], Awaitable[str]]
 
 
 @dataclass(frozen=True)
@@ -56,20 +33,53 @@ class Tool:
         quick: whether it only computes, for some milliseconds. It then runs within the workflow task that asks for
             it, at a fraction of an activity's cost, and runs again whenever that task is repeated.
         needs_approval: whether a person has to allow each call.
+        timeout: seconds that one start may take; None: as `LONGHAUL_TOOL_TIMEOUT` says.
+        retries: how often a call that ends by an exception is started again, with growing waits. A `ToolError` is an
+            answer to the model, and is not retried.
+        requires: tools that must have succeeded in this session before.
+        would: what a call would do, for dry runs, with the names of arguments: "send {subject} to {to}".
     """
 
     name: str
     description: str
     arguments: type[BaseModel]
-    run: Callable[[Any, ToolContext], Awaitable[str]] | None
+    run: Run | None
     repeatable: bool = True
     changes: bool = False
     quick: bool = False
     needs_approval: bool = False
+    timeout: float | None = None
+    retries: int = 0
+    requires: tuple[str, ...] = ()
+    would: str = ""
 
     def __post_init__(self) -> None:
+        if defect := self._defect():
+            raise ValueError(f"tool {self.name!r}: {defect}")
+
+    def _defect(self) -> str | None:
+        """Why there cannot be such a tool; None if there can."""
+        if not NAME.fullmatch(self.name):
+            return "a name has 1 to 64 letters, digits, _ and -"
         if self.quick and (self.changes or not self.repeatable):
-            raise ValueError(f"tool {self.name!r}: a tool that changes something or must not run twice cannot be quick")
+            return "a tool that changes something or must not run twice cannot be quick"
+        if self.quick and (self.retries or self.timeout):
+            return "a quick tool only computes; it cannot have retries or a timeout"
+        if self.retries and not self.repeatable:
+            return "retries run a call again; say repeatable=True if that does no harm"
+        if self.retries < 0 or (self.timeout is not None and self.timeout <= 0):
+            return "retries cannot be negative, and a timeout is more than 0 seconds"
+        unknown = {name for _, name, _, _ in Formatter().parse(self.would) if name is not None}
+        if unknown := unknown - set(self.arguments.model_fields):
+            return f"`would` names {', '.join(sorted(map(repr, unknown)))}, which is no argument"
+        return None
+
+    def told(self, arguments: BaseModel) -> str:
+        """What a call would do, in place of doing it."""
+        if not self.would:
+            return f"Dry run: {self.name} was not run."
+        values = {name: getattr(arguments, name) for name in type(arguments).model_fields}
+        return f"Dry run: {self.name} was not run. It would {self.would.format_map(values)[:WOULD_MAX_CHARS]}."
 
     @cached_property
     def schema(self) -> dict[str, Any]:
@@ -116,26 +126,70 @@ def describe(error: ValidationError) -> str:
     return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'arguments'}: {e['msg']}" for e in error.errors()[:5])
 
 
+class ToolOptions(TypedDict, total=False):
+    """What `@tool` takes beside the function; see `Tool`."""
+
+    name: str
+    repeatable: bool | None
+    changes: bool
+    quick: bool
+    timeout: float | None
+    retries: int
+    requires: tuple[str, ...]
+    would: str
+    needs_approval: bool
+
+
+@overload
+def tool(function: Callable[..., Awaitable[Any]], /) -> Tool: ...
+@overload
+def tool(**options: Unpack[ToolOptions]) -> Callable[[Callable[..., Awaitable[Any]]], Tool]: ...
+@overload
+def tool(arguments: type[BaseModel], description: str, /, **options: Unpack[ToolOptions]) -> Callable[[Run], Tool]: ...
 def tool(
-    arguments: type[BaseModel],
-    description: str,
-    *,
-    repeatable: bool | None = None,
-    changes: bool = False,
-    quick: bool = False,
-    needs_approval: bool = False,
-) -> Callable[[Callable[[Any, ToolContext], Awaitable[str]]], Tool]:
-    """Make a tool from an async function `(arguments, context) -> output`; the tool is named after the function.
+    subject: Callable[..., Awaitable[Any]] | type[BaseModel] | None = None,
+    description: str = "",
+    /,
+    **options: Unpack[ToolOptions],
+) -> Tool | Callable[[Any], Tool]:
+    """Make a tool from an async function; the tool is named after it unless `name` says otherwise.
 
-    A tool that changes something is not repeatable unless `repeatable` says so. One that `needs_approval` waits for a
-    person to allow each call.
+    `@tool`, also with options, reads the arguments from the function's signature and what they mean from its docstring.
+    `@tool(Model, "what it does")` is for a function `(arguments: Model, context) -> str`. A tool that changes something
+    is not repeatable unless `repeatable` says so.
+
+    Raises:
+        ValueError: the function cannot be a tool, or the options contradict each other.
     """
+    if isinstance(subject, type):
+        model = subject
+        return lambda run: _made(_name(run, options), description, model, run, options)
 
-    def build(run: Callable[[Any, ToolContext], Awaitable[str]]) -> Tool:
-        may_repeat = not changes if repeatable is None else repeatable
-        return Tool(run.__name__, description, arguments, run, may_repeat, changes, quick, needs_approval)
+    def build(function: Callable[..., Awaitable[Any]]) -> Tool:
+        name = _name(function, options)
+        return _made(name, *declared(function, name), options)
 
-    return build
+    return build(subject) if subject is not None else build
+
+
+def _name(function: Callable[..., Any], options: ToolOptions) -> str:
+    name = str(options.get("name") or getattr(function, "__name__", ""))
+    if not NAME.fullmatch(name):
+        raise ValueError(f"tool {name!r}: a name has 1 to 64 letters, digits, _ and -")
+    return name
+
+
+def _made(name: str, description: str, arguments: type[BaseModel], run: Run, options: ToolOptions) -> Tool:
+    repeatable = options.get("repeatable")
+    others: Any = {option: value for option, value in options.items() if option not in ("name", "repeatable")}
+    return Tool(
+        name,
+        description,
+        arguments,
+        run,
+        repeatable=not options.get("changes", False) if repeatable is None else repeatable,
+        **others,
+    )
 
 
 class Registry:
@@ -161,13 +215,8 @@ class Registry:
         return known
 
     def find(self, name: str) -> Tool | None:
-        """The tool of this name, allowed or not; None: there is none."""
+        """The tool of this name, whoever may use it; None if there is none."""
         return self._tools.get(name)
-
-    def is_quick(self, name: str) -> bool:
-        """Whether this is the name of a tool that is declared as quick."""
-        known = self._tools.get(name)
-        return known is not None and known.quick
 
     def allowed(self, scope: Scope) -> list[Tool]:
         return [tool for tool in self._tools.values() if allowed(tool.name, scope)]
@@ -179,16 +228,3 @@ class Registry:
 
 def allowed(name: str, scope: Scope) -> bool:
     return name not in scope.deny_tools and (scope.allow_tools is None or name in scope.allow_tools)
-
-
-def load_tools(path: str) -> Registry:
-    """The registry behind `module:name`.
-
-    Raises:
-        SettingsError: nothing usable is there; the text is one line that says why.
-    """
-    loaded = named_object("tools", path)
-    registry = loaded if isinstance(loaded, Registry) else loaded() if callable(loaded) else None
-    if not isinstance(registry, Registry):
-        raise not_allowed("tools", path, "it must be a `longhaul.tools.Registry`, or a function that returns one")
-    return registry

@@ -2,7 +2,8 @@
 
 from pydantic import BaseModel, Field
 
-from longhaul.tools.registry import ToolContext, ToolError, tool
+from longhaul.tools.context import ToolContext, ToolError
+from longhaul.tools.registry import tool
 
 #: Characters of one call. Four calls read what a result may show at once, and each fits into a small window.
 PART_CHARS = 20_000

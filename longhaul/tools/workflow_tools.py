@@ -6,7 +6,8 @@ Of all tools, only the arguments of these travel through workflow history: their
 from pydantic import BaseModel, Field, field_validator
 
 from longhaul.contracts import Delegation, ToolCall
-from longhaul.tools.registry import Tool, ToolError
+from longhaul.tools.context import ToolError
+from longhaul.tools.registry import Tool
 
 
 class WaitFor(BaseModel):

@@ -20,11 +20,12 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from longhaul import temporal
 from longhaul.contracts import SUB_STATES, Empty, Progress, SubSessionRecord, SubSessionState, TurnStatus
-from longhaul.db import acceptance, messages, sessions, turns
+from longhaul.db import acceptance, conversation, messages, sessions, turns
 from longhaul.db.database import Database
 from longhaul.db.messages import row_id
 from longhaul.db.turns import TurnPosition, TurnRecord
 from longhaul.errors import UnavailableError
+from longhaul.tools.plan import plan_of
 
 log = logging.getLogger(__name__)
 QUERY_TIMEOUT_S = 2.0
@@ -267,18 +268,19 @@ class TurnLookup:
         records = await asyncio.gather(*(self._current(record) for record in progress.sub_sessions))
         return progress.model_copy(update={"sub_sessions": records})
 
-    async def with_tasks(self, progress: Progress) -> Progress:
-        """The progress with the titles of its sub-sessions; without them while the database is away."""
-        records = progress.sub_sessions
-        if not records:
+    async def with_texts(self, progress: Progress) -> Progress:
+        """The progress with its plan and the titles of its sub-sessions; without them while the database is away."""
+        records, call_id = progress.sub_sessions, progress.plan_call_id
+        if not records and not call_id:
             return progress
         try:
             async with self._database.read() as connection:
                 titles = await sessions.titles(connection, [record.sub_session_id for record in records])
+                shown = await conversation.result_in_turn(connection, progress.turn_id, call_id) if call_id else None
         except UnavailableError:
             return progress
         named = [record.model_copy(update={"task": titles.get(record.sub_session_id) or ""}) for record in records]
-        return progress.model_copy(update={"sub_sessions": named})
+        return progress.model_copy(update={"sub_sessions": named, "plan": plan_of(shown or "")})
 
     async def _current(self, record: SubSessionRecord) -> SubSessionRecord:
         if record.status is not SubSessionState.RUNNING:

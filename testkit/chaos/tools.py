@@ -4,7 +4,7 @@ import asyncio
 
 from pydantic import BaseModel
 
-from longhaul.tools import Registry, Tool, ToolContext, default_tools
+from longhaul.tools import Registry, Tool, ToolContext
 
 RESULT_BYTES = 1_000_000
 
@@ -20,4 +20,4 @@ async def large_result(pause: Pause, context: ToolContext) -> str:
 
 def registry() -> Registry:
     """For `LONGHAUL_TOOLS`."""
-    return Registry([*default_tools(), Tool("large_result", "A large result after a pause.", Pause, large_result)])
+    return Registry([Tool("large_result", "A large result after a pause.", Pause, large_result)])

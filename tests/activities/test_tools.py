@@ -20,7 +20,7 @@ from longhaul.contracts import RunTool, Scope, StoreToolResult, ToolOutcome, Too
 from longhaul.db import conversation, messages, sessions
 from longhaul.db.connection import Connection
 from longhaul.db.database import Database
-from longhaul.errors import UnavailableError
+from longhaul.errors import TOOL_RETRY, UnavailableError
 from longhaul.llm import prompts
 from longhaul.tools import Registry, ToolContext, ToolError, default_tools, tool
 from longhaul.tools.results import PartOfResult
@@ -70,6 +70,15 @@ async def says_much(arguments: Nothing, context: ToolContext) -> str:
     return "x" * SAID
 
 
+@tool(repeatable=True, changes=True, would="mark the place")
+async def flaky(context: ToolContext) -> str:
+    """Works from the third start on."""
+    RUNS.append(context.session_id)
+    if len(RUNS) < 3:
+        raise ConnectionError("secret address")
+    return "done"
+
+
 @pytest.fixture(autouse=True)
 async def calls(database: Database) -> None:
     """One call of each tool, and calls that cannot be run."""
@@ -78,6 +87,7 @@ async def calls(database: Database) -> None:
     SENT.clear()
     made = [("works", "{}"), ("once", "{}"), ("refuses", "{}"), ("breaks", "{}"), ("wait", '{"seconds": 1}')]
     made += [("unknown", "{}"), ("works", "{"), ("works", "[" * 100_000), ("hangs", "{}"), ("says_much", "{}")]
+    made += [("flaky", "{}")]
     written = [{"id": f"c{n}", "function": {"name": name, "arguments": text}} for n, (name, text) in enumerate(made)]
     row = messages.NewMessage("row", "assistant", tool_calls=written, turn_id=TURN.turn_id, round=1)
     async with database.write() as connection:
@@ -92,7 +102,7 @@ async def run(
     environment.info = replace(environment.info, attempt=attempt, heartbeat_details=details)
 
     environment.on_heartbeat = lambda *sent: SENT.extend(sent)
-    tools = Registry([works, once, refuses, breaks, hangs, says_much, *default_tools()])
+    tools = Registry([works, once, refuses, breaks, hangs, says_much, flaky, *default_tools()])
     activities = ToolActivities(database, NO_STREAMS, tools, SETTINGS)
     given = RunTool(**{"turn": TURN, "round": 1, "message_id": "row", "tool_call_id": call, "name": name, **more})
     return await environment.run(activities.run_tool, given)
@@ -163,6 +173,44 @@ async def test_a_dry_run_changes_nothing(database: Database) -> None:
     assert await result(database, "c1") == ("Dry run: once was not run.", False)
     await run(database, "c0", "works", scope=scope)
     assert RUNS == ["s"], "what changes nothing runs"
+
+
+async def test_a_dry_run_says_what_a_call_would_do(database: Database) -> None:
+    assert (await run(database, "c10", "flaky", scope=Scope(dry_run=True))).status is ToolStatus.OK
+    assert await result(database, "c10") == ("Dry run: flaky was not run. It would mark the place.", False)
+    assert RUNS == []
+
+
+async def test_a_tool_that_raises_is_started_again(database: Database) -> None:
+    """After waits that grow, and with nothing of the exception in what Temporal keeps."""
+    state, delays = None, []
+    for attempt in (1, 2):
+        SENT.clear()
+        with pytest.raises(ApplicationError) as raised:
+            await run(database, "c10", "flaky", attempt=attempt, state=state, retries=2)
+        assert (raised.value.type, raised.value.non_retryable) == (TOOL_RETRY, False)
+        assert "secret" not in str(raised.value)
+        assert raised.value.__cause__ is None
+        delays.append(raised.value.next_retry_delay)
+        state = SENT[-1]
+    assert state == ToolState(starts=2, failures=2)
+    assert delays[0] is not None
+    assert delays[1] is not None
+    assert delays[0] < delays[1]
+    assert (await run(database, "c10", "flaky", attempt=3, state=state, retries=2)).status is ToolStatus.OK
+    assert await result(database, "c10") == ("done", False)
+
+
+async def test_retries_end_and_dead_workers_are_counted_apart(database: Database) -> None:
+    outcome = await run(database, "c10", "flaky", attempt=3, state=ToolState(starts=2, failures=2), retries=2)
+    assert outcome.status is ToolStatus.ERROR
+    assert "Reference: " in (await result(database, "c10"))[0]
+    state = ToolState(starts=5, failures=2)
+    assert (await run(database, "c3", "breaks", attempt=6, state=state, retries=3)).status is ToolStatus.LOST
+
+
+async def test_a_refusal_is_not_retried(database: Database) -> None:
+    assert (await run(database, "c2", "refuses", retries=2)).status is ToolStatus.ERROR
 
 
 async def test_a_tool_that_is_not_allowed_does_not_run(database: Database) -> None:
@@ -280,7 +328,7 @@ async def test_the_rest_of_a_cut_result_can_be_read(database: Database) -> None:
         await messages.append(connection, "other", [rows[0]._replace(id="x", tool_call_id="foreign")])
     activities = ToolActivities(database, NO_STREAMS, default_tools(), SETTINGS)
     call = RunTool(turn=TURN, round=1, message_id="m", tool_call_id="now", name="read_tool_result")
-    tool, context = default_tools().get("read_tool_result", Scope()), activities._context(call)
+    tool, context = default_tools().get("read_tool_result", Scope()), activities._context(call, print)
 
     async def read(tool_call_id: str, offset: int) -> str:
         assert tool.run is not None

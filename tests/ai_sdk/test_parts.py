@@ -9,12 +9,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from longhaul.contracts import TurnStatus
+from longhaul.contracts import PLAN_TOOL, TurnStatus
 from longhaul.db.messages import StoredMessage
 from longhaul.db.turns import TurnRecord
 from longhaul.streams.chat_parts import WRITTEN_ANEW, ChatParts, TakeBack, merged
 from longhaul.streams.ending import Ending
-from longhaul.streams.events import Part, data_part, start_part, tool_output_part, usage_part
+from longhaul.streams.events import Part, data_part, plan_part, start_part, tool_output_part, usage_part
 from longhaul.streams.step_writer import StepWriter
 from longhaul.streams.ui_messages import UiMessageBuilder, ui_messages
 from tests.ai_sdk.conftest import command
@@ -92,9 +92,9 @@ def turn_of(plan: list[Round], status: TurnStatus) -> Turn:
         step = StepWriter(parts.append, number, len(one.cuts) + 1)
         step.begin()
         write(step, one.reasoning, one.text)
-        calls = [
-            {"id": f"c{number}.{n}", "type": "function", "function": {"name": "calculator", "arguments": '{"a":1}'}}
-            for n in range(one.calls)
+        calls: list[dict[str, Any]] = [
+            {"id": f"c{number}.{n}", "type": "function", "function": {"name": name, "arguments": '{"a":1}'}}
+            for n, name in zip(range(one.calls), ("calculator", PLAN_TOOL), strict=False)
         ]
         step.complete(calls)
         parts.append(usage_part({"calls": 1}, one.model))
@@ -102,8 +102,12 @@ def turn_of(plan: list[Round], status: TurnStatus) -> Turn:
             add("reasoning", one.reasoning, number)
         add("assistant", one.text, number, tool_calls=calls or None, usage={"calls": 1}, model=one.model)
         for call in calls:
-            parts.append(tool_output_part(str(call["id"]), "391", is_error=number % 2 == 0))
-            add("tool", "391", number, tool_call_id=call["id"], is_error=number % 2 == 0)
+            name, is_error = call["function"]["name"], number % 2 == 0
+            output = "391" if name != PLAN_TOOL else f'{{"plan": [{{"step": "{number}", "status": "pending"}}]}}'
+            if not is_error and (plan_shown := plan_part(output)):
+                parts.append(plan_shown)
+            parts.append(tool_output_part(call["id"], output, is_error=is_error))
+            add("tool", output, number, tool_call_id=call["id"], tool_name=name, is_error=is_error)
         for n in range(one.follow_ups):
             message = f"f{number}.{n}"
             parts.append(data_part("follow-up", {"message_id": message, "round": number}))
@@ -199,6 +203,15 @@ async def test_the_sdk_builds_the_same(node_modules: None, sdk: str) -> None:
     for turn, found in zip(examples, shown, strict=True):
         assert found["messages"] == expected(turn)
         assert (found["error"] is None) == (turn.record.status is not TurnStatus.FAILED)
+
+
+def test_a_plan_is_kept_and_a_newer_one_replaces_it() -> None:
+    turn = turn_of(
+        [Round("", "one", 2), Round("", "two", 2), Round("", "three", 2), Round("", "four", 0)], TurnStatus.COMPLETED
+    )
+    [message] = built(sent(turn, TakeBack.NOT_AT_ALL))
+    plans = [part for part in message["parts"] if part["type"] == "data-plan"]
+    assert plans == [{"type": "data-plan", "id": "plan", "data": {"plan": [{"step": "3", "status": "pending"}]}}]
 
 
 def test_one_message_alone() -> None:

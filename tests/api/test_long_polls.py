@@ -43,7 +43,7 @@ class Lookup:
             started_at=datetime(2026, 1, 1, tzinfo=UTC),
         )
 
-    async def with_tasks(self, progress: Progress) -> Progress:
+    async def with_texts(self, progress: Progress) -> Progress:
         return progress
 
 

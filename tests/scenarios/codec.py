@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from temporalio.api.common.v1 import Payload
 from temporalio.converter import PayloadCodec
 
-from longhaul.tools import Registry, Tool, ToolContext, default_tools
+from longhaul.tools import Registry, Tool, ToolContext
 
 KEY = "LONGHAUL_TEST_CODEC_KEY"
 
@@ -37,4 +37,4 @@ async def crash(given: Words, _: ToolContext) -> str:
 
 def registry() -> Registry:
     """For `LONGHAUL_TOOLS`."""
-    return Registry([*default_tools(), Tool("crash", "Crash.", Words, crash)])
+    return Registry([Tool("crash", "Crash.", Words, crash)])

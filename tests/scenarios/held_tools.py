@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from longhaul.tools import Registry, Tool, ToolContext, default_tools
+from longhaul.tools import Registry, Tool, ToolContext, tool
 
 FOLDER = "LONGHAUL_TEST_FOLDER"
 POLL_S = 0.02
@@ -59,16 +59,23 @@ async def pay(given: Payment, context: ToolContext) -> str:
     return f"paid {given.amount}"
 
 
+@tool(timeout=100)
+async def dig(metres: int, context: ToolContext) -> str:
+    """Dig, and report it."""
+    context.progress("digging", done=1, total=metres)
+    await _held(f"dig {metres}")
+    return f"dug {metres}"
+
+
 def registry() -> Registry:
     """For `LONGHAUL_TOOLS`."""
-    others = [tool for tool in default_tools() if tool.name != "calculator"]
     return Registry(
         [
-            *others,
             Tool("calculator", "Compute.", Sum, calculator),
             Tool("recite", "Recite.", Length, recite),
             Tool("ponder", "Ponder.", Sum, ponder, quick=True),
             Tool("pay", "Pay.", Payment, pay, repeatable=False, changes=True),
+            dig,
         ]
     )
 

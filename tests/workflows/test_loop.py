@@ -13,7 +13,17 @@ from activities.parked import ParkedActivities
 from activities.sub_sessions import SubSessionActivities
 from activities.tools import ToolActivities
 from activities.turns import TurnActivities
-from longhaul.contracts import Budget, CallModel, CloseTurn, TurnLimits, TurnStatus
+from longhaul.contracts import (
+    Budget,
+    CallModel,
+    CloseTurn,
+    ModelAnswer,
+    RunTool,
+    ToolCall,
+    ToolStatus,
+    TurnLimits,
+    TurnStatus,
+)
 from longhaul.db.models import utc_now
 from testkit.wait import until
 from tests.workflows.fakes import TEXT, FakeActivities, Session, final, tool_calls
@@ -70,6 +80,40 @@ async def test_a_quick_tool_is_a_local_activity(session: Session) -> None:
     history = await session.handle.fetch_history()
     scheduled = [e.activity_task_scheduled_event_attributes.activity_type.name for e in history.events]
     assert [name for name in scheduled if name] == ["call_model", "call_model"]
+
+
+async def test_a_tools_own_limits_reach_its_activity(session: Session) -> None:
+    calls = [
+        ToolCall(tool_call_id="slow", name="slow", timeout=500.0, retries=2),
+        ToolCall(tool_call_id="plain", name="plain"),
+    ]
+    session.script.answers = [ModelAnswer(message_id="calls", finish_reason="tool_calls", tool_calls=calls)]
+    await session.send("m1", TurnLimits(tool_timeout=20.0, storage_window=10.0, tool_tries=3))
+    assert await session.status() is COMPLETED
+    asked = {one.name: (one.timeout, one.retries) for one in session.arguments(RunTool) if isinstance(one, RunTool)}
+    assert asked == {"slow": (500.0, 2), "plain": (20.0, 0)}
+    history = await session.handle.fetch_history()
+    scheduled = [event.activity_task_scheduled_event_attributes for event in history.events]
+    tools = [one for one in scheduled if one.activity_type.name == "run_tool"]
+    limits = [(one.start_to_close_timeout.seconds, one.schedule_to_close_timeout.seconds) for one in tools]
+    assert sorted(limits) == [(30, 70), (510, 500 * 5 + 2 * 30 + 10)]
+
+
+async def test_the_newest_plan_is_in_the_progress(session: Session) -> None:
+    """By its call's id: the steps themselves are in its row."""
+    session.script.answers = [tool_calls("a", "update_plan"), tool_calls("b")]
+    await session.send("m1")
+    assert await session.status() is COMPLETED
+    assert session.last_progress().plan_call_id == "update_plan"
+    assert session.last_progress().plan == []
+
+
+async def test_a_plan_that_was_refused_is_none(session: Session) -> None:
+    session.script.answers = [tool_calls("update_plan")]
+    session.script.tool_status = ToolStatus.ERROR
+    await session.send("m1")
+    assert await session.status() is COMPLETED
+    assert session.last_progress().plan_call_id == ""
 
 
 async def test_the_wait_tool_is_a_timer(session: Session) -> None:

@@ -140,8 +140,9 @@ class Stored:
     """A row as queries give it."""
 
     def __init__(self, role: str, round_: int, content: str = "", **values: Any) -> None:
-        base = {"id": str(uuid4()), "kind": "message", "tool_calls": None, "tool_call_id": None, "is_error": False}
-        self.__dict__.update({**base, "usage": None, "role": role, "round": round_, "content": content, **values})
+        base = {"id": str(uuid4()), "kind": "message", "is_error": False}
+        base |= dict.fromkeys(("tool_calls", "tool_call_id", "tool_name", "usage"))
+        self.__dict__.update({**base, "role": role, "round": round_, "content": content, **values})
 
 
 def called(call_id: str) -> Part:

@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field
 
 from longhaul.contracts import Scope
 from longhaul.tools import Registry, ToolContext, ToolError, default_tools, tool
-from longhaul.tools.registry import SCHEMAS_MAX_CHARS
+from longhaul.tools.registry import SCHEMAS_MAX_CHARS, ToolOptions
 from longhaul.tools.workflow_tools import WORKFLOW_TOOLS
 
 
@@ -45,13 +45,28 @@ async def measure(arguments: Point, context: ToolContext) -> str:
 
 def test_what_is_quick_is_so_by_its_own_word() -> None:
     registry = Registry([look, tool(Point, "Measure a point.", quick=True)(measure)])
-    assert [registry.is_quick(name) for name in ("measure", "look", "unknown")] == [True, False, False]
+    assert [one.quick for one in registry] == [False, True]
 
 
-@pytest.mark.parametrize("options", [{"changes": True}, {"repeatable": False}])
-def test_what_must_not_run_again_cannot_be_quick(options: dict[str, bool]) -> None:
-    with pytest.raises(ValueError, match="'measure'"):
-        tool(Point, "Measure a point.", quick=True, **options)(measure)
+@pytest.mark.parametrize(
+    ("options", "defect"),
+    [
+        ({"quick": True, "changes": True}, "cannot be quick"),
+        ({"quick": True, "repeatable": False}, "cannot be quick"),
+        ({"quick": True, "timeout": 1.0}, "cannot have retries or a timeout"),
+        ({"quick": True, "retries": 1}, "cannot have retries or a timeout"),
+        ({"changes": True, "retries": 1}, "say repeatable=True"),
+        ({"retries": -1}, "cannot be negative"),
+        ({"timeout": 0.0}, "more than 0 seconds"),
+        ({"would": "go to {place}"}, "`would` names 'place'"),
+        ({"would": "go to {}"}, "`would` names ''"),
+        ({"name": "a b"}, "a name has"),
+        ({"name": "x" * 65}, "a name has"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(options: ToolOptions, defect: str) -> None:
+    with pytest.raises(ValueError, match=f"^tool '.*': .*{defect}"):
+        tool(Point, "Measure a point.", **options)(measure)
 
 
 def test_the_schema_is_what_the_model_needs() -> None:
@@ -80,7 +95,7 @@ def test_all_schemas_together_stay_small() -> None:
 def test_schemas_are_the_same_every_time() -> None:
     assert default_tools().schemas(Scope()) == default_tools().schemas(Scope())
     names = [found.name for found in default_tools()]
-    assert len(names) == len(set(names)) == 10
+    assert len(names) == len(set(names)) == 11
     assert {found.name for found in default_tools() if found.run is None} == set(WORKFLOW_TOOLS)
 
 

@@ -1,0 +1,66 @@
+"""What a tool is given about its call, and the error by which it tells the model that something failed."""
+
+import threading
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from longhaul.contracts import Scope, ToolProgress
+
+PROGRESS_MAX_CHARS = 500
+
+
+class ToolError(Exception):
+    """A tool's refusal or failure; its text is written for the model and is stored as the call's result."""
+
+
+async def _no_result(tool_call_id: str) -> str | None:  # noqa: ARG001
+    return None
+
+
+def _unseen(progress: ToolProgress) -> None:
+    """Without a turn, nobody watches."""
+
+
+@dataclass(frozen=True)
+class ToolContext:
+    """What a tool knows about its call: user, session, turn, the session's folder, and what the session may do.
+
+    Attributes:
+        workspace: a folder, shared with the session's root and all its sub-sessions.
+        workspace_max_bytes: what its files may take together; 0: no limit.
+        result_of: reads the whole output of an earlier tool call of this session by its id; None if there is none.
+        report: takes the call's progress; tools call `progress` instead.
+        ended: set when the call was stopped or timed out.
+    """
+
+    user_id: str
+    session_id: str
+    turn_id: str
+    tool_call_id: str
+    workspace: Path
+    scope: Scope
+    workspace_max_bytes: int = 0
+    result_of: Callable[[str], Awaitable[str | None]] = _no_result
+    report: Callable[[ToolProgress], None] = _unseen
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def dry_run(self) -> bool:
+        """Whether nothing may be changed. A tool that is declared with `changes` does not run at all then."""
+        return self.scope.dry_run
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the call was stopped or timed out: for work in other threads.
+
+        The tool's own coroutine is cancelled, which raises `asyncio.CancelledError` in it.
+        """
+        return self.ended.is_set()
+
+    def progress(self, text: str = "", *, done: float | None = None, total: float | None = None) -> None:
+        """Show people how far the call is: in the turn's stream, and in its progress. Returns at once, in any thread.
+
+        Only the newest is shown, a few times a second. `text` is cut after 500 characters; the model never sees it.
+        """
+        self.report(ToolProgress(text=text[:PROGRESS_MAX_CHARS], done=done, total=total))
