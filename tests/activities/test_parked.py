@@ -211,7 +211,9 @@ async def test_a_dry_run_asks_nobody(database: Database) -> None:
 )
 def test_which_calls_wait(database: Database, name: str, arguments: str, scope: Scope, parks: ParkKind | None) -> None:
     model = ModelActivities(database, NO_STREAMS, cast("Any", None), TOOLS, FileStore(CAREFUL), CAREFUL)
-    assert model._parks(name, arguments, scope) is parks
+    made = {"id": "c", "function": {"name": name, "arguments": arguments}}
+    assert model._call(made, scope, cut_off=False).parks is parks
+    assert model._call(made, scope, cut_off=True).parks is None, "nobody is asked about a call that is not run"
 
 
 async def test_the_turn_s_row_says_that_it_waits(database: Database) -> None:
