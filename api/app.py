@@ -22,6 +22,7 @@ from api.routes import (
     me,
     sessions,
     stream,
+    timeline,
     tree,
     turns,
     usage,
@@ -55,7 +56,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(health.router)
     if not settings.api_metrics_port:
         app.include_router(health.metrics_router)
-    core = (sessions, stream, turns, tree, me, files, chat, ask, completions, edits, approvals)
+    core = (sessions, stream, turns, timeline, tree, me, files, chat, ask, completions, edits, approvals)
     for resource in (*core, usage, admin):
         app.include_router(resource.router)
     problems.install(app)

@@ -293,6 +293,27 @@ class Turns(Answer):
     turns: list[Turn]
 
 
+class Span(Answer):
+    """A model call or a tool call that has ended, or a follow-up, which takes no time."""
+
+    kind: Literal["model", "tool", "follow_up"]
+    name: str = Field(description="Of the tool.", examples=["calculator"])
+    round: int | None
+    tool_call_id: str | None
+    started_at: datetime
+    duration_ms: int
+    is_error: bool
+
+
+class Timeline(Answer):
+    """What a turn has spent its time on."""
+
+    turn_id: str = Field(examples=[A_TURN])
+    started_at: datetime
+    ended_at: datetime | None
+    spans: list[Span]
+
+
 class Cancelled(Answer):
     """The result of Stop. `cancelled` is false when nothing ran, or the turn ended by itself first."""
 

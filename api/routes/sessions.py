@@ -77,11 +77,17 @@ async def listing(
     parent: Annotated[
         str | None, Query(max_length=64, pattern=ID, description="The sub-sessions of this session.")
     ] = None,
+    title: Annotated[str, Query(max_length=300, description="Only those whose title contains this text.")] = "",
 ) -> Sessions:
     """Newest first; without `parent`, the sessions that are not sub-sessions."""
     async with deps.database.read() as connection:
         rows = await sessions.list_of_user(
-            connection, user, limit + 1, SessionPosition(*position(cursor)) if cursor is not None else None, parent
+            connection,
+            user,
+            limit + 1,
+            SessionPosition(*position(cursor)) if cursor is not None else None,
+            parent,
+            title,
         )
     page = rows[:limit]
     return Sessions(

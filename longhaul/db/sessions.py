@@ -125,12 +125,18 @@ async def list_of_user(
     limit: int,
     after: SessionPosition | None = None,
     parent: str | None = None,
+    title: str = "",
 ) -> list[Session]:
-    """A user's sessions, newest first: the sub-sessions of `parent`, or without one those that are no sub-sessions."""
+    """A user's sessions, newest first: the sub-sessions of `parent`, or without one those that are no sub-sessions.
+
+    `title`: only those whose title contains this text, in upper or lower case.
+    """
     statement = SESSIONS.where(SessionRow.user_id == user_id)
     statement = statement.where(
         SessionRow.parent_session_id == parent if parent else SessionRow.parent_session_id.is_(None)
     )
+    if title:
+        statement = statement.where(SessionRow.title.icontains(title, autoescape=True))
     if after is not None:
         position = tuple_(SessionRow.created_at, SessionRow.id)  # in this form a range of the index
         statement = statement.where(position < tuple_(after.created_at, after.id))

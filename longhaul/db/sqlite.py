@@ -120,6 +120,8 @@ class Sqlite:
 def _configure(connection: sqlite3.Connection, _record: object) -> None:
     for pragma in PRAGMAS:
         connection.execute(f"PRAGMA {pragma}")
+    # SQLite's own knows the letters of ASCII alone, and PostgreSQL's knows all.
+    connection.create_function("lower", 1, lambda text: text and text.lower(), deterministic=True)
 
 
 async def _when_unlocked(step: Callable[[], T]) -> T:

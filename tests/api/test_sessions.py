@@ -18,8 +18,11 @@ async def test_make_list_name_delete(make_product: MakeProduct) -> None:
         cursor = page["next_cursor"]
     assert (found, cursor) == (made[::-1], None)
     assert (await product.api.call("GET", "/sessions", params={"cursor": "x"})).status == 422
-    status, named = await product.api.call("PATCH", f"/sessions/{made[0]}", json={"title": "Erste"})
-    assert (status, named["title"]) == (200, "Erste")
+    status, named = await product.api.call("PATCH", f"/sessions/{made[0]}", json={"title": "Fürst"})
+    assert (status, named["title"]) == (200, "Fürst")
+    for title, ids in (("ÜRS", [made[0]]), ("o. 3", [made[3]]), ("%", []), ("no.", made[:0:-1])):
+        page = (await product.api.call("GET", "/sessions", params={"title": title})).body
+        assert [session["id"] for session in page["sessions"]] == ids
     for bad in ({}, {"title": ""}, {"title": "x" * 301}, {"title": 3}):
         assert (await product.api.call("PATCH", f"/sessions/{made[0]}", json=bad)).status == 422
     turn = await product.api.start(made[0], "wait 30 s")

@@ -52,6 +52,22 @@ async def test_wait_returns_early_on_a_change(product: Product) -> None:
     assert (await product.api.call("GET", f"/sessions/{session}/turns/{uuid4()}")).status == 404
 
 
+async def test_the_timeline_of_a_turn(product: Product) -> None:
+    session = await product.api.create_session()
+    turn = await product.api.start(session, "What is 6 * 7?")
+    await product.api.wait_for_turn(session, turn)
+    timeline = (await product.api.call("GET", f"/sessions/{session}/turns/{turn}/timeline")).body
+    assert [(span["kind"], span["name"], span["round"]) for span in timeline["spans"]] == [
+        ("model", "", 1),
+        ("tool", "calculator", 1),
+        ("model", "", 2),
+    ]
+    times = [span["started_at"] for span in timeline["spans"]]
+    assert timeline["started_at"] <= times[0]
+    assert times == sorted(times)
+    assert (await product.api.call("GET", f"/sessions/{session}/turns/{uuid4()}/timeline")).status == 404
+
+
 async def test_stop_is_idempotent_and_the_session_goes_on(product: Product) -> None:
     session, turn = await running_tool(product)
     first, second = await asyncio.gather(product.api.cancel(session), product.api.cancel(session))

@@ -313,3 +313,30 @@ async def test_the_worker_is_killed_in_mid_answer(make_product: MakeProduct, vis
     await until_idle(page)
     await shows_what_is_stored(page, product, session)
     assert len(await stored(product, session, "assistant")) == 1
+
+
+async def test_the_timeline_of_a_turn_and_the_choice_of_a_model(product: Product, visit: Visit) -> None:
+    session, page = await (await visit(product)).chat()
+    await page.get_by_label("Model", exact=True).select_option("advanced")
+    await send(page, "What is 6 * 7?")
+    await expect(log(page)).to_contain_text("= 42")
+    await until_idle(page)
+    await log(page).get_by_role("button", name="Timeline").click()
+    bars = page.get_by_role("dialog", name="Timeline").get_by_role("listitem")
+    await expect(bars).to_have_count(3)
+    await expect(bars.nth(1)).to_contain_text("calculator")
+    await page.keyboard.press("Escape")
+    assert (await product.api.turns(session))[0]["tier"] == "advanced"
+    await page.reload()
+    await expect(page.get_by_label("Model", exact=True)).to_have_value("advanced")
+
+
+async def test_used_limits_are_shown(product: Product, visit: Visit) -> None:
+    visitor = await visit(product)
+    used = {"percent_used": 100.0, "resets_at": "2026-11-23T00:00:00Z"}
+    answer = {"daily": used, "weekly": {**used, "percent_used": 42.5}, "tier": "FREE", "reset_cost": 0}
+    await visitor.context.route("**/v1/usage", lambda route: route.fulfill(json=answer))
+    page = await visitor.look()
+    meters = page.get_by_role("region", name="What you have used").get_by_role("meter")
+    await expect(meters).to_have_count(2)
+    await expect(meters.last).to_have_attribute("aria-valuenow", "42.5")

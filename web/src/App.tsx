@@ -40,7 +40,8 @@ export function App() {
 }
 
 function Frame() {
-  const sessions = useSessions();
+  const [search, setSearch] = useState("");
+  const sessions = useSessions(search);
   const [theme, toggleTheme] = useTheme();
   const [menuOpen, setMenuOpen] = useState(false);
   const [location] = useLocation();
@@ -48,7 +49,7 @@ function Frame() {
   const openMenu = useCallback(() => setMenuOpen(true), []);
   return (
     <div className="flex h-full">
-      <Sidebar sessions={sessions} open={menuOpen} onClose={() => setMenuOpen(false)} theme={theme} onTheme={toggleTheme} />
+      <Sidebar sessions={sessions} search={search} onSearch={setSearch} open={menuOpen} onClose={() => setMenuOpen(false)} theme={theme} onTheme={toggleTheme} />
       <main className="flex min-w-0 flex-1 flex-col">
         <Switch>
           <Route path="/s/:id/tree">{({ id }) => <Tree key={id} id={id} onMenu={openMenu} />}</Route>

@@ -10,6 +10,7 @@ import type { Sessions } from "./Sidebar";
 import { firstMessages } from "./Start";
 import { endingsOf } from "./SubSession";
 import { t } from "./texts";
+import { Timeline } from "./Timeline";
 import { type Opened, open, useTurns } from "./useTurns";
 import { type Shown, UserBubble, UserMessage } from "./UserMessage";
 
@@ -87,6 +88,7 @@ function Conversation({ opened, sessions, onMenu }: { opened: Opened; sessions: 
   const messages = useMemo(() => withVersion(chat.messages, shown), [chat.messages, shown]);
   const ended = JSON.stringify([...endingsOf(messages, chat.subSessions)]);
   const endings = useMemo(() => new Map<string, string>(JSON.parse(ended)), [ended]); // the same map while nothing ends
+  const [timeline, setTimeline] = useState(""); // of this turn
   const canChange = !busy && shown === null;
   return (
     <>
@@ -134,6 +136,7 @@ function Conversation({ opened, sessions, onMenu }: { opened: Opened; sessions: 
                       updates={chat.subSessions}
                       endings={endings}
                       turn={isLastOfTurn(messages, index) ? turns.get(turnOf(message)) : undefined}
+                      onTimeline={setTimeline}
                       onAnswerAgain={canChange && isLastOfTurn(messages, index) ? chat.answerAgain : undefined}
                     />
                   )}
@@ -165,6 +168,7 @@ function Conversation({ opened, sessions, onMenu }: { opened: Opened; sessions: 
           </button>
         </p>
       )}
+      {timeline && <Timeline sessionId={id} turnId={timeline} onClose={() => setTimeline("")} />}
       <Composer
         busy={busy}
         stopping={chat.stopping}

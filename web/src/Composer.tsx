@@ -1,5 +1,6 @@
 import { ArrowUp, Square } from "lucide-react";
 import { useLayoutEffect, useRef, useState } from "react";
+import { type Choice, choice, useChoice } from "./choice";
 import { t } from "./texts";
 
 const MAX_LENGTH = 32_000; // what the API takes
@@ -76,7 +77,33 @@ export function Composer(props: {
             <ArrowUp size={18} />
           </button>
         </form>
+        <Choices />
       </div>
+    </div>
+  );
+}
+
+/** Which model answers the next message, and whether it thinks first. */
+function Choices() {
+  const chosen = useChoice();
+  return (
+    <div className="mt-1.5 flex gap-1 px-2 text-xs text-muted-foreground">
+      {(["tier", "mode"] as const).map((name) => (
+        <select
+          key={name}
+          aria-label={t.choices[name]}
+          title={t.choices[name]}
+          value={chosen[name]}
+          className="rounded-md bg-transparent px-1 py-0.5 hover:bg-muted hover:text-foreground"
+          onChange={(event) => choice.set({ [name]: event.target.value } as Partial<Choice>)}
+        >
+          {choice.values[name].map((value) => (
+            <option key={value} value={value} className="bg-background text-foreground">
+              {t.choices[value]}
+            </option>
+          ))}
+        </select>
+      ))}
     </div>
   );
 }

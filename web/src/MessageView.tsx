@@ -1,4 +1,4 @@
-import { Check, ChevronRight, Copy, RotateCcw } from "lucide-react";
+import { ChartNoAxesGantt, Check, ChevronRight, Copy, RotateCcw } from "lucide-react";
 import { memo, useEffect, useState } from "react";
 import type { Turn } from "./api";
 import { Markdown } from "./Markdown";
@@ -14,10 +14,11 @@ interface Props {
   endings: ReadonlyMap<string, string>;
   turn?: Turn;
   onAnswerAgain?: (messageId: string) => void;
+  onTimeline?: (turnId: string) => void;
 }
 
 /** An answer. Its parts come in the order in which they were made. */
-export const Answer = memo(function Answer({ message, streaming, updates, endings, turn, onAnswerAgain }: Props) {
+export const Answer = memo(function Answer({ message, streaming, updates, endings, turn, onAnswerAgain, onTimeline }: Props) {
   const shown = message.parts.filter(isShown);
   const last = shown.at(-1);
   const again = onAnswerAgain && (() => onAnswerAgain(message.id));
@@ -40,7 +41,7 @@ export const Answer = memo(function Answer({ message, streaming, updates, ending
         </div>
       )}
       {message.metadata?.status === "cancelled" && <p className="text-sm text-muted-foreground">{t.stopped}</p>}
-      {!streaming && <Footer text={textOf(message)} turn={turn} onAnswerAgain={again} />}
+      {!streaming && <Footer text={textOf(message)} turn={turn} onAnswerAgain={message.metadata?.status === "failed" ? undefined : again} onTimeline={onTimeline} />}
     </div>
   );
 });
@@ -102,7 +103,8 @@ function Reasoning({ text, streaming, took }: { text: string; streaming: boolean
 
 const ACTION = "inline-flex items-center gap-1 rounded hover:text-foreground";
 
-function Footer({ text, turn, onAnswerAgain }: { text: string; turn?: Turn; onAnswerAgain?: () => void }) {
+function Footer(props: { text: string; turn?: Turn; onAnswerAgain?: () => void; onTimeline?: (turnId: string) => void }) {
+  const { text, turn, onAnswerAgain, onTimeline } = props;
   const [copied, setCopied] = useState(false);
   useEffect(() => {
     if (!copied) return;
@@ -121,7 +123,11 @@ function Footer({ text, turn, onAnswerAgain }: { text: string; turn?: Turn; onAn
           <RotateCcw size={13} aria-hidden /> {t.answerAgain}
         </button>
       )}
-      {turn && turn.duration_ms !== null && <span>{duration(turn.duration_ms)}</span>}
+      {turn && turn.duration_ms !== null && onTimeline && (
+        <button type="button" className={ACTION} title={t.timeline} aria-label={`${t.timeline}: ${duration(turn.duration_ms)}`} onClick={() => onTimeline(turn.turn_id)}>
+          <ChartNoAxesGantt size={13} aria-hidden /> {duration(turn.duration_ms)}
+        </button>
+      )}
       {turn && <span title={turn.model}>{t.round(turn.rounds)}</span>}
       {turn && turn.usage.prompt_tokens + turn.usage.completion_tokens > 0 && (
         <span>

@@ -6,6 +6,9 @@ import { type Session, api } from "./api";
 import { Dialog } from "./Dialog";
 import { markdownOf } from "./messages";
 import { t } from "./texts";
+import { Usage } from "./Usage";
+
+const SEARCH_AFTER_MS = 200; // since the last key
 
 export interface Sessions {
   list: Session[] | null;
@@ -20,36 +23,42 @@ export interface Sessions {
 }
 
 /** The chats of this user, newest first, without sub-sessions. Read anew when the tab is looked at again. */
-export function useSessions(): Sessions {
+export function useSessions(search: string): Sessions {
   const [list, setList] = useState<Session[] | null>(null);
   const [cursor, setCursor] = useState<string | null>(null);
   const [error, setError] = useState<Error | null>(null);
   const [running, setRunningIds] = useState<ReadonlySet<string>>(new Set());
+  const asks = useRef(0);
   const refresh = useCallback(() => {
-    api.sessions(null).then(
+    const asked = ++asks.current;
+    api.sessions(null, search).then(
       (page) => {
+        if (asked !== asks.current) return; // a newer question is under way
         setList(page.sessions);
         setCursor(page.next_cursor);
         setError(null);
       },
       (problem: Error) => setError(problem),
     );
-  }, []);
+  }, [search]);
   const loadMore = useCallback(() => {
-    api.sessions(cursor).then(
+    api.sessions(cursor, search).then(
       (page) => {
         setList((known) => [...(known ?? []), ...page.sessions.filter((s) => !known?.some((k) => k.id === s.id))]);
         setCursor(page.next_cursor);
       },
       (problem: Error) => setError(problem),
     );
-  }, [cursor]);
+  }, [cursor, search]);
   useEffect(() => {
-    refresh();
+    const timer = setTimeout(refresh, search ? SEARCH_AFTER_MS : 0);
     const onVisible = () => document.visibilityState === "visible" && refresh();
     document.addEventListener("visibilitychange", onVisible);
-    return () => document.removeEventListener("visibilitychange", onVisible);
-  }, [refresh]);
+    return () => {
+      clearTimeout(timer);
+      document.removeEventListener("visibilitychange", onVisible);
+    };
+  }, [refresh, search]);
   const setTitle = useCallback(
     (id: string, title: string) => setList((known) => known?.map((s) => (s.id === id ? { ...s, title } : s)) ?? null),
     [],
@@ -72,15 +81,15 @@ export function useSessions(): Sessions {
 
 export function Sidebar(props: {
   sessions: Sessions;
+  search: string;
+  onSearch: (text: string) => void;
   open: boolean;
   onClose: () => void;
   theme: "light" | "dark";
   onTheme: () => void;
 }) {
-  const { sessions } = props;
-  const [search, setSearch] = useState("");
-  const chats = sessions.list?.filter((session) => session.parent_session_id === null);
-  const shown = chats?.filter((session) => (session.title ?? t.untitled).toLowerCase().includes(search.toLowerCase()));
+  const { sessions, search } = props;
+  const shown = sessions.list;
   const closeButton = useRef<HTMLButtonElement>(null);
   useEffect(() => {
     if (props.open) closeButton.current?.focus();
@@ -119,7 +128,7 @@ export function Sidebar(props: {
             placeholder={t.searchChats}
             aria-label={t.searchChats}
             value={search}
-            onChange={(event) => setSearch(event.target.value)}
+            onChange={(event) => props.onSearch(event.target.value)}
           />
         </div>
         <div className="min-h-0 flex-1 overflow-y-auto px-2 pb-3">
@@ -143,6 +152,7 @@ export function Sidebar(props: {
             </button>
           )}
         </div>
+        <Usage changed={sessions.running} />
       </nav>
     </>
   );

@@ -2,7 +2,7 @@ import { ChevronRight, CornerDownRight, Network } from "lucide-react";
 import { Link } from "wouter";
 import { Markdown } from "./Markdown";
 import { type Message, type SubSessionUpdate, type ToolPart, isTool, toolNameOf } from "./messages";
-import { dollars, t } from "./texts";
+import { dollars, statusName, t } from "./texts";
 import { ToolRow, ToolState, hasEnded, useMeasured } from "./Tool";
 
 const TOOLS = new Set(["run_sub_session", "get_sub_session_result"]);
@@ -67,7 +67,7 @@ export function SubSession({ tool, running, updates, endings }: Props) {
       </div>
       <div className="flex items-center gap-2 border-t px-3 py-1.5 text-xs text-muted-foreground">
         <ToolState tool={tool} running={running} measured={measured} />
-        <span>{status}</span>
+        <span>{statusName(status)}</span>
         {live?.status === "running" && live.round !== undefined && <span>{t.round(live.round)}</span>}
         {live?.status === "running" && live.tool && <span className="font-mono">{live.tool}</span>}
         {typeof cost === "number" && <span>{dollars(cost)}</span>}

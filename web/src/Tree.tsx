@@ -3,7 +3,7 @@ import { useEffect, useState } from "react";
 import { Link } from "wouter";
 import { type TreeNode, api } from "./api";
 import { Header } from "./Header";
-import { dollars, duration, t } from "./texts";
+import { dollars, duration, statusName, t } from "./texts";
 
 const LOOK_EVERY_MS = 2000;
 
@@ -80,7 +80,7 @@ function Node({ node }: { node: TreeNode }) {
           <span className="min-w-0 flex-1 truncate font-medium">{node.title ?? t.untitled}</span>
         </span>
         <span className="mt-0.5 flex flex-wrap gap-x-3 text-xs text-muted-foreground">
-          <span>{node.status ?? "–"}</span>
+          <span>{statusName(node.status)}</span>
           {progress && <span>{t.round(progress.round)}</span>}
           {elapsed !== null && <span>{duration(elapsed)}</span>}
           {cost !== null && <span>{dollars(cost)}</span>}

@@ -1,5 +1,6 @@
 /** The HTTP API, typed as far as the page uses it. The page knows nothing of the server but this. */
 
+import { choice } from "./choice";
 import type { Message } from "./messages";
 
 export type TurnStatus = "running" | "waiting_for_approval" | "completed" | "failed" | "cancelled";
@@ -55,6 +56,33 @@ export interface Turn {
   rounds: number;
   usage: Usage;
   error: string | null;
+}
+
+/** A model call or a tool call that has ended, or a follow-up, which takes no time. */
+export interface Span {
+  kind: "model" | "tool" | "follow_up";
+  name: string;
+  round: number | null;
+  started_at: string;
+  duration_ms: number;
+  is_error: boolean;
+}
+
+export interface Timeline {
+  started_at: string;
+  ended_at: string | null;
+  spans: Span[];
+}
+
+/** How much of a limit is used, in percent; 100 from the limit on. */
+export interface Limit {
+  percent_used: number;
+  resets_at: string;
+}
+
+export interface Limits {
+  daily: Limit | null;
+  weekly: Limit | null;
 }
 
 export interface TreeNode {
@@ -129,10 +157,10 @@ async function historyAt(path: string): Promise<History> {
 }
 
 export const api = {
-  sessions: (cursor: string | null, signal?: AbortSignal) =>
+  sessions: (cursor: string | null, title = "", signal?: AbortSignal) =>
     call<{ sessions: Session[]; next_cursor: string | null }>(
       "GET",
-      `/sessions?limit=50${cursor ? `&cursor=${encodeURIComponent(cursor)}` : ""}`,
+      `/sessions?${new URLSearchParams({ limit: "50", ...(cursor ? { cursor } : {}), ...(title ? { title } : {}) })}`,
       undefined,
       signal,
     ),
@@ -147,9 +175,12 @@ export const api = {
     call<{ turn_id: string; disposition: "started" | "queued" }>("POST", `/sessions/${id}/messages`, {
       message,
       message_id: messageId,
+      ...choice.get(),
     }),
   stop: (id: string) => call<{ cancelled: boolean }>("POST", `/sessions/${id}/cancel`),
   turns: (id: string, signal?: AbortSignal) => call<{ turns: Turn[] }>("GET", `/sessions/${id}/turns?limit=200`, undefined, signal),
+  timeline: (id: string, turnId: string) => call<Timeline>("GET", `/sessions/${id}/turns/${turnId}/timeline`),
+  usage: (signal: AbortSignal) => call<Limits>("GET", "/usage", undefined, signal),
   tree: (id: string, signal?: AbortSignal) => call<TreeNode>("GET", `/sessions/${id}/tree`, undefined, signal),
 };
 

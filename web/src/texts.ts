@@ -56,6 +56,32 @@ const english = {
   treeTitle: "Tree of sessions",
   toChat: "Back to the chat",
   earlier: "Show earlier messages",
+  usage: "What you have used",
+  today: "Today",
+  thisWeek: "This week",
+  resetsAt: (time: string) => `Resets ${time}`,
+  timeline: "Timeline",
+  timelineText: "What the turn has spent its time on. Between the bars it waited.",
+  timelineSum: (whole: string, waited: string) => `${whole} in all, of which ${waited} waiting.`,
+  modelCall: (round: number) => `Model call ${round}`,
+  followUp: "Follow-up taken",
+  statuses: {
+    running: "running",
+    waiting_for_approval: "waits for you",
+    queued: "queued",
+    completed: "completed",
+    failed: "failed",
+    error: "failed",
+    cancelled: "stopped",
+  } as Record<string, string>,
+  choices: {
+    tier: "Model",
+    mode: "Thinking",
+    standard: "Standard",
+    advanced: "Advanced",
+    fast: "Fast",
+    extended_thinking: "Thinks first",
+  },
   edit: "Edit this message",
   editTitle: "New text of the message",
   editText: "What followed the message is replaced. It stays as an earlier version.",
@@ -150,6 +176,32 @@ const german: Texts = {
   treeTitle: "Baum der Sitzungen",
   toChat: "Zurück zum Chat",
   earlier: "Frühere Nachrichten anzeigen",
+  usage: "Was du verbraucht hast",
+  today: "Heute",
+  thisWeek: "Diese Woche",
+  resetsAt: (time) => `Beginnt neu: ${time}`,
+  timeline: "Zeitverlauf",
+  timelineText: "Womit die Zeit vergangen ist. Zwischen den Balken wurde gewartet.",
+  timelineSum: (whole, waited) => `${whole} insgesamt, davon ${waited} gewartet.`,
+  modelCall: (round) => `Modell, Runde ${round}`,
+  followUp: "Nachtrag übernommen",
+  statuses: {
+    running: "läuft",
+    waiting_for_approval: "wartet auf dich",
+    queued: "eingereiht",
+    completed: "fertig",
+    failed: "fehlgeschlagen",
+    error: "fehlgeschlagen",
+    cancelled: "angehalten",
+  },
+  choices: {
+    tier: "Modell",
+    mode: "Nachdenken",
+    standard: "Standard",
+    advanced: "Stark",
+    fast: "Schnell",
+    extended_thinking: "Denkt erst nach",
+  },
   edit: "Diese Nachricht bearbeiten",
   editTitle: "Neuer Text der Nachricht",
   editText: "Was auf die Nachricht folgte, wird ersetzt. Es bleibt als frühere Fassung erhalten.",
@@ -189,6 +241,11 @@ const german: Texts = {
 const isGerman = navigator.language.toLowerCase().startsWith("de");
 export const t: Texts = isGerman ? german : english;
 document.documentElement.lang = isGerman ? "de" : "en";
+
+/** A status of the API in words; one that a newer server has is shown as it is. */
+export function statusName(status: string | null | undefined): string {
+  return status ? (t.statuses[status] ?? status) : "–";
+}
 
 export function duration(milliseconds: number): string {
   const seconds = milliseconds / 1000;

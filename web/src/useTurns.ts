@@ -4,6 +4,7 @@ import { useChat } from "@ai-sdk/react";
 import { type DataUIPart, DefaultChatTransport } from "ai";
 import { useCallback, useEffect, useMemo, useRef, useState } from "react";
 import { ApiError, type History, type SessionState, type WaitingMessage, api, authorization, newId, problemOf } from "./api";
+import { choice } from "./choice";
 import { type DataParts, type Message, type SubSessionUpdate, turnOf, weightOf } from "./messages";
 import { t } from "./texts";
 
@@ -25,7 +26,7 @@ function transportOf(answered: Answered, leave: () => AbortSignal): DefaultChatT
     api: "/v1/chat?ai=7",
     headers: authorization,
     prepareSendMessagesRequest: ({ id, messages, trigger, messageId }) => ({
-      body: { id, messages: messages.slice(-1), trigger, messageId },
+      body: { id, messages: messages.slice(-1), trigger, messageId, ...choice.get() },
     }),
     fetch: async (input, init) => {
       if (init?.method !== "POST") {
