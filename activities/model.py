@@ -67,6 +67,7 @@ from longhaul.streams.publisher import StreamPublisher
 from longhaul.streams.step_writer import CutOff, StepWriter, closing_parts, cut_off_attempt, shows_answer
 from longhaul.tools import Registry, Tool
 from longhaul.tools.approval import ApprovalRules
+from longhaul.tools.ask_user import ask_user
 from longhaul.tools.registry import allowed
 from longhaul.tools.workflow_tools import for_workflow
 
@@ -475,6 +476,8 @@ class ModelActivities:
         """For whom a call has to wait before it is run. A call that is refused, or only said, waits for nobody."""
         if not allowed(tool.name, scope) or tool.only_said(scope):
             return None
+        if tool.name == ask_user.name:
+            return ParkKind.QUESTION if tool.is_valid(arguments) else None
         return ParkKind.APPROVAL if self._approvals.need(tool, arguments) else None
 
     def _call(self, made: dict[str, Any], scope: Scope, *, cut_off: bool) -> ToolCall:

@@ -22,6 +22,7 @@ class Renderer:
         self._console = console
         self._open: tuple[str, str] | None = None  # kind and id of the block whose line is not ended yet
         self._tools: dict[str, str] = {}
+        self._inputs: dict[str, object] = {}
         self._last_text: list[str] = []
         self.finished = False
         self.failed = False
@@ -41,6 +42,7 @@ class Renderer:
                 self._delta("reasoning", event, style="dim italic")
             case "tool-input-available":
                 self._tools[str(event.get("toolCallId"))] = str(event.get("toolName"))
+                self._inputs[str(event.get("toolCallId"))] = event.get("input")
                 self._line(f"→ {event.get('toolName')} {_short(event.get('input'))}", "cyan")
             case "tool-output-available":
                 self._line(f"← {self._tool(event)} {_short(event.get('output'))}", "green")
@@ -55,12 +57,27 @@ class Renderer:
             case "finish":
                 self.finished = True
                 self.end_line()
+            case "data-approval":
+                self._approval(event.get("data") or {})
             case "data-follow-up":
                 self._line("(your message has been taken)", "dim")
             case "data-voided":
                 self._line("(the model call is repeated; the text above is void)", "yellow")
             case _:
                 return
+
+    def _approval(self, data: Mapping[str, Any]) -> None:
+        """A call that waits for a person: what is asked, and how to answer."""
+        name, asked = data.get("tool_name"), self._inputs.get(str(data.get("tool_call_id")))
+        if data.get("status") != "waiting":
+            self._line(f"({name}: {data.get('status')})", "dim")
+        elif data.get("kind") == "question" and isinstance(asked, dict):
+            self._line(f"? {asked.get('question')}", "bold yellow")
+            for choice in asked.get("choices") or ():
+                self._line(f"  · {choice}", "yellow")
+            self._line("  type your answer, or /deny", "dim")
+        else:
+            self._line(f"? may {name} be run? /allow, /allow session, or /deny WHY", "bold yellow")
 
     def note(self, text: str) -> None:
         """A line that is not part of the answer."""

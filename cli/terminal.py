@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.completion import WordCompleter
@@ -27,6 +28,8 @@ HELP = """/session [ID]   show this session, or go to another one
 /sessions       the newest sessions
 /new            begin a new session
 /cancel         stop the turn (as Ctrl-C)
+/allow          allow the tool call that waits for you; `/allow session`: this tool in the whole session
+/deny [WHY]     do not allow it; WHY is told the model
 /model [WORD…]  for the next messages: standard or advanced, fast or thinking; alone: what holds now
 /tree           this session and its sub-sessions
 /usage          what this session has cost
@@ -152,6 +155,10 @@ class Chat:
         if not self._busy:
             self._start(self._client.send(self._session, text, self._note, self._choice))
             return True
+        waiting = self._waiting()
+        if waiting is not None and waiting["kind"] == "question":
+            self._client.post(f"/approvals/{waiting['id']}", {"answer": text})
+            return True
         taken = self._client.post(f"/sessions/{self._session}/messages", {"message": text, **self._choice})
         self._note("(it joins the turn that is running)")
         if taken["disposition"] == "started":  # the turn ended in this moment
@@ -159,6 +166,17 @@ class Chat:
                 self._follower.join()
             self._start(self._client.resume(self._session, self._note))
         return True
+
+    def _waiting(self) -> dict[str, Any] | None:
+        """The call of this session that has waited longest for this person."""
+        waiting: list[dict[str, Any]] = self._client.get("/approvals", session_id=self._session, limit=1)["data"]
+        return waiting[0] if waiting else None
+
+    def _decide(self, decision: dict[str, str]) -> None:
+        if (waiting := self._waiting()) is None:
+            self._note("nothing waits for you here")
+            return
+        self._client.post(f"/approvals/{waiting['id']}", decision)
 
     def _start(self, events: Iterator[Event]) -> None:
         self._follower = self._in_background(lambda: self._show_events(events))
@@ -242,6 +260,12 @@ class Chat:
                     self._console.print(f"{here} {each['id']}  {each['title'] or '(no title yet)'}", markup=False)
             case "/cancel":
                 self._stop()
+            case "/allow" if argument in ("", "session"):
+                self._decide({"decision": "allow", "scope": argument or "call"})
+            case "/allow":
+                self._note("/allow, or /allow session")
+            case "/deny":
+                self._decide({"decision": "deny", "reason": argument})
             case "/model":
                 self._choose(argument.split())
             case "/tree":

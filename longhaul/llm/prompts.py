@@ -38,6 +38,7 @@ FORKED_CALL = "Not known here: the conversation was forked before this call had 
 LOST_CALL = "Lost: the turn ended before this call had a result; whether it took effect is not known."
 NOT_APPROVED = "{name} was not run: this call needs a person's approval, and nobody was asked."
 DENIED_CALL = "The person did not allow this call, and it was not run. Their reason: {reason}"
+DENIED_QUESTION = "The person does not want to answer this question. Their reason: {reason}"
 DENIED_WITHOUT_REASON = "none was given; ask them what to do instead"
 EXPIRED_CALL = (
     "Nobody answered within {time} (hours:minutes:seconds), so this call was not done. Go on without it, or say what "

@@ -1,5 +1,6 @@
 """What a copilot can do: a registry of tools with typed arguments. Tools of your own import from here."""
 
+from longhaul.tools.ask_user import ask_user
 from longhaul.tools.context import ToolContext, ToolError
 from longhaul.tools.files import edit_file, list_files, read_file, write_file
 from longhaul.tools.plan import update_plan
@@ -22,6 +23,7 @@ def default_tools() -> Registry:
             read_tool_result,
             wait,
             update_plan,
+            ask_user,
             run_sub_session,
             get_sub_session_result,
         ]

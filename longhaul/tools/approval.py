@@ -13,7 +13,6 @@ from typing import Any
 import orjson
 
 from longhaul.settings import APPROVE_ENTRY
-from longhaul.tools.context import ToolError
 from longhaul.tools.registry import Tool
 
 
@@ -42,11 +41,7 @@ class ApprovalRules:
 
     def need(self, tool: Tool, arguments: str) -> bool:
         """Whether a call needs consent; `arguments` as the model wrote them. Wrong ones need none: nothing is run."""
-        if not (self._rules or tool.needs_approval):
-            return False
-        try:
-            tool.parse(arguments)
-        except ToolError:
+        if not (self._rules or tool.needs_approval) or not tool.is_valid(arguments):
             return False
         if tool.needs_approval:
             return True

@@ -94,6 +94,14 @@ class Tool:
             "function": {"name": self.name, "description": self.description, "parameters": parameters},
         }
 
+    def is_valid(self, arguments: str) -> bool:
+        """Whether the arguments that the model wrote can be used."""
+        try:
+            self.parse(arguments)
+        except ToolError:
+            return False
+        return True
+
     def only_said(self, scope: Scope) -> bool:
         """Whether a call is not run, because this is a dry run and the tool changes something."""
         return self.changes and scope.dry_run

@@ -74,14 +74,20 @@ async def calls(database: Database) -> None:
         await messages.append(connection, TURN.session_id, [row])
 
 
-async def park(database: Database, call: str = "c0", name: str = "pay", timeout: float = 7200) -> ParkedCall:
+async def park(
+    database: Database,
+    call: str = "c0",
+    name: str = "pay",
+    timeout: float = 7200,
+    kind: ParkKind = ParkKind.APPROVAL,
+) -> ParkedCall:
     given = ParkCall(
         turn=TURN,
         round=1,
         message_id="row",
         tool_call_id=call,
         name=name,
-        kind=ParkKind.APPROVAL,
+        kind=kind,
         timeout=timeout,
     )
     asked = ParkedActivities(database, NO_STREAMS, SETTINGS)
@@ -207,6 +213,9 @@ async def test_a_dry_run_asks_nobody(database: Database) -> None:
         ("careful_above", '{"amount": 2}', Scope(), None),
         ("run_sub_session", '{"prompt": "hello"}', Scope(), ParkKind.APPROVAL),
         ("calculator", '{"expression": "1"}', Scope(), None),
+        ("ask_user", '{"question": "Which?", "choices": ["a"]}', Scope(), ParkKind.QUESTION),
+        ("ask_user", '{"question": ""}', Scope(), None),
+        ("ask_user", '{"question": "Which?"}', Scope(deny_tools=("ask_user",)), None),
     ],
 )
 def test_which_calls_wait(database: Database, name: str, arguments: str, scope: Scope, parks: ParkKind | None) -> None:
@@ -226,3 +235,17 @@ async def test_the_turn_s_row_says_that_it_waits(database: Database) -> None:
     assert waiting is not None
     assert working is not None
     assert (waiting.status, working.status) == (TurnStatus.WAITING_FOR_APPROVAL, TurnStatus.RUNNING)
+
+
+@pytest.mark.parametrize(
+    ("given", "said", "is_error"),
+    [
+        (Answer(ParkedStatus.ANSWERED, "the blue one"), "the blue one", False),
+        (Answer(ParkedStatus.DENIED, "secret"), prompts.DENIED_QUESTION.format(reason="secret"), True),
+    ],
+)
+async def test_a_question(database: Database, given: Answer, said: str, *, is_error: bool) -> None:
+    call = await park(database, "c0", "ask_user", kind=ParkKind.QUESTION)
+    await answer(database, call, given)
+    assert (await settle(database, call)).outcome is not None
+    assert await result(database) == (said, is_error)

@@ -226,3 +226,20 @@ def test_only_whole_lines_are_printed(capsys: pytest.CaptureFixture[str], monkey
     assert lines.partial == "seven eight nine "
     lines.write("\n")
     assert capsys.readouterr().out == "seven eight nine \n"
+
+
+async def test_a_question_is_answered_in_place(product: Product, open_chat: Open) -> None:
+    """The line that is typed is the answer, and no message; then one is declined."""
+    question = {"call": "ask_user", "arguments": {"question": "Which colour?", "choices": ["red", "blue"]}}
+    terminal = await open_chat(product)
+    terminal.enter("/allow")
+    await terminal.shows("nothing waits for you here")
+    terminal.enter(orjson.dumps({"script": [question]}).decode())
+    await terminal.shows(r"\? Which colour\?\s+· red\s+· blue")
+    terminal.enter("the green one")
+    await terminal.shows(r"← ask_user the green one")
+    await terminal.shows(r"ask_user: the green one\.")
+    terminal.enter(orjson.dumps({"script": [{**question, "arguments": {"question": "Why?"}}]}).decode())
+    await terminal.shows(r"\? Why\?\s+type your answer")
+    terminal.enter("/deny no reason")
+    await terminal.shows(r"← ask_user failed: .*no reason")
