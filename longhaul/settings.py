@@ -255,6 +255,17 @@ class Settings(BaseSettings):
         description="Tool calls that a person has to allow, comma-separated: `write_file`, `shop__*`, "
         "`bash_exec(rm *)`, `write_file(path=reports/*)`.",
     )
+    shell: Literal["off", "on"] = Field(
+        "off",
+        description="Tools that run commands and Python in a sandbox (`bash_exec`, `python_exec`). Needs bubblewrap.",
+    )
+    shell_network: bool = Field(
+        default=False, description="Whether commands have the network of their worker, private addresses included."
+    )
+    shell_memory_bytes: Count = Field(2_147_483_648, description="Bytes of memory of one command. 0: no limit.")
+    shell_processes: Count = Field(128, description="Processes and threads of one command. 0: no limit.")
+    shell_job_seconds: Seconds = Field(7_200.0, description="Seconds that a command in the background may run.")
+    shell_bubblewrap: str = Field("bwrap", min_length=1, description="The program that makes sandboxes.")
     max_concurrent_activities: Annotated[int, Field(ge=1)] = Field(
         200, description="Model calls and tools one worker runs at once."
     )
@@ -375,6 +386,11 @@ class Settings(BaseSettings):
     def workspaces_folder(self) -> Path:
         """The folder of all workspaces."""
         return Path(self.workspaces) if self.workspaces else self.home / "workspaces"
+
+    @property
+    def jobs_folder(self) -> Path:
+        """The folder of what is known about commands in the background; no session sees it."""
+        return self.workspaces_folder / ".jobs"
 
     @property
     def journals(self) -> Path:

@@ -181,7 +181,8 @@ async def delete(session: OwnSession, deps: Deps) -> Response:
     await deps.sessions.forget(doomed)
     await expire_streams(deps.redis, turn_ids)
     if session.root_session_id in (None, session.id):
-        await asyncio.to_thread(_remove_workspace, deps.settings.workspace_of(session.id))
+        for folder in (deps.settings.jobs_folder / session.id, deps.settings.workspace_of(session.id)):
+            await asyncio.to_thread(_remove_folder, folder)
     return Response(status_code=204)
 
 
@@ -190,8 +191,8 @@ async def _with_descendants(connection: Connection, session: SessionRecord) -> l
     return [session.id, *(sub_session.id for sub_session in below)]
 
 
-def _remove_workspace(folder: Path) -> None:
-    """Remove the files of a deleted session. The session is gone already, so a failure is for the operator only."""
+def _remove_folder(folder: Path) -> None:
+    """Remove files of a deleted session. The session is gone already, so a failure is for the operator only."""
     try:
         shutil.rmtree(folder)
     except FileNotFoundError:

@@ -1,0 +1,1 @@
+"""Commands of models, run in a sandbox."""
