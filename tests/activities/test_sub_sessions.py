@@ -45,7 +45,7 @@ class FakeTemporal:
 
     def get_workflow_handle(self, workflow_id: str, **_: Any) -> Any:
         async def memo_value(*_: Any, **__: Any) -> str:
-            return workflow_id.replace(":", "-")
+            return workflow_id.replace("turn:", "next-turn-")
 
         async def describe(**_: Any) -> Any:
             if workflow_id not in self.running:
@@ -107,7 +107,7 @@ async def test_one_below_is_polled_and_stopped(activities: SubSessionActivities,
     assert temporal.cancelled == [], "it has ended"
     temporal.running = {"turn:below"}
     seen = await look(activities, "below", cancel=True)
-    assert (seen.status, seen.turn_id) == (SubSessionState.RUNNING, "turn-below")
+    assert (seen.status, seen.turn_id) == (SubSessionState.RUNNING, "next-turn-below")
     assert temporal.cancelled == ["turn:below"]
 
 
@@ -136,7 +136,7 @@ async def test_stop_marks_and_cancels(
     await ActivityEnvironment().run(activities.stop_sub_sessions, stop)
     assert temporal.cancelled == ["turn:below"]
     async with database.write() as connection:
-        assert (await messages.lock_session(connection, "below")).stopped_turn_id == "turn-below"
+        assert (await messages.lock_session(connection, "below")).stopped_turn_id == "next-turn-below"
         assert (await messages.lock_session(connection, "elsewhere")).stopped_turn_id is None
 
 
