@@ -6,7 +6,7 @@ LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --genera
 .DEFAULT_GOAL := help
 # Where it is set, each of the many processes of a run compiles our code anew.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help setup page run stop check test bench bench-viewers bench-context chaos lock settings-doc clean
+.PHONY: help setup page run stop check test bench bench-viewers bench-context chaos lock models settings-doc clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -52,6 +52,9 @@ chaos: setup ## Kill processes of a running stack at random moments and count lo
 lock: ## Resolve the dependencies again (needs uv).
 	$(LOCK) -o requirements.lock
 	$(LOCK) --extra dev -o requirements-dev.lock
+
+models: setup ## Write longhaul/llm/models.json from the newest table of LiteLLM.
+	$(PYTHON) -m scripts.model_table
 
 settings-doc: setup ## Write docs/settings.md from the settings' own definition.
 	$(PYTHON) -m scripts.settings_doc

@@ -165,7 +165,7 @@ async def serving(client: Client, settings: Settings, registry: Registry) -> Asy
         model_client = ModelClient(settings)
         stack.push_async_callback(model_client.close)
         streams = TurnStreams(redis_client, settings)
-        titles = Titles(database, streams, model_client, settings.model_small)
+        titles = Titles(database, streams, model_client, settings)
         stack.push_async_callback(titles.close)
         counters = SpendingCounters(redis_client, database, settings.redis_timeout)
         database.count_bookings = counters.count

@@ -51,15 +51,14 @@ class Asking:
         """What the next request may take: a third less, or still less if the endpoint says how much too long it is."""
         tokens = self.request.estimated_tokens
         log.warning(
-            "%s refused a request of %d estimated tokens (its window: %s tokens, LONGHAUL_CONTEXT_WINDOW: %d); it is "
-            "cut and sent again",
+            "%s refused a request of %d estimated tokens (its window: %s tokens, taken for %d); it is cut and sent "
+            "again",
             self.request.body["model"],
             tokens,
             refusal.window or "not told",
-            self.settings.context_window,
+            self.request.model.window,
         )
         told = None
         if refusal.window:
-            of_model = self.settings.model_copy(update={"context_window": refusal.window})
-            told = room(of_model, (refusal.counted or 0) / tokens)
+            told = room(refusal.window, self.settings.context_share, (refusal.counted or 0) / tokens)
         return min(filter(None, (tokens * CUT_TO, told)))

@@ -24,6 +24,7 @@ from longhaul.llm.compaction import kept_from, summary_request
 from longhaul.llm.completion import Assembler, Completion
 from longhaul.llm.estimate import Estimate
 from longhaul.llm.failures import classify
+from longhaul.llm.models import model_info
 from longhaul.llm.request import Request, room, with_answer_limit
 from longhaul.settings import Settings
 from longhaul.streams.events import compaction_part
@@ -63,7 +64,7 @@ class CompactionActivities:
                 rows = await unsummarised(connection, session)
         if summary is None:
             behind = [row for row in rows if row.sequence > summarised_until(session)]
-            summarised = behind[: kept_from(self._settings, session.token_scale, behind)]
+            summarised = behind[: kept_from(self._window(compacting), session.token_scale, behind)]
             if not summarised:
                 return NOT_COMPACTED
             build = partial(self._request, compacting, earlier, summarised)
@@ -83,6 +84,15 @@ class CompactionActivities:
             publisher.put(compaction_part(summary.id, summary.round, summary.context), once=f"compaction:{summary.id}")
         return CompactedContext(compacted=True, usage=usage, published=not publisher.broken)
 
+    def _window(self, compacting: CompactContext) -> int:
+        return model_info(self._settings, compacting.model).window
+
+    def _room(self, compacting: CompactContext, token_scale: float | None) -> float:
+        return room(self._window(compacting), self._settings.context_share, token_scale)
+
+    def _estimate(self, asking: Asking, token_scale: float | None) -> Estimate:
+        return Estimate(asking.request, token_scale, self._settings.prompt_cache_ttl)
+
     def _request(
         self, compacting: CompactContext, earlier: str | None, rows: list[PromptMessage], max_tokens: float
     ) -> Request:
@@ -100,15 +110,15 @@ class CompactionActivities:
         """The model's summary; None if a budget has no room for it or the call failed. A call that broke off is booked
         as far as it came.
         """
-        asking = Asking(self._model_client, self._settings, build(room(self._settings, token_scale)))
+        asking = Asking(self._model_client, self._settings, build(self._room(compacting, token_scale)))
         paid, assembler = paid_call(compacting, activity.info().attempt), Assembler()
-        if not await self._allowed(compacting, paid, Estimate(asking.request, token_scale)):
+        if not await self._allowed(compacting, paid, self._estimate(asking, token_scale)):
             log.info("session %s gets no summary now: its budget has no room for it", paid.session_id)
             return None
 
         async def settle(*, billed: bool) -> None:
             if billed:
-                broken = Estimate(asking.request, token_scale).completed(assembler.completion(0))
+                broken = self._estimate(asking, token_scale).completed(assembler.completion(0))
                 await self._costs.book(paid, broken.usage, estimated=broken.is_estimated)
             elif _reserves(compacting):
                 await self._costs.release(paid)
@@ -131,7 +141,7 @@ class CompactionActivities:
             billed = isinstance(error, TimeoutError) or classify(error).billed
             await stored_despite_stop(partial(settle, billed=billed), self._settings.storage_window)
             return None
-        return Estimate(asking.request, token_scale).completed(assembler.completion(0))
+        return self._estimate(asking, token_scale).completed(assembler.completion(0))
 
     async def _allowed(self, compacting: CompactContext, paid: PaidCall, estimate: Estimate) -> bool:
         """Reserve the call's cost if a budget limits the session; a summary must not take the place of an answer."""

@@ -59,7 +59,8 @@ from longhaul.llm.compaction import compaction_due
 from longhaul.llm.completion import Assembler, Completion
 from longhaul.llm.estimate import Estimate
 from longhaul.llm.failures import ModelFailure, classify, retry_delay, took_too_long
-from longhaul.llm.request import Request, request_for, room, with_answer_limit
+from longhaul.llm.models import model_info
+from longhaul.llm.request import Request, effort_of, request_for, room, with_answer_limit
 from longhaul.settings import Settings
 from longhaul.streams.ending import Ending, end_stream
 from longhaul.streams.events import Part, data_part, usage_part
@@ -192,7 +193,9 @@ class ModelActivities:
             if answer is None:
                 images = await images_for(self._settings, self._files, attempt.model, prompt.rows)
                 prompt = replace(prompt, images=images)
-                request = self._request(attempt, prompt, room(self._settings, prompt.token_scale))
+                window = model_info(self._settings, attempt.model).window
+                share = self._settings.context_share
+                request = self._request(attempt, prompt, room(window, share, prompt.token_scale))
                 await self._reserve(attempt, prompt, request, cut_off)
                 completion = await self._stream(attempt, prompt, request)
                 checkpoint(CallState(model=attempt.model, completion=completion, received_by=number))
@@ -252,7 +255,7 @@ class ModelActivities:
         request = request_for(
             self._settings,
             model=attempt.model,
-            mode=call.mode,
+            effort=effort_of(self._settings, call.mode, call.effort),
             about=prompt.about,
             rows=prompt.rows,
             tools=self._tools.schemas(call.scope),
@@ -263,6 +266,9 @@ class ModelActivities:
             return request
         return request._replace(body=with_answer_limit(request.body, self._settings.budget_answer_tokens))
 
+    def _estimate(self, request: Request, prompt: Prompt) -> Estimate:
+        return Estimate(request, prompt.token_scale, self._settings.prompt_cache_ttl)
+
     async def _reserve(self, attempt: Attempt, prompt: Prompt, request: Request, cut_off: CutOff | None) -> None:
         """Reserve what the call may cost, if a budget limits it. An attempt that was cut off is booked first.
 
@@ -271,7 +277,7 @@ class ModelActivities:
                 is left of a budget. Temporal tries again, without holding a slot of the worker meanwhile.
         """
         call, settings = attempt.call, self._settings
-        estimate = Estimate(request, prompt.token_scale)
+        estimate = self._estimate(request, prompt)
         with storage_faults():
             if cut_off is not None:
                 earlier = paid_call(call, cut_off.attempt or attempt.paid.attempt - 1, attempt.model)
@@ -308,7 +314,7 @@ class ModelActivities:
 
         def received() -> Completion:
             completion = assembler.completion(_milliseconds_since(started))
-            return Estimate(asking.request, prompt.token_scale).completed(completion)
+            return self._estimate(asking.request, prompt).completed(completion)
 
         step.begin()
         try:
@@ -335,7 +341,8 @@ class ModelActivities:
         completion = received()
         # A request that had to be shortened shows less than people and tools have said: a summary shows more.
         tokens = completion.usage.prompt_tokens + completion.usage.completion_tokens
-        due = asking.request.shortened or compaction_due(self._settings, len(prompt.rows), tokens)
+        window, share = asking.request.model.window, self._settings.context_share
+        due = asking.request.shortened or compaction_due(window, share, len(prompt.rows), tokens)
         return completion.model_copy(update={"compaction_due": due})
 
     async def _cancelled(self, attempt: Attempt, received: Completion) -> bool:

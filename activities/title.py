@@ -22,8 +22,10 @@ from longhaul.llm.client import ModelClient
 from longhaul.llm.completion import Assembler, Completion
 from longhaul.llm.estimate import Estimate
 from longhaul.llm.failures import classify
+from longhaul.llm.models import model_info
 from longhaul.llm.request import Request
 from longhaul.llm.tokens import tokens_of_request
+from longhaul.settings import Settings
 from longhaul.streams.events import data_part
 from longhaul.streams.scripts import ActivityAttempt
 
@@ -42,11 +44,12 @@ class Titles:
     activity or the turn is repeated. If the call fails or the worker dies, the provisional title stays.
     """
 
-    def __init__(self, database: Database, streams: TurnStreams, model_client: ModelClient, model: str) -> None:
+    def __init__(self, database: Database, streams: TurnStreams, model_client: ModelClient, settings: Settings) -> None:
         self._database = database
         self._streams = streams
         self._model_client = model_client
-        self._model = model
+        self._settings = settings
+        self._model = settings.model_small
         self._costs = Costs(database)
         self._running: set[asyncio.Task[None]] = set()
 
@@ -107,13 +110,16 @@ class Titles:
         prompt = [{"role": "system", "content": prompts.TITLE}, {"role": "user", "content": text}]
         body: dict[str, Any] = {"model": self._model, "messages": prompt, "stream_options": {"include_usage": True}}
         body["max_tokens"] = TITLE_TOKENS
-        return Request(body, tokens_of_request(body), shortened=False)
+        return Request(body, tokens_of_request(body), shortened=False, model=model_info(self._settings, self._model))
+
+    def _estimate(self, request: Request) -> Estimate:
+        return Estimate(request, None, self._settings.prompt_cache_ttl)
 
     async def _allowed(self, call: PaidCall, scope: Scope, request: Request) -> bool:
         """Reserve the call's cost if a budget limits the session; a title must not take the place of an answer."""
         if not ledger.money_budgets(call.session_id, scope):
             return True
-        refusal = await self._costs.reserve(call, scope, Estimate(request), TITLE_S, only_if_it_fits=True)
+        refusal = await self._costs.reserve(call, scope, self._estimate(request), TITLE_S, only_if_it_fits=True)
         return refusal is None
 
     async def _ask(self, call: PaidCall, request: Request) -> Completion:
@@ -128,10 +134,10 @@ class Titles:
             if isinstance(error, OpenAIError | ContextTooLongError) and not classify(error).billed:
                 await self._costs.release(call)
             else:
-                broken = Estimate(request).completed(assembler.completion(0))
+                broken = self._estimate(request).completed(assembler.completion(0))
                 await self._costs.book(call, broken.usage, estimated=broken.is_estimated)
             raise
-        return Estimate(request).completed(assembler.completion(0))
+        return self._estimate(request).completed(assembler.completion(0))
 
     async def _store(self, call: PaidCall, completion: Completion, title: str, replaces: str) -> bool:
         """Book the call and replace the provisional title; False if a person has renamed the session meanwhile."""

@@ -20,6 +20,7 @@ from api.routes import (
     files,
     health,
     me,
+    models,
     sessions,
     stream,
     timeline,
@@ -57,7 +58,7 @@ def create_app(settings: Settings) -> FastAPI:
     if not settings.api_metrics_port:
         app.include_router(health.metrics_router)
     core = (sessions, stream, turns, timeline, tree, me, files, chat, ask, completions, edits, approvals)
-    for resource in (*core, usage, admin):
+    for resource in (*core, models, usage, admin):
         app.include_router(resource.router)
     problems.install(app)
     openapi.install(app)

@@ -9,10 +9,12 @@ from pydantic import Field
 
 from api.attachments import FileReference, references
 from api.problems import invalid
-from api.request_body import PageContext, PostMessage, UiMessage, UiMessages, json_object, text_of, validated
+from api.request_body import ModelName, PageContext, PostMessage, UiMessage, UiMessages, json_object, text_of, validated
 from longhaul.db.messages import row_id
+from longhaul.llm.models import Effort
+from longhaul.settings import Tier
 from longhaul.streams.chat_parts import of_message
-from longhaul.turns.deliver import IncomingMessage, Mode, Tier
+from longhaul.turns.deliver import IncomingMessage, Mode
 
 SESSION_ID = r"^[A-Za-z0-9_-]{1,64}$"
 MESSAGE_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
@@ -27,6 +29,8 @@ class ChatMessages(UiMessages):
     context: PageContext | None = None
     mode: Mode | None = None
     tier: Tier | None = None
+    model: ModelName | None = None
+    effort: Effort | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,15 @@ def parse_chat(body: bytes) -> Chat:
     assistants = (one for one in reversed(chat.messages) if isinstance(one, dict) and one.get("role") == "assistant")
     return Chat(
         chat.id,
-        IncomingMessage(_message_id(message.id), checked.message, context or None, mode=chat.mode, tier=chat.tier),
+        IncomingMessage(
+            _message_id(message.id),
+            checked.message,
+            context or None,
+            mode=chat.mode,
+            tier=chat.tier,
+            model=chat.model,
+            effort=chat.effort,
+        ),
         files,
         regenerate=chat.trigger == "regenerate-message",
         known_turns=[of_message(str(one.get("id", "")))[0] for one in assistants],

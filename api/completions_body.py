@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.chat_body import ClientSessionId
 from api.problems import ProblemError, invalid
 from api.request_body import PostMessage, json_object, validated
+from longhaul.llm.models import Effort
 
 HISTORY_MAX = 1000
 TOOLS_REFUSED = (
@@ -58,7 +59,7 @@ class ChatCompletion(BaseModel):
     n: Literal[1] | None = None
     user: str | None = Field(None, max_length=300, description="Each has a session of its own, if none is named.")
     metadata: CompletionMetadata | None = None
-    reasoning_effort: str | None = Field(None, max_length=20, description="Other than `none`: extended thinking.")
+    reasoning_effort: Effort | None = None
 
     @property
     def system(self) -> str:

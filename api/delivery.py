@@ -7,6 +7,7 @@ from sqlalchemy.exc import IntegrityError
 from api import metrics
 from api.attachments import FileReference, attach
 from api.dependencies import Dependencies
+from api.problems import invalid
 from api.schemas import Taken
 from api.slots import Slot
 from longhaul.contracts import Scope
@@ -35,9 +36,10 @@ async def deliver(
     `slot`.
 
     Raises:
-        ProblemError: 429, too many messages in this minute or streams; otherwise as `attach` and
-            `MessageDelivery.deliver`.
+        ProblemError: 422, the message's model may not be chosen; 429, too many messages in this minute or streams;
+            otherwise as `attach` and `MessageDelivery.deliver`.
     """
+    check_model(deps, message.model)
     async with deps.database.read() as connection:
         joins = await acceptance.open_turn(connection, session.id) is not None
     if joins:
@@ -62,8 +64,9 @@ async def replace(
     """Replace the message `of` and what follows by a new version with its files.
 
     Raises:
-        ProblemError: as `attach`; otherwise as `MessageDelivery.replace`.
+        ProblemError: 422, the message's model may not be chosen; otherwise as `attach` and `MessageDelivery.replace`.
     """
+    check_model(deps, message.model)
     await deps.rate_limit.count_new_turn(user)
     message = await attach(deps, user, session, message, files)
     return await _counted(deps, deps.delivery.replace(user, session, message, of=of, stopper=deps.stopper))
@@ -73,6 +76,17 @@ async def retry(deps: Dependencies, user: str, session: Session, turn_id: str) -
     """Retry a failed turn; raises what `MessageDelivery.retry` raises."""
     await deps.rate_limit.count_new_turn(user)
     return await _counted(deps, deps.delivery.retry(user, session, turn_id))
+
+
+def check_model(deps: Dependencies, model: str | None) -> None:
+    """Refuse a model that a session or message may not choose.
+
+    Raises:
+        ProblemError: 422.
+    """
+    if model is not None and deps.settings.choose(model) is None:
+        why = f"{model!r} is not a model that you may choose; GET /v1/models lists them"
+        raise invalid([{"loc": ["body", "model"], "msg": why, "type": "model"}])
 
 
 async def _counted(deps: Dependencies, delivering: Awaitable[Delivery]) -> Delivery:

@@ -10,15 +10,21 @@ from api.chat_body import ChatMessages
 from api.completions_body import ChatCompletion
 from api.problems import Problem
 from api.request_body import PostMessage, UiMessages
-from api.schemas import AddedMessage, AnswerAgain, NewFork, NewSession, NewTitle
+from api.schemas import AddedMessage, AnswerAgain, NewFork, NewSession, SessionChange
 
 TAGS = [
     {"name": "sessions", "description": "Conversations and their sub-sessions."},
     {"name": "messages", "description": "Say something; watch the answer come."},
     {"name": "turns", "description": "What one message set off: progress, history, Stop."},
     {"name": "files", "description": "Files for messages, and files that tools have made."},
+    {"name": "models", "description": "What may answer."},
     {"name": "operations", "description": "For those who run it."},
 ]
+#: Those that the API reads itself.
+BODIES = (
+    *(NewSession, SessionChange, NewFork, AddedMessage, AnswerAgain),
+    *(PostMessage, UiMessages, ChatMessages, ChatCompletion, Problem),
+)
 
 
 def install(app: FastAPI) -> None:
@@ -28,13 +34,7 @@ def install(app: FastAPI) -> None:
                 title=app.title, version=app.version, description=app.description, routes=app.routes, tags=TAGS
             )
             _, ours = models_json_schema(
-                [
-                    (model, "validation")
-                    for model in (
-                        *(NewSession, NewTitle, NewFork, AddedMessage, AnswerAgain),
-                        *(PostMessage, UiMessages, ChatMessages, ChatCompletion, Problem),
-                    )
-                ],
+                [(model, "validation") for model in BODIES],
                 ref_template="#/components/schemas/{model}",
             )
             schemas = schema.setdefault("components", {}).setdefault("schemas", {})

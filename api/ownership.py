@@ -37,6 +37,7 @@ class SessionRecord(BaseModel):
     scope: Any  # Validated where it is needed, so that a broken one fails only there.
     max_cost_microdollars: int | None
     max_seconds: int | None
+    model: str | None = None  # copies of older versions have none
     created_at: datetime
     updated_at: datetime
     forked_from: str | None = None

@@ -13,7 +13,9 @@ from api.attachments import FILES_MAX, FileReference, InlineFile, references
 from api.dependencies import ID, CurrentUser
 from api.problems import ProblemError, invalid
 from longhaul.db.messages import row_id
-from longhaul.turns.deliver import IncomingMessage, Mode, Tier
+from longhaul.llm.models import Effort
+from longhaul.settings import Tier
+from longhaul.turns.deliver import IncomingMessage, Mode
 
 MESSAGE_MAX = 32_000
 # In bytes. The AI SDK posts the whole conversation with every message, hence the larger limit for messages.
@@ -32,6 +34,9 @@ def _not_blank(text: str) -> str:
 
 Text = Annotated[str, Field(min_length=1, max_length=MESSAGE_MAX), AfterValidator(_not_blank)]
 FileId = Annotated[str, Field(max_length=200, pattern=ID)]
+
+ModelName = Annotated[str, Field(min_length=1, max_length=200, examples=["gpt-5"])]
+MODEL_CHOICE = "One of `GET /v1/models`."
 
 
 class PageContext(BaseModel):
@@ -54,6 +59,8 @@ class PostMessage(BaseModel):
     )
     mode: Mode = "fast"
     tier: Tier = "standard"
+    model: ModelName | None = Field(None, description=f"{MODEL_CHOICE} It counts before `tier`.")
+    effort: Effort | None = Field(None, description="How much the model thinks. It counts before `mode`.")
 
 
 class UiMessages(BaseModel):
@@ -157,6 +164,8 @@ def parse_message(body: bytes, session_id: str, key: str | None = None) -> SentM
         # A follow-up that does not name them leaves those of its turn as they are.
         mode=message.mode if "mode" in message.model_fields_set else None,
         tier=message.tier if "tier" in message.model_fields_set else None,
+        model=message.model,
+        effort=message.effort,
     )
     return SentMessage(incoming, (*message.file_ids, *files))
 
@@ -213,7 +222,8 @@ def _from_ui(fields: dict[str, Any], session_id: str) -> tuple[dict[str, Any], t
         raise invalid([{"loc": ["body", "messages"], "msg": "should have a user message", "type": "missing"}])
     message = validated(UiMessage, newest)
     files = references(message.parts)
-    options: dict[str, Any] = {name: fields[name] for name in ("context", "file_ids", "mode", "tier") if name in fields}
+    names = ("context", "file_ids", "mode", "tier", "model", "effort")
+    options: dict[str, Any] = {name: fields[name] for name in names if name in fields}
     sent = {**options, "message": text_of(message, files), "message_id": _message_id(message.id, session_id)}
     return sent, files
 

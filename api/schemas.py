@@ -4,19 +4,21 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from api.chat_body import ClientSessionId
 from api.dependencies import ID
 from api.ownership import SessionRecord
-from api.request_body import Text
+from api.request_body import MODEL_CHOICE, ModelName, Text
 from longhaul.contracts import ParkKind, Scope, TurnStatus, Usage
 from longhaul.db import sessions
 from longhaul.db.models import ParkedStatus
 from longhaul.db.parked import ParkedRow
 from longhaul.limits.windows import Window
+from longhaul.llm.models import Effort, LongPrompt, Prices
+from longhaul.settings import Tier
 from longhaul.streams.events import decoded
-from longhaul.turns.deliver import Mode, Tier
+from longhaul.turns.deliver import Mode
 
 ToolNames = Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=200, fail_fast=True)]
 A_SESSION = "7f0d6a52-5a3c-4c39-a1e7-6d4f6f0f3a11"
@@ -41,6 +43,7 @@ class NewSession(BaseModel):
     allow_tools: ToolNames | None = Field(None, description="Only these tools. Unset: all.")
     deny_tools: ToolNames = Field([], description="Tools that it must not use.")
     dry_run: bool = Field(default=False, description="Tools that change something only say what they would do.")
+    model: ModelName | None = Field(None, description=MODEL_CHOICE)
 
 
 class Profile(BaseModel):
@@ -70,12 +73,19 @@ class Files(Answer):
     next_cursor: str | None = Field(description="Send it as `cursor` for the next page; null on the last one.")
 
 
-class NewTitle(BaseModel):
-    """A title for good; a model does not change it any more."""
+class SessionChange(BaseModel):
+    """What is left out stays as it is."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"minProperties": 1})
 
-    title: str = Field(min_length=1, max_length=300, examples=["Order 17"])
+    title: str = Field("", min_length=1, max_length=300, description="For good.", examples=["Order 17"])
+    model: ModelName | None = Field(None, description=f"{MODEL_CHOICE} Null: the model of each message's tier.")
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> "SessionChange":
+        if not self.model_fields_set:
+            raise ValueError("should have `title` or `model`")
+        return self
 
 
 class NewFork(BaseModel):
@@ -107,6 +117,8 @@ class AnswerAgain(BaseModel):
     message_id: UUID | None = Field(None, description="Of the new version, so that a repeated POST is one version.")
     mode: Mode | None = None
     tier: Tier | None = None
+    model: ModelName | None = Field(None, description=MODEL_CHOICE)
+    effort: Effort | None = None
 
 
 class Session(Answer):
@@ -123,6 +135,7 @@ class Session(Answer):
     deny_tools: list[str] = []
     dry_run: bool = False
     forked_from: str | None = Field(None, description="The session that this one is a fork of.")
+    model: str | None = None
     created_at: datetime
     updated_at: datetime
 
@@ -558,11 +571,31 @@ class Completion(Answer):
     usage: CompletionUsage
 
 
+class Abilities(Answer):
+    """What a model can do, as far as it is known."""
+
+    tools: bool
+    vision: bool
+    reasoning: bool
+    always_thinks: bool = Field(description="Its reasoning cannot be turned off.")
+    efforts: list[str] = Field(description="The efforts that it tells apart; another one becomes the nearest.")
+
+
 class Model(Answer):
+    """A tier or a model that a session or message may choose."""
+
     id: str = Field(examples=["standard"])
     object: Literal["model"] = "model"
     created: int = 0
     owned_by: str = "longhaul"
+    model: str = Field(description="The model behind a tier; else the id.", examples=["gpt-4.1"])
+    tier: str = Field(description="The tier of the model, or the one that it counts as.", examples=["standard"])
+    fallbacks: list[str] = Field(description="Models that answer in its place, in order.")
+    window: int = Field(description="Tokens of a prompt.", examples=[1_047_576])
+    max_output_tokens: int | None = Field(description="Of one answer.", examples=[32_768])
+    abilities: Abilities | None = Field(description="Null: nothing is known of this model.")
+    prices: Prices | None = Field(description="US dollars for a million tokens. Null: not known.")
+    long_prompt: LongPrompt | None = Field(description="Prices of a call whose prompt has more than `above` tokens.")
 
 
 class Models(Answer):

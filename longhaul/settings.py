@@ -9,15 +9,21 @@ import importlib
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
+import orjson
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from longhaul.llm.models import Effort, ModelInfo
 
 LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
 # RFC 7518: a key for HS256 is at least as long as its hash.
 JWT_SECRET_MIN_BYTES = 32
+WINDOW_MIN = 1000
+Tier = Literal["standard", "advanced"]
+TIERS: tuple[Tier, ...] = ("standard", "advanced")
 # The password reaches to the last `@`: a URL that cannot be parsed may have several.
 _PASSWORD = re.compile(r"(//[^:@/?#]*):.*@", re.DOTALL)
 _SECRET_PARAMETER = re.compile(r"(?i)((?:pass\w*|pwd|secret|token|key|credential|signature)=)[^&#]*")
@@ -37,6 +43,13 @@ DEFAULT_TIER = "FREE"
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(gt=0)]
 Models = Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], NoDecode]
+
+
+class ModelChoice(NamedTuple):
+    """A model, and the tier that it belongs to; one that belongs to none counts as `standard`."""
+
+    tier: Tier
+    model: str
 
 
 class Settings(BaseSettings):
@@ -147,6 +160,16 @@ class Settings(BaseSettings):
         description="Models that are shown images, comma-separated, `*` for any text; of `provider/model` the last "
         "part counts. Others are told the names of the files.",
     )
+    allowed_models: Models = Field(
+        [],
+        description="Models that a session or message may choose, beside those of the tiers, comma-separated.",
+    )
+    models: Annotated[dict[str, ModelInfo], NoDecode] = Field(
+        {},
+        description='What differs from what is known of models, as JSON: `{"my-model": {"window": 32000, '
+        '"prices": {"input": 0.5, "output": 1.5}, "efforts": ["none", "high"]}}`. Prices are US dollars '
+        "for a million tokens.",
+    )
     model_retry_seconds: Annotated[float, Field(ge=0)] = Field(
         600.0, description="Seconds a failing model call is retried before the turn fails. 0: not at all."
     )
@@ -165,12 +188,18 @@ class Settings(BaseSettings):
         16_384,
         description="Tokens that one answer may have in a session with a budget of money: its cost is reserved before.",
     )
+    reasoning_effort: Effort = Field(
+        "high", description="How much a model thinks in mode `extended_thinking`, unless a message says it."
+    )
     reasoning_max_tokens: int = Field(
-        8192, description="Reasoning tokens in mode `extended_thinking`; <= 0 turns it off."
+        8192,
+        description="Reasoning tokens of effort `high` for Anthropic models; <= 0 turns all models' reasoning off.",
     )
     prompt_cache_ttl: Literal["5m", "1h"] = Field("1h", description="Prompt cache of Anthropic models.")
     system_prompt: str = Field("", description="Added behind the built-in system prompt, the same for all users.")
-    context_window: Annotated[int, Field(ge=1000)] = Field(128_000, description="The model's window in tokens.")
+    context_window: Count = Field(
+        0, description="Tokens of every model's window, at least 1000. 0: each model's own; 128,000 if it is unknown."
+    )
     context_share: Annotated[float, Field(gt=0, le=1)] = Field(
         0.7, description="Share of the window to fill; a request may take half of the rest too, the answer the other."
     )
@@ -292,6 +321,7 @@ class Settings(BaseSettings):
         "model_standard_fallbacks",
         "model_advanced_fallbacks",
         "image_models",
+        "allowed_models",
         mode="before",
     )
     @classmethod
@@ -321,6 +351,23 @@ class Settings(BaseSettings):
         if wrong := next((entry for entry in entries if not APPROVE_ENTRY.fullmatch(entry)), None):
             raise ValueError(f"write tool, tool(pattern) or tool(argument=pattern) instead of {wrong!r}")
         return entries
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _models_as_json(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        try:
+            return orjson.loads(value or "{}")
+        except orjson.JSONDecodeError as error:
+            raise ValueError(f"a JSON object; {error}") from None
+
+    @field_validator("context_window")
+    @classmethod
+    def _usable_window(cls, value: int) -> int:
+        if 0 < value < WINDOW_MIN:
+            raise ValueError(f"0, or at least {WINDOW_MIN}")
+        return value
 
     @field_validator("database_url")
     @classmethod
@@ -372,6 +419,13 @@ class Settings(BaseSettings):
     def model_of(self, tier: str) -> str:
         """The model of a tier."""
         return self.model_advanced if tier == "advanced" else self.model_standard
+
+    def choose(self, name: str) -> ModelChoice | None:
+        """What a session or message chooses by the name of a tier or model; None if it may not."""
+        for tier in TIERS:
+            if name in (tier, self.model_of(tier)):
+                return ModelChoice(tier, self.model_of(tier))
+        return ModelChoice("standard", name) if name in self.allowed_models else None
 
     def models_for(self, model: str, tier: str) -> list[str]:
         """The models that answer in place of `model`, in order, itself first: those of the tier that it belongs to."""

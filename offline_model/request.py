@@ -126,4 +126,4 @@ class ChatRequest(BaseModel):
     @property
     def wants_reasoning(self) -> bool:
         """Whether reasoning is asked for, in OpenAI's or in OpenRouter's way."""
-        return bool(self.reasoning_effort or self.reasoning)
+        return self.reasoning_effort not in ("", "none") or bool(self.reasoning)

@@ -3,7 +3,7 @@
 import types
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
@@ -57,7 +57,8 @@ def allowed(annotation: object, metadata: list[Any]) -> str:
     if get_origin(annotation) is list:
         return "comma-separated list"
     if get_origin(annotation) is dict:
-        return "comma-separated list of `name=number`"
+        of_numbers = get_origin(get_args(annotation)[1]) is Annotated
+        return "comma-separated list of `name=number`" if of_numbers else "JSON object"
     bounds = [f"{sign} {getattr(one, key)}" for one in metadata for key, sign in _BOUNDS.items() if hasattr(one, key)]
     return " ".join([_TYPES[annotation], *([", ".join(bounds)] if bounds else [])])
 
@@ -69,7 +70,7 @@ def default(field: FieldInfo) -> str:
         value = value.get_secret_value()
     if isinstance(value, list):
         value = ",".join(value)
-    if value in ("", None):
+    if value in ("", None, {}):
         return "—"
     if isinstance(value, dict):
         return "`" + ",".join(f"{key}={number:g}" for key, number in value.items()) + "`"

@@ -80,6 +80,10 @@ class RunningTurn:
         return self.state.mode or self.request.mode
 
     @property
+    def effort(self) -> str:
+        return self.request.effort if self.state.effort is None else self.state.effort
+
+    @property
     def tier(self) -> str:
         return self.state.tier or self.request.tier
 
@@ -142,7 +146,7 @@ class RunningTurn:
         taken = [message.message_id for message in messages]
         for message in messages:
             if message.mode and (not self.state.opened or "mode" in message.chosen):
-                self.update(mode=message.mode)
+                self.update(mode=message.mode, effort=message.effort)
             if message.tier and (not self.state.opened or "tier" in message.chosen):
                 self.update(tier=message.tier, model=message.model, fallback="")
         self.inbox = [message for message in self.inbox if not self._is_own(message)]
@@ -169,6 +173,7 @@ class RunningTurn:
                 "model": (newest.model if newest is not None else "") or request.model,
                 "mode": (newest.mode if newest is not None else "") or request.mode,
                 "tier": (newest.tier if newest is not None else "") or request.tier,
+                "effort": newest.effort if newest is not None and newest.mode else request.effort,
                 "scope": (first.scope if first is not None else None) or without_deadlines(request.scope),
                 "parent_turn_id": first.parent_turn_id if first is not None else "",
                 "rows_decide": True,

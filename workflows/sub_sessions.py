@@ -286,6 +286,7 @@ class SubSessionWorkflows:
             model=self._turn.model,
             mode=self._turn.mode,
             tier=self._turn.tier,
+            effort=self._turn.effort,
             scope=prepared.scope,
             parent_turn_id=parent.turn_id,
         )
@@ -313,6 +314,7 @@ class SubSessionWorkflows:
             model=self._turn.model,
             mode=self._turn.mode,
             tier=self._turn.tier,
+            effort=self._turn.effort,
             limits=parent.limits,
             scope=prepared.scope,
             inbox=[message],

@@ -228,6 +228,7 @@ class TurnLoop:
                 step_open=turn.state.step_open,
                 progress=turn.progress() if request.rows_decide else None,
                 fallback=turn.state.fallback,
+                effort=turn.effort,
             ),
             **policies.calling_model(request.limits, f"round {turn.state.round} · {turn.calling}"),
         )

@@ -1,5 +1,6 @@
 """The AI SDK's chat protocol: its transports work unmodified with `api: "/v1/chat"`."""
 
+import dataclasses
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Literal
@@ -120,13 +121,7 @@ async def _replace(
     deps: Dependencies, user: str, session: Session, chat: Chat, number: int
 ) -> tuple[IncomingMessage, Delivery]:
     message = chat.message
-    version = IncomingMessage(
-        row_id(session.id, "version", message.id, number),
-        message.text,
-        message.context,
-        mode=message.mode,
-        tier=message.tier,
-    )
+    version = dataclasses.replace(message, id=row_id(session.id, "version", message.id, number))
     return version, await replace(deps, user, session, version, of=message.id, files=chat.files)
 
 

@@ -18,7 +18,7 @@ from api.delivery import deliver, own_or_new_session
 from api.dependencies import CurrentUser, Dependencies, Deps, IdempotencyKey, StreamSlot
 from api.problems import CONFLICT, RESPONSES, TOO_LARGE, TOO_MANY, Problem, ProblemError
 from api.request_body import MESSAGE_BODY_MAX, body_schema, read_body
-from api.schemas import Completion, Models
+from api.schemas import Completion
 from api.sse import DONE, KEEP_ALIVE
 from api.turn_end import end_of_turn
 from longhaul.contracts import Usage
@@ -26,13 +26,11 @@ from longhaul.db import acceptance, conversation, messages
 from longhaul.db.messages import NewMessage, row_id
 from longhaul.db.sessions import Session
 from longhaul.errors import UnavailableError
-from longhaul.settings import Settings
 from longhaul.streams.events import Part
-from longhaul.turns.deliver import Delivery, IncomingMessage, Tier
+from longhaul.turns.deliver import Delivery, IncomingMessage
 
 log = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1", tags=["messages"], responses=RESPONSES)
-TIERS: tuple[Tier, ...] = ("standard", "advanced")
 NO_BUFFER = {"cache-control": "no-cache, no-transform", "x-accel-buffering": "no"}
 BETWEEN_TEXTS = "\n\n"
 STOPPED = "The turn was stopped."
@@ -89,20 +87,6 @@ class Texts:
                         self.error = self.error or UNANSWERED
 
 
-@router.get("/models", summary="Models, for OpenAI's clients")
-async def models(user: CurrentUser, deps: Deps) -> Models:  # noqa: ARG001  # a token is needed
-    """The tiers, by their names and by those of the models behind them."""
-    names = dict.fromkeys([*TIERS, *(deps.settings.model_of(tier) for tier in TIERS)])
-    return Models.model_validate({"data": [{"id": name} for name in names]})
-
-
-def _tier(settings: Settings, model: str) -> Tier:
-    for tier in TIERS:
-        if model in (tier, settings.model_of(tier)):
-            return tier
-    raise ProblemError(404, "model-not-found", f"There is no model {model}; GET /v1/models lists them.")
-
-
 @router.post(
     "/chat/completions",
     response_model=Completion,
@@ -155,7 +139,8 @@ async def complete(
 
 
 async def _ask(deps: Dependencies, user: str, body: ChatCompletion, key: str | None) -> Asked:
-    tier = _tier(deps.settings, body.model)
+    if deps.settings.choose(body.model) is None:
+        raise ProblemError(404, "model-not-found", f"There is no model {body.model}; GET /v1/models lists them.")
     session_id = str(uuid4())
     if body.metadata is not None and body.metadata.session_id is not None:
         session_id = body.metadata.session_id
@@ -169,8 +154,8 @@ async def _ask(deps: Dependencies, user: str, body: ChatCompletion, key: str | N
     message = IncomingMessage(
         row_id(session.id, "openai", key) if key is not None else str(uuid4()),
         body.asked,
-        mode="extended_thinking" if body.reasoning_effort not in (None, "none") else None,
-        tier=tier,
+        model=body.model,
+        effort=body.reasoning_effort,
     )
     return Asked(session, message, await deliver(deps, user, session, message), body.model)
 
@@ -242,6 +227,9 @@ def _usage(usage: Usage) -> dict[str, Any]:
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+        "prompt_tokens_details": {
+            "cached_tokens": usage.cached_tokens,
+            "cache_creation_tokens": usage.cache_creation_tokens,
+        },
         "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
     }

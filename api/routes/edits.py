@@ -116,7 +116,13 @@ async def regenerate(
         known = await versions.of_message(connection, session_id, first)
     newest = versions.current(known) or known[-1]
     version = IncomingMessage(
-        own_id(wanted.message_id, session_id, key), newest.content, newest.context, mode=wanted.mode, tier=wanted.tier
+        own_id(wanted.message_id, session_id, key),
+        newest.content,
+        newest.context,
+        mode=wanted.mode,
+        tier=wanted.tier,
+        model=wanted.model,
+        effort=wanted.effort,
     )
     return taken(deps, session_id, version.id, await replace(deps, user, session, version, of=first))
 

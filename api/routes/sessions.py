@@ -10,6 +10,7 @@ from uuid import uuid4
 from fastapi import APIRouter, Depends, Query, Response
 
 from api.cursors import CURSOR, cursor_of, position
+from api.delivery import check_model
 from api.dependencies import ID, CurrentUser, Dependencies, Deps, OwnSession
 from api.ownership import SessionRecord
 from api.problems import RESPONSES, TOO_LARGE
@@ -17,10 +18,10 @@ from api.request_body import body_schema, json_body
 from api.schemas import (
     ActiveTurn,
     NewSession,
-    NewTitle,
     Pending,
     PendingMessage,
     Session,
+    SessionChange,
     SessionPage,
     Sessions,
     StoredMessage,
@@ -46,6 +47,7 @@ async def create(
     user: CurrentUser, deps: Deps, wanted: Annotated[NewSession, Depends(json_body(NewSession))]
 ) -> Session:
     """The body may be left out."""
+    check_model(deps, wanted.model)
     session_id = str(uuid4())
     scope = Scope(
         root_session_id=session_id,
@@ -57,6 +59,7 @@ async def create(
         id=session_id,
         user_id=user,
         title=wanted.title,
+        model=wanted.model,
         scope=scope,
         max_cost_microdollars=wanted.max_cost_microdollars,
         max_seconds=wanted.max_seconds,
@@ -155,13 +158,23 @@ async def pending(session: OwnSession, deps: Deps) -> Pending:
 
 
 @router.patch(
-    "/sessions/{session_id}", summary="Rename a session", responses=TOO_LARGE, openapi_extra=body_schema(NewTitle)
+    "/sessions/{session_id}",
+    summary="Rename a session or choose its model",
+    responses=TOO_LARGE,
+    openapi_extra=body_schema(SessionChange),
 )
-async def rename(
-    session: OwnSession, user: CurrentUser, deps: Deps, body: Annotated[NewTitle, Depends(json_body(NewTitle))]
+async def change(
+    session: OwnSession,
+    user: CurrentUser,
+    deps: Deps,
+    body: Annotated[SessionChange, Depends(json_body(SessionChange))],
 ) -> Session:
+    check_model(deps, body.model)
     async with deps.database.write() as connection:
-        await sessions.rename(connection, session.id, user, body.title)
+        if "title" in body.model_fields_set:
+            await sessions.rename(connection, session.id, user, body.title)
+        if "model" in body.model_fields_set:
+            await sessions.choose_model(connection, session.id, user, body.model)
         row = await sessions.get(connection, session.id, user)
     return Session.model_validate(session_fields(row))
 

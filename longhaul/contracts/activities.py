@@ -71,6 +71,7 @@ class CallModel(Contract):
     `step_open`: the stream still has the previous round's step open, because its tools published their outputs in it.
     `progress`: the turn as it stands, if this call may end the turn with its answer; `tier` is stored with that end.
     `fallback`: the fallback model that answered the turn's newest call; this call begins with it. Empty: with `model`.
+    `effort`: how much the model is to think; empty: as the mode says.
     """
 
     turn: TurnRef
@@ -82,6 +83,7 @@ class CallModel(Contract):
     step_open: bool = False
     progress: Progress | None = None
     fallback: str = ""
+    effort: str = ""
 
 
 class Delegation(Contract):

@@ -117,7 +117,9 @@ class FollowUp(Contract):
         turn_id: the turn that the message belongs to, as decided when it was accepted. Empty: sent by an older version;
             the message then belongs to the turn that receives it.
         model, mode, tier: those of a turn that begins with this message; empty: those of the turn before.
-        chosen: which of "mode" and "tier" also take effect in a turn that runs already, from the next model call on.
+        effort: belongs to the mode; empty: as the mode says.
+        chosen: which of "mode" (with its effort) and "tier" (with its model) also take effect in a turn that runs
+            already, from the next model call on.
         scope: what a turn that begins with this message may do; None: as the turn before, without its deadlines.
         parent_turn_id: the turn that delegates this message; empty for a message of a person.
     """
@@ -131,6 +133,7 @@ class FollowUp(Contract):
     chosen: tuple[str, ...] = ()
     scope: "Scope | None" = None
     parent_turn_id: str = ""
+    effort: str = ""
 
 
 class SubSessionEnded(Contract):
@@ -309,7 +312,8 @@ class Progress(Contract):
 class TurnState(Contract):
     """The state that a turn carries over when it continues as new. `seen`: ids of the messages that it has taken.
 
-    `model`, `mode` and `tier` are what its messages have chosen; empty: those of the turn's start. `fallback`: the
+    `model`, `mode`, `tier` and `effort` are what its messages have chosen; empty, or None: those of the turn's start.
+    `fallback`: the
     fallback model that the next model call begins with; empty: `model`.
     """
 
@@ -331,6 +335,7 @@ class TurnState(Contract):
     compaction_due: bool = False
     fallback: str = ""
     plan_call_id: str = ""
+    effort: str | None = None
 
 
 class TurnInput(Contract):
@@ -356,6 +361,7 @@ class TurnInput(Contract):
     rows_decide: bool = False
     follows_turn: bool = False
     retry_of: str = ""
+    effort: str = ""
 
 
 class TurnResult(Contract):

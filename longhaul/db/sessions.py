@@ -34,6 +34,7 @@ class Session(NamedTuple):
     compaction_due: bool | None
     summary_id: str | None
     summarised_until: int | None
+    model: str | None
     created_at: datetime
     updated_at: datetime
     forked_from: str | None = None
@@ -61,6 +62,7 @@ class NewSession(NamedTuple):
     max_cost_microdollars: int | None = None
     max_seconds: int | None = None
     forked_from: str | None = None
+    model: str | None = None
 
 
 SESSIONS = select(*columns_of(SessionRow, Session))
@@ -175,6 +177,16 @@ async def rename(connection: Connection, session_id: str, user_id: str, title: s
     await connection.execute(
         update(SessionRow).where(SessionRow.id == session_id).values(title=replace_unstorable(title)[:TITLE_MAX])
     )
+
+
+async def choose_model(connection: Connection, session_id: str, user_id: str, model: str | None) -> None:
+    """Let a model answer a session's messages, or, with None, that of their tier.
+
+    Raises:
+        NotFoundError: there is no such session, or it is another user's.
+    """
+    await get(connection, session_id, user_id)
+    await connection.execute(update(SessionRow).where(SessionRow.id == session_id).values(model=model))
 
 
 async def name_if_untitled(connection: Connection, session_id: str, title: str) -> bool:

@@ -5,6 +5,7 @@ from typing import Any
 
 from longhaul.llm import prompts
 from longhaul.llm.fit import NEWEST_KEPT, Message, fit
+from longhaul.llm.models import model_info
 from longhaul.llm.request import Request, block, openai_messages, request_body
 from longhaul.llm.tokens import tokens_of_message, tokens_of_text
 from longhaul.settings import Settings
@@ -19,19 +20,22 @@ SUMMARISED_MIN = 4
 WORDS_PER_TOKEN, WORDS_MAX = 0.04, 1_000
 
 
-def compaction_due(settings: Settings, rows: int, tokens: int) -> bool:
-    """Whether a conversation of so many rows and tokens, as the endpoint counts them, is to be summarised."""
-    return rows > ROWS or tokens > settings.context_window * settings.context_share
+def compaction_due(window: int, share: float, rows: int, tokens: int) -> bool:
+    """Whether a conversation of so many rows and tokens, as the endpoint counts them, is to be summarised.
+
+    `share`: of the model's window that it may fill.
+    """
+    return rows > ROWS or tokens > window * share
 
 
-def kept_from(settings: Settings, token_scale: float | None, rows: Sequence[Any]) -> int:
+def kept_from(window: int, token_scale: float | None, rows: Sequence[Any]) -> int:
     """The place in `rows` from which on they are kept word for word; those before it are summarised.
 
     The newest rows are kept, as far as they take a quarter of the window, and the newest answer with all that follows:
     the model has not seen those results yet. No call is separated from its results. 0: too few rows are left to
     summarise.
     """
-    room = settings.context_window * KEPT_SHARE / (token_scale or 1.0)
+    room = window * KEPT_SHARE / (token_scale or 1.0)
     place = len(rows)
     while place > 0 and len(rows) - place < NEWEST_KEPT:
         room -= tokens_of_text(rows[place - 1].content) + tokens_of_text(str(rows[place - 1].tool_calls or ""))
@@ -49,7 +53,8 @@ def summary_request(
     settings: Settings, *, model: str, earlier: str | None, rows: Sequence[Any], max_tokens: float
 ) -> Request:
     """The request for a summary of `rows` and of the summary before them, in at most `max_tokens` estimated tokens."""
-    words = min(WORDS_MAX, round(settings.context_window * WORDS_PER_TOKEN))
+    info = model_info(settings, model)
+    words = min(WORDS_MAX, round(info.window * WORDS_PER_TOKEN))
     system = {"role": "system", "content": prompts.SUMMARY.format(words=words)}
     before = block("conversation_summary", earlier or "").lstrip()
     said = [{"role": "user", "content": before}] if before else []
@@ -59,9 +64,9 @@ def summary_request(
     fitted = fit(whole, max_tokens)
     transcript = {"role": "user", "content": "\n\n".join(_lines(fitted.messages[1:]))}
     messages = [system, transcript]
-    body = request_body(settings, model=model, mode="fast", messages=messages, tools=[])
+    body = request_body(settings, model=model, effort="none", messages=messages, tools=[])
     tokens = round(sum(map(tokens_of_message, messages)))
-    return Request(body, tokens, shortened=fitted.messages is not whole)
+    return Request(body, tokens, shortened=fitted.messages is not whole, model=info)
 
 
 def _lines(messages: Sequence[Message]) -> Iterator[str]:

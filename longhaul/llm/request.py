@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 import orjson
 
 from longhaul.llm import prompts
+from longhaul.llm.effort import is_anthropic, is_openai_reasoning, reasoning_fields
 from longhaul.llm.fit import fit
 from longhaul.llm.images import files_of
+from longhaul.llm.models import EFFORTS, Effort, ModelInfo, model_info
 from longhaul.llm.tokens import tokens_of_tools
 from longhaul.settings import Settings
 from longhaul.tools.registry import defect_of_arguments
@@ -22,12 +24,7 @@ MARKUP = re.compile(
 #: Of a message that is not in its final form yet.
 IMAGES = "images"
 NO_IMAGES: Mapping[str, str] = {}
-EFFORT_MODELS = ("gpt-5", "o1", "o3", "o4")
 COST_ENDPOINTS = ("openrouter.ai", "127.0.0.1", "localhost")
-
-
-def is_anthropic(model: str) -> bool:
-    return model.startswith(("anthropic/", "claude-"))
 
 
 def knows_cost(settings: Settings) -> bool:
@@ -38,7 +35,7 @@ def knows_cost(settings: Settings) -> bool:
 
 
 class Request(NamedTuple):
-    """The body of a request, and how many tokens its prompt was estimated to take, not calibrated.
+    """The body of a request to a model, and how many tokens its prompt was estimated to take, not calibrated.
 
     `shortened`: the messages did not fit, so some of them are cut or left out.
     """
@@ -46,6 +43,7 @@ class Request(NamedTuple):
     body: dict[str, Any]
     estimated_tokens: int
     shortened: bool
+    model: ModelInfo
 
 
 class About(NamedTuple):
@@ -65,19 +63,19 @@ class About(NamedTuple):
 NOTHING = About()
 
 
-def room(settings: Settings, token_scale: float | None) -> float:
+def room(window: int, share: float, token_scale: float | None) -> float:
     """The estimated tokens that a request may take: beyond the share at which a compaction is due, half of the rest.
 
     The other half is for the answer. `token_scale`: how many tokens the endpoint counts for an estimated one.
     """
-    return settings.context_window * (1 + settings.context_share) / 2 / (token_scale or 1.0)
+    return window * (1 + share) / 2 / (token_scale or 1.0)
 
 
 def request_for(
     settings: Settings,
     *,
     model: str,
-    mode: str,
+    effort: Effort,
     about: About,
     rows: Sequence[Any],
     tools: list[dict[str, Any]],
@@ -95,12 +93,21 @@ def request_for(
     of_tools = tokens_of_tools(tools)
     fitted = fit(messages, max_tokens - of_tools)
     shown = [with_images(message) for message in fitted.messages]
-    body = request_body(settings, model=model, mode=mode, messages=shown, tools=tools)
-    return Request(body, round(fitted.tokens + of_tools), shortened=fitted.messages is not messages)
+    body = request_body(settings, model=model, effort=effort, messages=shown, tools=tools)
+    tokens = round(fitted.tokens + of_tools)
+    return Request(body, tokens, shortened=fitted.messages is not messages, model=model_info(settings, model))
+
+
+def effort_of(settings: Settings, mode: str, chosen: str) -> Effort:
+    """How much is to be thought: what the message has `chosen`, else what its mode stands for."""
+    if settings.reasoning_max_tokens <= 0:
+        return "none"
+    named = next((effort for effort in EFFORTS if effort == chosen), None)
+    return named or (settings.reasoning_effort if mode == "extended_thinking" else "none")
 
 
 def request_body(
-    settings: Settings, *, model: str, mode: str, messages: list[dict[str, Any]], tools: list[dict[str, Any]]
+    settings: Settings, *, model: str, effort: Effort, messages: list[dict[str, Any]], tools: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """The body of a streaming request; `tools` in the OpenAI shape."""
     body: dict[str, Any] = {
@@ -112,11 +119,7 @@ def request_body(
         body["tools"] = tools
     if knows_cost(settings):
         body["usage"] = {"include": True}
-    if mode == "extended_thinking" and settings.reasoning_max_tokens > 0:
-        if is_anthropic(model):
-            body["reasoning"] = {"max_tokens": settings.reasoning_max_tokens}
-        elif model.rsplit("/", 1)[-1].startswith((*EFFORT_MODELS, "offline")):
-            body["reasoning_effort"] = "high"
+    body |= reasoning_fields(model, model_info(settings, model), effort, settings.reasoning_max_tokens)
     if is_anthropic(model):
         _mark_cacheable(body, settings.prompt_cache_ttl)
     return body
@@ -126,8 +129,7 @@ def with_answer_limit(body: dict[str, Any], tokens: int) -> dict[str, Any]:
     """The request with a limit to its answer. Reasoning that is asked for by a number of tokens comes on top."""
     limit = tokens + int(body.get("reasoning", {}).get("max_tokens", 0))
     # Each of the two is refused by models that know the other.
-    reasons = body["model"].rsplit("/", 1)[-1].startswith(EFFORT_MODELS)
-    return {**body, "max_completion_tokens" if reasons else "max_tokens": limit}
+    return {**body, "max_completion_tokens" if is_openai_reasoning(body["model"]) else "max_tokens": limit}
 
 
 def answer_limit(body: dict[str, Any]) -> int:

@@ -37,7 +37,8 @@ from longhaul.errors import (
     UsageLimitError,
 )
 from longhaul.limits.usage import UsageLimits
-from longhaul.settings import Settings
+from longhaul.llm.models import Effort
+from longhaul.settings import ModelChoice, Settings, Tier
 from longhaul.turns.status import TurnLookup
 from longhaul.turns.stop import STOP_MAX_S, TurnStopper
 
@@ -48,7 +49,6 @@ LOST_AFTER_S = 30
 REPLACE_TRIES = 4
 REPLACE_PAUSE_S = 0.3
 Mode = Literal["fast", "extended_thinking"]
-Tier = Literal["standard", "advanced"]
 T = TypeVar("T")
 
 
@@ -61,7 +61,8 @@ def limits(settings: Settings) -> TurnLimits:
 class IncomingMessage:
     """A valid message on its way to a turn. Its sender chose the id; the same id again is the same message.
 
-    Without `mode` or `tier`, a follow-up leaves those of its turn as they are; a new turn is fast and standard.
+    `model`: one of the tiers or models that `Settings.choose` knows. Without `tier` and `model`, a new turn has the
+    session's model; without `mode` and `effort`, it is fast. A follow-up leaves those of its turn as they are.
     """
 
     id: str
@@ -69,6 +70,22 @@ class IncomingMessage:
     context: dict[str, Any] | None = None
     mode: Mode | None = None
     tier: Tier | None = None
+    model: str | None = None
+    effort: Effort | None = None
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """What takes effect in a turn that runs already."""
+        thinks = self.mode is not None or self.effort is not None
+        answers = self.tier is not None or self.model is not None
+        return (*(("mode",) if thinks else ()), *(("tier",) if answers else ()))
+
+    @property
+    def mode_of_turn(self) -> Mode:
+        """The mode of a turn that begins with this message; the effort decides it, if there is one."""
+        if self.effort is not None:
+            return "fast" if self.effort == "none" else "extended_thinking"
+        return self.mode or "fast"
 
 
 @dataclass(frozen=True)
@@ -312,7 +329,8 @@ class MessageDelivery:
             raise TurnRunsError("")
         (await self._check_costs(user_id)).raise_refusal()
         await self._check_running_or_lost(user_id, session)
-        turn = self._turn_input(user_id, session, new_id, failed.mode, failed.tier).model_copy(
+        choice = next(filter(None, map(self._settings.choose, (failed.model, failed.tier))), self._default)
+        turn = self._turn_input(user_id, session, new_id, choice, failed.mode, "").model_copy(
             update={"retry_of": turn_id}
         )
         for tries_left in reversed(range(REPLACE_TRIES)):
@@ -358,12 +376,22 @@ class MessageDelivery:
         async with self._database.write() as connection:
             return await change(connection, lost_turn_id)
 
+    def _choice(self, message: IncomingMessage, session: Session) -> ModelChoice:
+        """What answers a message. A model that may not be chosen any more is left out."""
+        wanted = (message.model, message.tier, session.model)
+        found = (self._settings.choose(name) for name in wanted if name)
+        return next(filter(None, found), self._default)
+
+    @property
+    def _default(self) -> ModelChoice:
+        return ModelChoice("standard", self._settings.model_standard)
+
     async def _signal_with_start(
         self, user_id: str, session: Session, message: IncomingMessage, accepted: Accepted
     ) -> WorkflowHandle[Any, Any]:
-        turn = self._turn_input(
-            user_id, session, accepted.run_turn_id, message.mode or "fast", message.tier or "standard"
-        )
+        mode, effort = message.mode_of_turn, message.effort or ""
+        choice = self._choice(message, session)
+        turn = self._turn_input(user_id, session, accepted.run_turn_id, choice, mode, effort)
         signal = FollowUp(
             message_id=message.id,
             received_at=utc_now(),
@@ -371,20 +399,24 @@ class MessageDelivery:
             model=turn.model,
             mode=turn.mode,
             tier=turn.tier,
-            chosen=tuple(name for name in ("mode", "tier") if getattr(message, name) is not None),
+            effort=effort,
+            chosen=message.chosen,
         )
         return await self._start(turn, f"First message `{message.id}`.", signal)
 
-    def _turn_input(self, user_id: str, session: Session, turn_id: str, mode: str, tier: str) -> TurnInput:
+    def _turn_input(
+        self, user_id: str, session: Session, turn_id: str, choice: ModelChoice, mode: str, effort: str
+    ) -> TurnInput:
         settings = self._settings
         scope = Scope.model_validate(session.scope or {})
         return TurnInput(
             session_id=session.id,
             user_id=user_id,
             turn_id=turn_id,
-            model=settings.model_of(tier),
+            model=choice.model,
             mode=mode,
-            tier=tier,
+            tier=choice.tier,
+            effort=effort,
             limits=limits(settings),
             scope=scope.model_copy(update={"root_session_id": session.root_session_id or session.id}),
             rows_decide=True,

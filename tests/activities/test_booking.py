@@ -16,6 +16,7 @@ from longhaul.db.models import TurnRow, utc_now
 from longhaul.errors import BUDGET_REACHED, BUDGET_RESERVED, MODEL_RETRY, TURN_ENDED
 from longhaul.llm.completion import Completion
 from longhaul.llm.estimate import Estimate
+from longhaul.llm.models import model_info
 from longhaul.llm.request import Request
 from longhaul.llm.tokens import tokens_of_text
 from tests.activities.conftest import SETTINGS, TURN
@@ -109,7 +110,9 @@ async def test_an_attempt_whose_worker_died_is_an_estimate_of_what_it_showed(
 
 
 def request_of(prompt_tokens: int = 0, answer_tokens: int = 10) -> Estimate:
-    return Estimate(Request({"model": "gpt-4.1-mini", "max_tokens": answer_tokens}, prompt_tokens, shortened=False))
+    body = {"model": "gpt-4.1-mini", "max_tokens": answer_tokens}
+    info = model_info(SETTINGS, "gpt-4.1-mini")
+    return Estimate(Request(body, prompt_tokens, shortened=False, model=info), None, "1h")
 
 
 async def test_a_dead_attempt_that_showed_nothing_is_an_estimate_of_its_prompt(database: Database) -> None:

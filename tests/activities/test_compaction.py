@@ -192,7 +192,7 @@ async def test_a_call_stays_with_its_results(database: Database) -> None:
         await messages.append(connection, TURN.session_id, rows)
         session = await sessions.get(connection, TURN.session_id)
         stored = await unsummarised(connection, session)
-    assert stored[kept_from(SMALL, None, stored)].id == "caller"
+    assert stored[kept_from(SMALL.context_window, None, stored)].id == "caller"
 
 
 async def test_results_that_the_model_has_not_seen_are_kept_however_large_they_are(database: Database) -> None:
@@ -225,10 +225,9 @@ async def test_ids_of_summarised_calls_stay_taken(database: Database) -> None:
 
 
 def test_when_it_is_due() -> None:
-    window = SETTINGS.context_window
-    assert not compaction_due(SETTINGS, ROWS, round(window * SETTINGS.context_share) - 1)
-    assert compaction_due(SETTINGS, 10, round(window * SETTINGS.context_share) + 1)
-    assert compaction_due(SETTINGS, ROWS + 1, 10), "rows take time to read, however small they are"
+    assert not compaction_due(100_000, 0.7, ROWS, 69_999)
+    assert compaction_due(100_000, 0.7, 10, 70_001)
+    assert compaction_due(100_000, 0.7, ROWS + 1, 10), "rows take time to read, however small they are"
 
 
 async def test_a_stop_ends_the_call(database: Database) -> None:

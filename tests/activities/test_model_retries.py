@@ -11,6 +11,7 @@ from longhaul.db import messages, sessions
 from longhaul.db.database import Database
 from longhaul.db.messages import NewMessage
 from longhaul.errors import MODEL_FAILED, MODEL_RETRY, ContextTooLongError
+from longhaul.llm.models import UNKNOWN_WINDOW
 from longhaul.llm.tokens import tokens_of_request
 from tests.activities.conftest import SETTINGS, TURN
 from tests.activities.model_calls import BROKEN, HANGS, Model, Recorder, attempt, booked, rows
@@ -152,7 +153,7 @@ async def test_what_the_endpoint_counted_calibrates_the_next_call(database: Data
     await attempt(database, model, Recorder(), None, 1, 0)
     async with database.read() as connection:
         assert (await sessions.get(connection, TURN.session_id)).token_scale == pytest.approx(2, abs=0.01)
-    assert tokens_of_request(model.requests[0]) == pytest.approx(0.85 * SETTINGS.context_window, rel=0.01)
+    assert tokens_of_request(model.requests[0]) == pytest.approx(0.85 * UNKNOWN_WINDOW, rel=0.01)
 
 
 async def test_a_window_that_takes_nothing_fails_the_turn_with_the_remedy(database: Database) -> None:

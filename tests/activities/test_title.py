@@ -76,7 +76,7 @@ async def end(titles: Titles) -> None:
 
 
 def titles_of(database: Database, model: SmallModel, name: str = "small") -> Titles:
-    return Titles(database, NO_STREAMS, cast("Any", model), name)
+    return Titles(database, NO_STREAMS, cast("Any", model), SETTINGS.model_copy(update={"model_small": name}))
 
 
 async def test_one_call_for_a_session_however_many_turns_it_has(database: Database) -> None:

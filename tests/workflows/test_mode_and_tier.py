@@ -43,6 +43,24 @@ async def test_a_follow_up_that_chooses_nothing(session: Session) -> None:
     assert used(session, CallModel) == [("small", "fast"), ("small", "fast")]
 
 
+async def test_a_follow_ups_effort(session: Session) -> None:
+    await send_during_tools(session, TurnLimits(continue_as_new_events=1), **THOROUGH, effort="max", chosen=("mode",))
+    efforts = [call.effort for call in session.arguments(CallModel) if isinstance(call, CallModel)]
+    assert efforts == ["", "max"]
+
+
+async def test_a_mode_that_is_chosen_ends_the_effort_of_the_turn(session: Session) -> None:
+    session.script.answers = [tool_calls("a")]
+    session.script.hold("run_tool a")
+    await session.send("m1", **THOROUGH, effort="low")
+    await session.script.reached("run_tool a")
+    await session.send("m2", **FAST, chosen=("mode",))
+    session.script.release("run_tool a")
+    assert await session.status() is TurnStatus.COMPLETED
+    calls = [call for call in session.arguments(CallModel) if isinstance(call, CallModel)]
+    assert [(call.mode, call.effort) for call in calls] == [("extended_thinking", "low"), ("fast", "")]
+
+
 async def test_the_choice_survives_continue_as_new(session: Session) -> None:
     await send_during_tools(session, TurnLimits(continue_as_new_events=1), **THOROUGH, chosen=("mode", "tier"))
     assert used(session, CallModel) == [("small", "fast"), ("large", "extended_thinking")]

@@ -228,7 +228,14 @@ def test_files_are_named_and_images_shown_to_models_that_see() -> None:
 def test_a_request_has_the_images_whatever_is_cut_of_its_texts() -> None:
     rows = [row("user", "look " * 20_000, context={"files": [file("a")]})]
     request = request_for(
-        SETTINGS, model="m", mode="fast", about=NOTHING, rows=rows, tools=[], max_tokens=4_000, images={"a": "data:,A"}
+        SETTINGS,
+        model="m",
+        effort="none",
+        about=NOTHING,
+        rows=rows,
+        tools=[],
+        max_tokens=4_000,
+        images={"a": "data:,A"},
     )
     text, image = request.body["messages"][1]["content"]
     assert len(text["text"]) < 20_000

@@ -99,7 +99,7 @@ class Turn:
     def _activity(self, process: Process, name: str) -> Callable[[Any], Any]:
         streams = TurnStreams(process.redis, self._settings)
         model = cast("Any", self._model)
-        titles = Titles(process.database, streams, model, "")
+        titles = Titles(process.database, streams, model, self._settings.model_copy(update={"model_small": ""}))
         found: Callable[[Any], Any]
         match name:
             case "call_model":
