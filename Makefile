@@ -6,7 +6,7 @@ LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --genera
 .DEFAULT_GOAL := help
 # Where it is set, each of the many processes of a run compiles our code anew.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help setup page run stop check test bench bench-viewers bench-context chaos lock models settings-doc clean
+.PHONY: help setup page run stop check test bench bench-peers bench-viewers bench-context chaos lock models settings-doc clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -39,6 +39,9 @@ test: setup ## All tests, with PostgreSQL, Redis and Temporal as real servers. A
 
 bench: setup ## The benchmarks in bench/.
 	$(PYTHON) -m bench $(ARGS)
+
+bench-peers: setup ## Longhaul beside other libraries on Temporal; writes bench/RESULTS.md.
+	$(PYTHON) -m bench.peers $(ARGS)
 
 bench-viewers: setup ## How far behind 1,000 viewers are and what they and polls cost.
 	$(PYTHON) -m bench.viewers $(ARGS)
