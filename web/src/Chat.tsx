@@ -86,9 +86,10 @@ function Conversation({ opened, sessions, onMenu }: { opened: Opened; sessions: 
   const list = useStickToEnd();
   const [shown, setShown] = useState<Shown | null>(null); // an earlier version
   const messages = useMemo(() => withVersion(chat.messages, shown), [chat.messages, shown]);
-  const ended = JSON.stringify([...endingsOf(messages, chat.subSessions)]);
+  const ended = JSON.stringify([...endingsOf(messages, chat.live.subSessions)]);
   const endings = useMemo(() => new Map<string, string>(JSON.parse(ended)), [ended]); // the same map while nothing ends
   const [timeline, setTimeline] = useState(""); // of this turn
+  const waits = [...chat.live.approvals.values()].some((approval) => approval.status === "waiting");
   const canChange = !busy && shown === null;
   return (
     <>
@@ -133,9 +134,10 @@ function Conversation({ opened, sessions, onMenu }: { opened: Opened; sessions: 
                     <Answer
                       message={message}
                       streaming={streaming}
-                      updates={chat.subSessions}
+                      live={chat.live}
                       endings={endings}
                       turn={isLastOfTurn(messages, index) ? turns.get(turnOf(message)) : undefined}
+                      onRetry={canChange && index === messages.length - 1 ? chat.retry : undefined}
                       onTimeline={setTimeline}
                       onAnswerAgain={canChange && isLastOfTurn(messages, index) ? chat.answerAgain : undefined}
                     />
@@ -146,7 +148,7 @@ function Conversation({ opened, sessions, onMenu }: { opened: Opened; sessions: 
             {busy && (
               <p role="status" className="flex items-center gap-2 text-sm text-muted-foreground">
                 <span className="spinner text-primary" aria-hidden />
-                {chat.offline ? t.offline : chat.retryingIn === null ? t.working : t.retrying(chat.retryingIn)}
+                {chat.offline ? t.offline : chat.retryingIn !== null ? t.retrying(chat.retryingIn) : waits ? t.waitsForYou : t.working}
               </p>
             )}
             {chat.waiting.map((message) => (

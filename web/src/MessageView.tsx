@@ -1,8 +1,10 @@
 import { ChartNoAxesGantt, Check, ChevronRight, Copy, RotateCcw } from "lucide-react";
 import { memo, useEffect, useState } from "react";
 import type { Turn } from "./api";
+import { Approval } from "./Approval";
 import { Markdown } from "./Markdown";
-import { type Message, type Part, type SubSessionUpdate, isTool, textOf, toolNameOf } from "./messages";
+import { type Live, type Message, type Part, isTool, textOf, toolNameOf, turnOf } from "./messages";
+import { Plan } from "./Plan";
 import { SubSession } from "./SubSession";
 import { dollars, duration, t } from "./texts";
 import { ToolRow, tookOf, useMeasured } from "./Tool";
@@ -10,15 +12,16 @@ import { ToolRow, tookOf, useMeasured } from "./Tool";
 interface Props {
   message: Message;
   streaming: boolean;
-  updates: ReadonlyMap<string, SubSessionUpdate>;
+  live: Live;
   endings: ReadonlyMap<string, string>;
   turn?: Turn;
+  onRetry?: (turnId: string) => void;
   onAnswerAgain?: (messageId: string) => void;
   onTimeline?: (turnId: string) => void;
 }
 
 /** An answer. Its parts come in the order in which they were made. */
-export const Answer = memo(function Answer({ message, streaming, updates, endings, turn, onAnswerAgain, onTimeline }: Props) {
+export const Answer = memo(function Answer({ message, streaming, live, endings, turn, onRetry, onAnswerAgain, onTimeline }: Props) {
   const shown = message.parts.filter(isShown);
   const last = shown.at(-1);
   const again = onAnswerAgain && (() => onAnswerAgain(message.id));
@@ -26,36 +29,36 @@ export const Answer = memo(function Answer({ message, streaming, updates, ending
     <div className="flex flex-col gap-3" aria-busy={streaming}>
       <span className="sr-only">{t.copilot}:</span>
       {shown.map((part, index) => (
-        <PartView key={index} part={part} streaming={streaming && part === last} running={streaming} updates={updates} endings={endings} />
+        <PartView key={index} part={part} streaming={streaming && part === last} running={streaming} live={live} endings={endings} />
       ))}
       {message.metadata?.status === "failed" && (
         <div className="flex flex-wrap items-center gap-3 rounded-lg border border-danger px-3 py-2 text-sm text-danger">
           <p role="alert" className="min-w-0 flex-1 [overflow-wrap:anywhere]">
             {message.metadata.error ?? t.failedTurn}
           </p>
-          {again && (
-            <button type="button" className="button bg-background text-foreground" onClick={again}>
+          {onRetry && (
+            <button type="button" className="button bg-background text-foreground" onClick={() => onRetry(turnOf(message))}>
               <RotateCcw size={14} aria-hidden /> {t.retry}
             </button>
           )}
         </div>
       )}
       {message.metadata?.status === "cancelled" && <p className="text-sm text-muted-foreground">{t.stopped}</p>}
-      {!streaming && <Footer text={textOf(message)} turn={turn} onAnswerAgain={message.metadata?.status === "failed" ? undefined : again} onTimeline={onTimeline} />}
+      {!streaming && <Footer text={textOf(message)} turn={turn} onAnswerAgain={again} onTimeline={onTimeline} />}
     </div>
   );
 });
 
 function isShown(part: Part): boolean {
   if (part.type === "text" || part.type === "reasoning") return part.text.trim() !== "";
-  return isTool(part) || part.type === "data-compaction";
+  return isTool(part) || part.type === "data-compaction" || part.type === "data-plan";
 }
 
 function PartView(props: {
   part: Part;
   streaming: boolean;
   running: boolean;
-  updates: ReadonlyMap<string, SubSessionUpdate>;
+  live: Live;
   endings: ReadonlyMap<string, string>;
 }) {
   const { part } = props;
@@ -70,12 +73,23 @@ function PartView(props: {
   if (part.type === "data-compaction") {
     return <p className="border-y py-1 text-center text-xs text-muted-foreground">{t.compacted}</p>;
   }
+  if (part.type === "data-plan") return <Plan steps={part.data.plan} />;
   if (!isTool(part)) return null;
   const name = toolNameOf(part);
+  if (name === "update_plan" && part.state === "output-available") return null; // the plan itself is shown
+  const approval = props.live.approvals.get(part.toolCallId);
+  if (props.running && approval?.status === "waiting" && approval.kind !== "client_tool") {
+    return (
+      <>
+        <ToolRow tool={part} name={name} running={false} waits />
+        <Approval approval={approval} />
+      </>
+    );
+  }
   return name === "run_sub_session" ? (
-    <SubSession tool={part} running={props.running} updates={props.updates} endings={props.endings} />
+    <SubSession tool={part} running={props.running} updates={props.live.subSessions} endings={props.endings} />
   ) : (
-    <ToolRow tool={part} name={name} running={props.running} />
+    <ToolRow tool={part} name={name} running={props.running} progress={props.live.progress.get(part.toolCallId)} />
   );
 }
 

@@ -1,6 +1,6 @@
 import { Check, ChevronRight, Wrench } from "lucide-react";
 import { useEffect, useRef, useState } from "react";
-import type { ToolPart } from "./messages";
+import type { ToolPart, ToolProgress } from "./messages";
 import { duration, t } from "./texts";
 
 // The text that the turn stores as the result of a call that a Stop has ended (`CANCELLED_CALL` of the server).
@@ -47,15 +47,17 @@ function shownValue(value: unknown): string {
 }
 
 /** One tool call: what ran, how long, how it ended; unfolded, what went in and what came out. */
-export function ToolRow({ tool, name, running }: { tool: ToolPart; name: string; running: boolean }) {
+export function ToolRow(props: { tool: ToolPart; name: string; running: boolean; waits?: boolean; progress?: ToolProgress }) {
+  const { tool, name, running, waits, progress } = props;
   const measured = useMeasured(hasEnded(tool));
   return (
-    <details className="group rounded-lg border bg-card text-sm">
+    <div className="rounded-lg border bg-card text-sm">
+    <details className="group">
       <summary className="flex list-none items-center gap-2 px-3 py-2">
         <Wrench size={14} className="shrink-0 text-muted-foreground" aria-hidden />
         <span className="shrink-0 font-medium">{name}</span>
         <span className="min-w-0 flex-1 truncate font-mono text-xs text-muted-foreground">{preview(tool.input)}</span>
-        <ToolState tool={tool} running={running} measured={measured} />
+        {waits ? <span className="shrink-0 text-primary">{t.waitsForYou}</span> : <ToolState tool={tool} running={running} measured={measured} />}
         <ChevronRight size={15} className="shrink-0 text-muted-foreground transition-transform group-open:rotate-90" aria-hidden />
       </summary>
       <div className="flex flex-col gap-2 border-t px-3 py-2">
@@ -64,6 +66,21 @@ export function ToolRow({ tool, name, running }: { tool: ToolPart; name: string;
         {tool.state === "output-error" && <Value label={t.output} text={tool.errorText ?? ""} danger={!tool.errorText?.startsWith(CANCELLED)} />}
       </div>
     </details>
+    {running && progress && !hasEnded(tool) && <Progress progress={progress} />}
+    </div>
+  );
+}
+
+/** How far a running call is, as its tool reports. */
+function Progress({ progress }: { progress: ToolProgress }) {
+  const { text, done, total } = progress;
+  return (
+    <div className="flex items-center gap-3 px-3 py-1.5 text-xs text-muted-foreground" role="status">
+      <span className="min-w-0 truncate">{text}</span>
+      {typeof done === "number" && typeof total === "number" && total > 0 && (
+        <progress className="h-1.5 flex-1 accent-(--primary)" value={done} max={total} aria-label={text || t.toolRunning} />
+      )}
+    </div>
   );
 }
 

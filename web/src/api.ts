@@ -179,6 +179,8 @@ export const api = {
     }),
   stop: (id: string) => call<{ cancelled: boolean }>("POST", `/sessions/${id}/cancel`),
   turns: (id: string, signal?: AbortSignal) => call<{ turns: Turn[] }>("GET", `/sessions/${id}/turns?limit=200`, undefined, signal),
+  decide: (approvalId: string, decision: object) => call<unknown>("POST", `/approvals/${approvalId}`, decision),
+  retry: (id: string, turnId: string) => call<unknown>("POST", `/sessions/${id}/turns/${turnId}/retry`),
   timeline: (id: string, turnId: string) => call<Timeline>("GET", `/sessions/${id}/turns/${turnId}/timeline`),
   usage: (signal: AbortSignal) => call<Limits>("GET", "/usage", undefined, signal),
   tree: (id: string, signal?: AbortSignal) => call<TreeNode>("GET", `/sessions/${id}/tree`, undefined, signal),

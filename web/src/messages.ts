@@ -12,11 +12,42 @@ export interface SubSessionUpdate {
   task?: string;
 }
 
-/** Our own data parts. Streams send them beside the messages; a stored message has `compaction` alone. */
+/** A tool call that waits for a person (`waiting`), or does no longer. */
+export interface ApprovalUpdate {
+  approval_id: string;
+  tool_call_id: string;
+  tool_name: string;
+  kind: "approval" | "question" | "client_tool";
+  status: string;
+}
+
+/** How far a running tool call is, in its own words and units. */
+export interface ToolProgress {
+  text?: string;
+  done?: number | null;
+  total?: number | null;
+}
+
+export interface PlanStep {
+  step: string;
+  status: "pending" | "in_progress" | "completed";
+}
+
+/** What streams tell beside the messages, by the ids of sub-sessions and of tool calls. */
+export interface Live {
+  subSessions: ReadonlyMap<string, SubSessionUpdate>;
+  approvals: ReadonlyMap<string, ApprovalUpdate>;
+  progress: ReadonlyMap<string, ToolProgress>;
+}
+
+/** Our own data parts. Streams send them beside the messages; a message keeps `plan` and `compaction` alone. */
 export type DataParts = {
   progress: { round: number | null; status: string; retrying_in?: number; reason?: string };
   "follow-up": { message_id: string; round: number | null };
   "sub-session": SubSessionUpdate;
+  approval: ApprovalUpdate;
+  "tool-progress": ToolProgress;
+  plan: { plan: PlanStep[] };
   title: { title: string };
   compaction: { message_id: string; round: number | null };
 };

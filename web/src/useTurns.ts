@@ -5,7 +5,7 @@ import { type DataUIPart, DefaultChatTransport } from "ai";
 import { useCallback, useEffect, useMemo, useRef, useState } from "react";
 import { ApiError, type History, type SessionState, type WaitingMessage, api, authorization, newId, problemOf } from "./api";
 import { choice } from "./choice";
-import { type DataParts, type Message, type SubSessionUpdate, turnOf, weightOf } from "./messages";
+import { type ApprovalUpdate, type DataParts, type Live, type Message, type SubSessionUpdate, type ToolProgress, turnOf, weightOf } from "./messages";
 import { t } from "./texts";
 
 const THROTTLE_MS = 40; // between two renderings of a stream
@@ -65,6 +65,8 @@ export function useTurns(first: Opened, onTitle: (title: string) => void) {
   const [earlier, setEarlier] = useState(first.history.earlier);
   const [waiting, setWaiting] = useState<WaitingMessage[]>(first.session.pending.messages);
   const [subSessions, setSubSessions] = useState<ReadonlyMap<string, SubSessionUpdate>>(new Map());
+  const [approvals, setApprovals] = useState<ReadonlyMap<string, ApprovalUpdate>>(new Map());
+  const [progress, setProgress] = useState<ReadonlyMap<string, ToolProgress>>(new Map());
   const [retryingIn, setRetryingIn] = useState<number | null>(null);
   const [following, setFollowing] = useState(first.session.active_turn !== null); // a turn runs, as the server last said
   const [offline, setOffline] = useState(false);
@@ -101,12 +103,21 @@ export function useTurns(first: Opened, onTitle: (title: string) => void) {
       if (part.type === "data-title") onTitle(part.data.title);
       if (part.type === "data-progress") setRetryingIn(part.data.retrying_in ?? null);
       if (part.type === "data-follow-up") taken.current(part.data.message_id);
+      if (part.type === "data-approval") {
+        const approval = part.data;
+        setApprovals((known) => new Map(known).set(approval.tool_call_id, approval));
+      }
+      if (part.type === "data-tool-progress" && part.id !== undefined) {
+        const { id: call, data } = part;
+        setProgress((known) => new Map(known).set(call, data));
+      }
       if (part.type === "data-sub-session") {
         const update = part.data;
         setSubSessions((known) => new Map(known).set(update.sub_session_id, { ...known.get(update.sub_session_id), ...update }));
       }
     },
   });
+  const live = useMemo<Live>(() => ({ subSessions, approvals, progress }), [subSessions, approvals, progress]);
   const streaming = status === "submitted" || status === "streaming";
   const busy = streaming || following;
   const current = useRef({ messages, waiting });
@@ -304,6 +315,19 @@ export function useTurns(first: Opened, onTitle: (title: string) => void) {
     [post, sendMessage],
   );
 
+  /** Let a failed turn go on: what it did stays, and its last model call is made again. */
+  const retry = useCallback(
+    (turnId: string) => {
+      setProblem("");
+      setFollowing(true);
+      api.retry(id, turnId).then(follow, (failure: Error) => {
+        setFollowing(false);
+        setProblem(failure.message);
+      });
+    },
+    [id, follow],
+  );
+
   /** Answer the message before this answer once more. */
   const answerAgain = useCallback(
     (answerId: string) => {
@@ -337,11 +361,12 @@ export function useTurns(first: Opened, onTitle: (title: string) => void) {
     problem,
     retryingIn,
     waiting,
-    subSessions,
+    live,
     hasEarlier: earlier !== null,
     send,
     edit,
     answerAgain,
+    retry,
     stop,
     loadEarlier,
   };
