@@ -73,6 +73,8 @@ from longhaul.tools.registry import allowed
 from longhaul.tools.workflow_tools import for_workflow
 
 log = logging.getLogger(__name__)
+#: The name that histories and progress have for tools that do not exist.
+UNKNOWN_TOOL = "unknown_tool"
 PARTIAL_MAX_CHARS = 200_000
 #: Seconds until another model is asked. Temporal takes 0 for "as its policy says".
 FALLBACK_S = 0.1
@@ -490,8 +492,9 @@ class ModelActivities:
     def _call(self, made: dict[str, Any], scope: Scope, *, cut_off: bool) -> ToolCall:
         """A tool call, in the OpenAI shape, as the workflow needs it. `run_tool` refuses one that was cut off."""
         name, arguments = made["function"]["name"], made["function"]["arguments"]
-        call = ToolCall(tool_call_id=made["id"], name=name)
         tool = self._tools.find(name)
+        # A name that the model made up is text of its own, which histories do not hold; `run_tool` finds it in the row.
+        call = ToolCall(tool_call_id=made["id"], name=name if tool is not None else UNKNOWN_TOOL)
         if cut_off or tool is None:
             return call
         options = {"quick": tool.quick, "timeout": tool.timeout, "retries": tool.retries}

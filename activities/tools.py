@@ -91,6 +91,7 @@ class ToolActivities:
         if result is None:
             of_round = partial(conversation.rows_of_round, turn_id=call.turn.turn_id, round_=call.round)
             rows = await self._read(of_round, state)
+            call = call.model_copy(update={"name": conversation.name_of_call(rows, call.tool_call_id) or call.name})
             result = await self._result(call, state, rows)
             calls_of_round = sum(len(row.tool_calls or ()) for row in rows)
             share = ROUND_CHECKPOINTS_BYTES // max(calls_of_round, 1)

@@ -200,6 +200,12 @@ def arguments_of_call(rows: Iterable[StoredMessage], tool_call_id: str) -> str |
     return next((call["function"]["arguments"] for call in made), None)
 
 
+def name_of_call(rows: Iterable[StoredMessage], tool_call_id: str) -> str | None:
+    """The tool's name in a call as the model wrote it, from the rows of its round; None: it made no such call."""
+    made = (call for row in rows for call in row.tool_calls or () if call["id"] == tool_call_id)
+    return next((call["function"]["name"] for call in made), None)
+
+
 def cut_off_call(finish_reason: str | None, tool_calls: Sequence[dict[str, Any]] | None) -> str | None:
     """The id of the call that an answer's length limit has cut off: its last one. None: the answer is whole."""
     return tool_calls[-1]["id"] if finish_reason == "length" and tool_calls else None

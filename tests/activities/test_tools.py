@@ -14,6 +14,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
 from activities import attempt as module
+from activities.model import UNKNOWN_TOOL
 from activities.tool_results import ToolResult
 from activities.tools import ROUND_CHECKPOINTS_BYTES, ToolActivities, ToolState
 from longhaul.contracts import RunTool, Scope, StoreToolResult, ToolOutcome, ToolStatus
@@ -124,6 +125,7 @@ async def result(database: Database, call: str) -> tuple[str, bool]:
         ("c3", "breaks", ToolStatus.ERROR, "breaks failed by an unexpected error. Reference: "),
         ("c4", "wait", ToolStatus.ERROR, "The tool 'wait' cannot be run here."),
         ("c5", "unknown", ToolStatus.ERROR, "The tool 'unknown' does not exist. Available: "),
+        ("c5", UNKNOWN_TOOL, ToolStatus.ERROR, "The tool 'unknown' does not exist. Available: "),
         ("c6", "works", ToolStatus.ERROR, "works: the arguments are not valid JSON"),
         ("c7", "works", ToolStatus.ERROR, "works: the arguments are not valid JSON"),
     ],

@@ -58,6 +58,7 @@ def everything_said() -> str:
         {"call": "crash", "arguments": {"words": "CANARY-exception"}},
         {"call": "wait", "arguments": {"seconds": 0.01, "why": "CANARY-reason"}},
         {"call": "wait", "arguments": {"seconds": "CANARY-seconds"}},
+        {"call": "CANARY-tool", "arguments": {}},
         {"call": RUN, "arguments": task},
         {"call": RUN, "arguments": {"prompt": "CANARY-refused", "agent": "CANARY-agent"}},
         {"call": RUN, "arguments": '{"prompt": "CANARY-broken'},
