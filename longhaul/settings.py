@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 import orjson
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, IPvAnyNetwork, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from longhaul.llm.models import Effort, ModelInfo
@@ -276,6 +276,15 @@ class Settings(BaseSettings):
         description="Your own tools beside ours, comma-separated: `module`, or `module:name` of a tool, a list or "
         "`Registry` of tools, or a function that returns one.",
     )
+    web_fetch: bool = Field(
+        default=False, description="Offer the tool `web_fetch`, which reads pages at public addresses."
+    )
+    web_fetch_max_bytes: Annotated[int, Field(ge=1)] = Field(
+        10_000_000, description="Bytes that a page may have, unpacked as well."
+    )
+    web_allowed_networks: Annotated[list[IPvAnyNetwork], NoDecode] = Field(
+        [], description="Networks that `web_fetch` may reach although they are not public, e.g. `10.1.0.0/16`."
+    )
     disabled_tools: Annotated[list[str], NoDecode] = Field(
         [], description="Names of tools that no session may use, comma-separated."
     )
@@ -318,6 +327,7 @@ class Settings(BaseSettings):
     @field_validator(
         "cors_origins",
         "disabled_tools",
+        "web_allowed_networks",
         "model_standard_fallbacks",
         "model_advanced_fallbacks",
         "image_models",

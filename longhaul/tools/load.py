@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from longhaul.settings import Settings, SettingsError, named_object, not_allowed
 from longhaul.tools import Registry, Tool, default_tools
 from longhaul.tools.shell import shell_tools
+from longhaul.tools.web import web_tools
 from longhaul.tools.workflow_tools import WORKFLOW_TOOLS
 
 #: The group of entry points by which a package brings tools.
@@ -48,9 +49,8 @@ def offered_tools(settings: Settings) -> dict[str, Offered]:
     Raises:
         SettingsError: as `load_tools`.
     """
-    offered: dict[str, Offered] = {
-        tool.name: Offered(tool, "Longhaul") for tool in (*default_tools(), *shell_tools(settings))
-    }
+    ours = (*default_tools(), *shell_tools(settings), *web_tools(settings))
+    offered: dict[str, Offered] = {tool.name: Offered(tool, "Longhaul") for tool in ours}
     for entry in entry_points(group=GROUP):
         _add(offered, [Offered(tool, _package(entry)) for tool in _of_package(entry)], may_replace=False)
     named = [Offered(tool, path) for path in map(str.strip, settings.tools.split(",")) if path for tool in _named(path)]

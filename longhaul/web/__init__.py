@@ -1,0 +1,1 @@
+"""Reading from the web, without reaching what is not public."""
