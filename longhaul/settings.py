@@ -285,6 +285,11 @@ class Settings(BaseSettings):
     web_allowed_networks: Annotated[list[IPvAnyNetwork], NoDecode] = Field(
         [], description="Networks that `web_fetch` may reach although they are not public, e.g. `10.1.0.0/16`."
     )
+    web_search: Literal["off", "searxng", "brave", "tavily"] = Field(
+        "off", description="Search engine of the tool `web_search`."
+    )
+    web_search_url: str = Field("", description="Address of a SearXNG; of the others, in place of their own.")
+    web_search_key: SecretStr = Field(SecretStr(""), description="Key for Brave or Tavily.")
     disabled_tools: Annotated[list[str], NoDecode] = Field(
         [], description="Names of tools that no session may use, comma-separated."
     )

@@ -23,8 +23,8 @@ _ANY_PROGRAM = re.compile(
     r"PATH|HOME|USER|LOGNAME|SHELL|TERM|LANG|LC_\w+|TZ|TMPDIR|LD_LIBRARY_PATH|PYTHON\w*|VIRTUAL_ENV|LONGHAUL_HOME"
 )
 _DATABASE = re.compile(r"DATABASE_URL|PG\w+")
-# Settings of the API, and what it needs to reach other servers; not the model's key.
-_API = re.compile(r"LONGHAUL_(?!TOKEN$)\w+|REDIS_URL|TEMPORAL_\w+|SSL_CERT_\w+|(?i:\w+_proxy)")
+# Settings of the API, and what it needs to reach other servers; no key of the model or of a tool.
+_API = re.compile(r"LONGHAUL_(?!TOKEN$|WEB_SEARCH_KEY$)\w+|REDIS_URL|TEMPORAL_\w+|SSL_CERT_\w+|(?i:\w+_proxy)")
 _API_ONLY = re.compile(r"LONGHAUL_(AUTH|JWT_\w+|API_HOST|CORS_ORIGINS|TOKEN)")
 _OTHER_TEMPORAL = re.compile(r"TEMPORAL_(PROFILE|CONFIG_FILE|API_KEY|TLS\w*)")
 

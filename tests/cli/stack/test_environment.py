@@ -91,6 +91,7 @@ SECRETS = {
     "REDIS_URL": "redis://:redis-password@redis/0",
     "TEMPORAL_API_KEY": "temporal-key",
     "MY_TOOL_KEY": "tool-key",
+    "LONGHAUL_WEB_SEARCH_KEY": "search-key",
 }
 NEEDED = {
     "migrate": {"DATABASE_URL", "PGPASSWORD"},
