@@ -5,12 +5,16 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 from uuid import uuid4
 
+import orjson
 from pydantic import Field
 
 from api.attachments import FileReference, references
+from api.parked_body import REASON_MAX
 from api.problems import invalid
 from api.request_body import ModelName, PageContext, PostMessage, UiMessage, UiMessages, json_object, text_of, validated
 from longhaul.db.messages import row_id
+from longhaul.db.models import ParkedStatus
+from longhaul.db.parked import Answer
 from longhaul.llm.models import Effort
 from longhaul.settings import Tier
 from longhaul.streams.chat_parts import of_message
@@ -44,8 +48,27 @@ class Chat:
     known_turns: list[str]
 
 
-def parse_chat(body: bytes) -> Chat:
-    """The message in a body of the AI SDK.
+@dataclass(frozen=True)
+class ChatReply:
+    """An assistant's message that comes back with answers to its tool calls.
+
+    Attributes:
+        turn_id, follow_up: which message it is.
+        steps: how many steps of it the client has.
+        approvals: by approval id.
+        outputs: results of tool calls by call id, among them those that the client was sent.
+    """
+
+    session_id: str | None
+    turn_id: str
+    follow_up: str | None
+    steps: int
+    approvals: dict[str, Answer]
+    outputs: dict[str, Answer]
+
+
+def parse_chat(body: bytes) -> Chat | ChatReply:
+    """The message in a body of the AI SDK, or the answers in the assistant's last message.
 
     Raises:
         ProblemError: 422, with where and why.
@@ -54,8 +77,10 @@ def parse_chat(body: bytes) -> Chat:
     chat = validated(ChatMessages, {name: value for name, value in fields.items() if value is not None})
     at = len(chat.messages) - 1
     last = chat.messages[at]
+    if isinstance(last, dict) and last.get("role") == "assistant" and chat.trigger == "submit-message":
+        return _reply(chat.id, validated(UiMessage, last))
     if not isinstance(last, dict) or last.get("role") != "user":
-        raise _refused(at, "role", "the last message should be a user's: tools of clients and approvals are not taken")
+        raise _refused(at, "role", "the last message should be a user's, or an assistant's with answers to its calls")
     message = validated(UiMessage, last)
     files = references(message.parts)
     checked = validated(PostMessage, {"message": text_of(message, files)})
@@ -76,6 +101,30 @@ def parse_chat(body: bytes) -> Chat:
         regenerate=chat.trigger == "regenerate-message",
         known_turns=[of_message(str(one.get("id", "")))[0] for one in assistants],
     )
+
+
+def _reply(session_id: str | None, message: UiMessage) -> ChatReply:
+    turn_id, follow_up = of_message(message.id)
+    approvals: dict[str, Answer] = {}
+    outputs: dict[str, Answer] = {}
+    for part in message.parts:
+        approval, call = part.get("approval"), part.get("toolCallId")
+        match part.get("state"):
+            case "approval-responded" if isinstance(approval, dict):
+                reason = str(approval.get("reason") or "")[:REASON_MAX] or None
+                allowed = approval.get("approved") is True
+                status = ParkedStatus.ALLOWED if allowed else ParkedStatus.DENIED
+                approvals[str(approval.get("id"))] = Answer(status, None if allowed else reason)
+            case "output-available":
+                outputs[str(call)] = Answer(ParkedStatus.ANSWERED, _text_of_output(part.get("output")))
+            case "output-error":
+                outputs[str(call)] = Answer(ParkedStatus.DENIED, str(part.get("errorText") or "")[:REASON_MAX])
+    steps = sum(part.get("type") == "step-start" for part in message.parts)
+    return ChatReply(session_id, turn_id, follow_up, steps, approvals, outputs)
+
+
+def _text_of_output(output: object) -> str:
+    return output if isinstance(output, str) else orjson.dumps(output).decode()
 
 
 def _refused(at: int, name: str, why: str) -> Exception:

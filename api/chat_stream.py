@@ -3,7 +3,7 @@
 import logging
 import re
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -13,9 +13,10 @@ from starlette.types import Send
 
 from api.dependencies import Dependencies
 from api.sse import DONE, FORGET_ID, HEADERS, KEEP_ALIVE, TurnEvents
-from longhaul.db import versions
+from longhaul.db import parked, versions
+from longhaul.db.models import ParkedStatus
 from longhaul.errors import UnavailableError
-from longhaul.streams.chat_parts import ChatParts, TakeBack, merged, message_id
+from longhaul.streams.chat_parts import ChatParts, Rest, TakeBack, merged, message_id
 from longhaul.streams.events import Part, encode
 from longhaul.streams.reader import newest_id
 
@@ -38,6 +39,9 @@ class ChatView:
         join_deltas: what was said before comes in few large deltas.
         start_index: leave out so many parts from the beginning; if negative, all but so many of those there are.
         stop_when_left: Stop is meant when the client goes before the end.
+        asks: the client can be asked to allow a tool call, or a question. Its stream ends when nothing more can come
+            without its answer.
+        steps: leave out so many steps, which the client has; of the last one it lacks outputs.
     """
 
     take_back: TakeBack = TakeBack.NOT_AT_ALL
@@ -46,6 +50,8 @@ class ChatView:
     join_deltas: bool = False
     start_index: int = 0
     stop_when_left: bool = False
+    asks: bool = False
+    steps: int = 0
 
 
 class ChatEvents:
@@ -90,8 +96,11 @@ class ChatEvents:
 
     async def parts(self) -> AsyncGenerator[list[Part], None]:
         """The parts that the client gets, in batches; an empty one now and then while there is nothing new."""
-        left_out = 0
+        left_out, rest = 0, Rest(self._view.steps)
         async for parts in self._of_turns():
+            if self._view.steps:
+                yield list(rest.of(parts))
+                continue
             skipped = min(len(parts), self._skip - left_out)
             left_out += skipped
             yield parts[skipped:]
@@ -117,6 +126,11 @@ class ChatEvents:
                     parts = chat.feed(part for _, part in events)
                     if chat.finished:
                         break
+                    if await self._all_wait(chat.waits_for):
+                        self._ended = True
+                        parts += ({"type": "finish-step"}, {"type": "finish"})
+                        yield merged(parts) if self._view.join_deltas else parts
+                        return
                     yield merged(parts) if self._view.join_deltas else parts
             if not chat.finished:
                 return  # this process ends
@@ -127,9 +141,21 @@ class ChatEvents:
                 return
             self._turn_id = next_turn
 
+    async def _all_wait(self, approval_ids: Collection[str]) -> bool:
+        """Whether these approvals, if there are any, have no answer yet; False while the database is away."""
+        if not approval_ids:
+            return False
+        try:
+            async with self._deps.database.read() as connection:
+                rows = await parked.of_turn(connection, self._turn_id)
+        except UnavailableError as error:
+            log.warning("whether turn %s waits for an answer is not known: %s", self._turn_id, error)
+            return False
+        return set(approval_ids) <= {row.id for row in rows if row.status is ParkedStatus.WAITING}
+
     def _chat(self, only: str | None) -> ChatParts:
         view = self._view
-        return ChatParts(self._turn_id, view.take_back, only=only, all_messages=view.all_messages)
+        return ChatParts(self._turn_id, view.take_back, only=only, all_messages=view.all_messages, asks=view.asks)
 
     async def _began_turn(self) -> bool:
         """Whether the turn began with the message, together with others, and did not take it as a follow-up."""

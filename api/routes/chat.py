@@ -10,21 +10,22 @@ from uuid import uuid4
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
-from api.chat_body import Chat, ChatMessages, parse_chat
+from api.chat_body import Chat, ChatMessages, ChatReply, parse_chat
+from api.chat_reply import continue_chat
 from api.chat_stream import RUN_ID, TAIL_INDEX, ChatEvents, ChatView
 from api.delivery import deliver, own_or_new_session, replace
 from api.dependencies import ID, CurrentUser, Dependencies, Deps, OwnSession, StreamSlot
 from api.problems import CONFLICT, RESPONSES, TOO_LARGE, TOO_MANY
 from api.request_body import MESSAGE_BODY_MAX, body_schema, read_body
 from api.schemas import MessageVersion, MessageVersions, StoredMessage
-from longhaul.db import conversation, sessions, turns, versions
+from longhaul.db import conversation, parked, sessions, turns, versions
 from longhaul.db.connection import Connection
 from longhaul.db.messages import replace_unstorable, row_id
 from longhaul.db.models import utc_now
 from longhaul.db.sessions import Session
 from longhaul.errors import NotFoundError
 from longhaul.streams.chat_parts import TakeBack, of_message
-from longhaul.streams.ui_messages import ui_messages
+from longhaul.streams.ui_messages import ui_messages, with_approvals
 from longhaul.turns.deliver import Delivery, IncomingMessage
 
 router = APIRouter(prefix="/v1", tags=["messages"], responses=RESPONSES)
@@ -50,6 +51,8 @@ Version = Annotated[
 ]
 ChatId = Annotated[str, Path(max_length=140, pattern=ID, description="A session, or the id of an assistant's message.")]
 HISTORY_ROWS = 1000
+#: Versions that know `tool-approval-request`. Others are not asked, and their streams stay open meanwhile.
+ASKING = ("6", "7")
 #: A turn that ended so recently is shown to who resumes: it may have ended since that client loaded the history.
 ENDED_LATELY_S = 30
 NOTHING_RUNS = Response(status_code=204)
@@ -80,15 +83,22 @@ async def chat(
     and with `regenerate-message` it is answered again. Edited and regenerated, what followed is replaced.
 
     A message that joins a running turn gets a stream as well, which shows the turn from there on.
+
+    An assistant's message at the end brings answers: to approvals (`addToolApprovalResponse`) and to questions of
+    `ask_user` (`addToolOutput`). With `ai=6` or `7`, the stream ends when the turn waits for them, and the answer of
+    this request goes on with the same message.
     """
     chat = parse_chat(await read_body(request, MESSAGE_BODY_MAX))
     slot.take()
+    if isinstance(chat, ChatReply):
+        return await continue_chat(deps, user, chat, _take_back(ai))
     session = await _session_of(deps, user, chat)
     message, delivery = await _send(deps, user, session, chat)
     view = ChatView(
         _take_back(ai),
         follow_up=None if delivery.started else message.id,
         stop_when_left=on_disconnect == "stop",
+        asks=ai in ASKING,
     )
     return await ChatEvents(deps, session.id, delivery.turn_id, view).response()
 
@@ -163,7 +173,9 @@ async def resume_chat(
         except NotFoundError:
             return NOTHING_RUNS  # a page resumes a new chat before its first message
         slot.take()
-        view = ChatView(take_back, follow_up, join_deltas=start_index is None, start_index=start_index or 0)
+        view = ChatView(
+            take_back, follow_up, join_deltas=start_index is None, start_index=start_index or 0, asks=ai in ASKING
+        )
         return await ChatEvents(deps, owner.id, turn_id, view).response()
     active = await deps.turns.active(session.id)
     resumed = active.turn_id if active is not None else await _ended_lately(deps, session.id)
@@ -172,7 +184,12 @@ async def resume_chat(
     slot.take()
     follow_up = await _newest_follow_up(deps, resumed) if ai == "5" else None
     view = ChatView(
-        take_back, follow_up, all_messages=ai != "5", join_deltas=start_index is None, start_index=start_index or 0
+        take_back,
+        follow_up,
+        all_messages=ai != "5",
+        join_deltas=start_index is None,
+        start_index=start_index or 0,
+        asks=ai in ASKING,
     )
     return await ChatEvents(deps, session.id, resumed, view).response()
 
@@ -206,6 +223,7 @@ async def ui_history(
     details: Annotated[  # a query parameter
         bool, Query(description="Also durations of parts, summaries, and which messages have versions.")
     ] = False,
+    ai: Version = None,
 ) -> list[dict[str, Any]]:
     """For `useChat({messages})`: the messages that a client shows which has read every stream.
 
@@ -215,10 +233,12 @@ async def ui_history(
     async with deps.database.read() as connection:
         rows, more = await conversation.page_of_whole_turns(connection, session.id, user, limit, before_sequence)
         found = await turns.by_ids(connection, {row.turn_id for row in rows if row.turn_id is not None})
+        asked = await parked.approvals_of_session(connection, session.id) if ai in ASKING else []
     if more:
         query = {"limit": limit, "before_sequence": rows[0].sequence, **({"details": "true"} if details else {})}
+        query |= {"ai": ai} if ai is not None else {}
         response.headers["link"] = f'</v1/sessions/{session.id}/ui-messages?{urlencode(query)}>; rel="next"'
-    return ui_messages(rows, found, details=details)
+    return with_approvals(ui_messages(rows, found, details=details), asked)
 
 
 @router.get("/sessions/{session_id}/messages/{message_id}/versions", summary="Versions of a message")

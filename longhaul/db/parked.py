@@ -74,6 +74,11 @@ class Answer:
 PARKED = select(*columns_of(ParkedCallRow, ParkedRow))
 BY_ID = PARKED.where(ParkedCallRow.id == bindparam("parked"))
 OF_TURN = PARKED.where(ParkedCallRow.turn_id == bindparam("turn")).order_by(ParkedCallRow.asked_at, ParkedCallRow.id)
+APPROVALS_OF_SESSION = PARKED.where(
+    ParkedCallRow.session_id == bindparam("session"),
+    ParkedCallRow.kind == ParkKind.APPROVAL,
+    (ParkedCallRow.answered_at.is_(None)) | (ParkedCallRow.answered_at != ParkedCallRow.asked_at),
+)
 WAITS_IN_TURN = (
     select(ParkedCallRow.id)
     .where(ParkedCallRow.turn_id == bindparam("turn"), ParkedCallRow.status == ParkedStatus.WAITING)
@@ -236,6 +241,11 @@ async def of_user(connection: Connection, parked_id: str, user_id: str) -> Parke
 async def of_turn(connection: Connection, turn_id: str) -> list[ParkedRow]:
     """The calls of a turn that wait or have waited, in the order of asking."""
     return await _rows(connection, OF_TURN, {"turn": turn_id})
+
+
+async def approvals_of_session(connection: Connection, session_id: str) -> list[ParkedRow]:
+    """The approvals that a session's turns have asked for; not those that the session allows without asking."""
+    return await _rows(connection, APPROVALS_OF_SESSION, {"session": session_id})
 
 
 async def waiting_of_user(

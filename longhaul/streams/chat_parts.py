@@ -22,6 +22,10 @@ WRITTEN_ANEW = (
 )
 
 
+#: Parts that belong to no step.
+OF_MESSAGE = ("start", "message-metadata", "abort", "error", "finish")
+
+
 class TakeBack(StrEnum):
     """How a client can be told that what it shows of a step is not valid any more."""
 
@@ -58,7 +62,7 @@ class ChatParts:
 
     `only`: show only the message that begins with this follow-up (None: with the turn itself). `all_messages` shows
     every message of the turn, one behind the other, each with its own `start`. `data-follow-up` tells every client that
-    a follow-up was taken.
+    a follow-up was taken. `asks`: the client can be asked to allow a tool call by a part that version 5 does not know.
 
     Attributes:
         failed: the client shows a text that cannot be taken back; its stream has ended with an error.
@@ -67,13 +71,22 @@ class ChatParts:
     """
 
     def __init__(
-        self, turn_id: str, take_back: TakeBack, *, only: str | None = None, all_messages: bool = False
+        self,
+        turn_id: str,
+        take_back: TakeBack,
+        *,
+        only: str | None = None,
+        all_messages: bool = False,
+        asks: bool = False,
     ) -> None:
         self._turn_id = turn_id
         self._take_back = take_back
         self._only = only
         self._all_messages = all_messages
+        self._asks = asks
         self._calls: set[str] = set()
+        self._open_calls: set[str] = set()  # they have no output yet
+        self._waiting: dict[str, str] = {}  # approval ids of calls that wait for a person
         self.failed = False
         self.finished = False
         self.shown = False
@@ -102,6 +115,13 @@ class ChatParts:
     @property
     def _shows(self) -> bool:
         return self._all_messages or self._follow_up == self._only
+
+    @property
+    def waits_for(self) -> frozenset[str]:
+        """The approvals without which nothing more can come in this message; none: something else is under way."""
+        if not self._asks or not self._open_calls <= self._waiting.keys():
+            return frozenset()
+        return frozenset(self._waiting[call] for call in self._open_calls)
 
     def feed(self, parts: Iterable[Part]) -> list[Part]:
         """What the client gets for these parts of the turn."""
@@ -146,15 +166,19 @@ class ChatParts:
         elif kind == "tool-input-available":
             self._call_is_over()
             self._calls.add(part["toolCallId"])
+            self._open_calls.add(part["toolCallId"])
             self._announced = True
             yield from self._step()
             yield part
         elif kind.startswith("tool-output-"):
             # Only calls that are certain are announced. The others were taken back by a retry.
             if part["toolCallId"] in self._calls:
+                self._open_calls.discard(part["toolCallId"])
                 yield part
         elif kind == "data-plan":
             yield part  # kept in the message; it stands beside the output of a call, in a step
+        elif kind == "data-approval":
+            yield from self._approval(part)
         elif kind.startswith("data-"):
             if kind == "data-usage":
                 yield from self._answered_by(part["data"].get("model", ""))
@@ -249,6 +273,17 @@ class ChatParts:
             self._blocks = []
         self._begin_attempt()
 
+    def _approval(self, part: Part) -> Iterable[Part]:
+        yield {**part, "transient": True}
+        asked = part["data"]
+        call = asked["tool_call_id"]
+        if asked["status"] != "waiting":
+            self._waiting.pop(call, None)
+        elif call in self._open_calls:
+            self._waiting[call] = asked["approval_id"]
+            if self._asks and asked["kind"] == "approval":
+                yield {"type": "tool-approval-request", "approvalId": asked["approval_id"], "toolCallId": call}
+
     def _outcome(self, part: Part) -> Iterable[Part]:
         yield from self._start()
         yield from self._close_open_block()
@@ -260,6 +295,23 @@ class ChatParts:
 def metadata_part(metadata: dict[str, str]) -> Part:
     """Clients add it to what they keep about the message."""
     return {"type": "message-metadata", "messageMetadata": metadata}
+
+
+class Rest:
+    """Leaves out what a client has of a message: so many steps, the last of them without outputs of its calls."""
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+        self._at = 0
+
+    def of(self, parts: Iterable[Part]) -> Iterable[Part]:
+        """What the client lacks of these parts. An output that it has is harmless: it replaces itself."""
+        for part in parts:
+            kind: str = part["type"]
+            self._at += kind == "start-step"
+            of_last = self._at == self._steps and kind.startswith(("tool-output-", "finish-step"))
+            if self._at > self._steps or of_last or kind in OF_MESSAGE:
+                yield part
 
 
 def failed_metadata(error: str) -> dict[str, str]:

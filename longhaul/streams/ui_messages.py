@@ -5,8 +5,10 @@ from itertools import groupby
 from typing import Any
 
 from longhaul.db.messages import StoredMessage
+from longhaul.db.models import ParkedStatus
+from longhaul.db.parked import ParkedRow
 from longhaul.db.turns import TurnRecord
-from longhaul.streams.chat_parts import ChatParts, TakeBack
+from longhaul.streams.chat_parts import ChatParts, TakeBack, of_message
 from longhaul.streams.events import Part, data_part, file_part
 from longhaul.streams.from_rows import RowParts
 from longhaul.streams.viewer import ViewerState
@@ -159,3 +161,20 @@ def _plain(row: StoredMessage) -> UiMessage:
 def ui_id(row: StoredMessage) -> str:
     """The id of a person's message at clients: that of its first version."""
     return row.version_of or row.client_message_id or row.id
+
+
+def with_approvals(messages: list[UiMessage], approvals: Sequence[ParkedRow]) -> list[UiMessage]:
+    """The messages with what a person was asked about tool calls, as versions 6 and 7 of the AI SDK keep it."""
+    asked = {(row.turn_id, row.tool_call_id): row for row in approvals}
+    for message in messages if asked else ():
+        turn_id, _ = of_message(message["id"])
+        for part in message["parts"]:
+            if (row := asked.get((turn_id, part.get("toolCallId", "")))) is None:
+                continue
+            part["approval"] = {"id": row.id}
+            if row.status in (ParkedStatus.ALLOWED, ParkedStatus.DENIED):
+                part["approval"]["approved"] = row.status is ParkedStatus.ALLOWED
+                part["approval"] |= {"reason": row.answer} if row.answer else {}
+            if part["state"] == "input-available":
+                part["state"] = "approval-requested" if row.status is ParkedStatus.WAITING else "approval-responded"
+    return messages

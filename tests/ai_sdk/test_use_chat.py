@@ -21,15 +21,19 @@ Tab = dict[str, Any]
 class Browser:
     """Runs steps of `use_chat.mjs` against a new session."""
 
-    def __init__(self, product: Product, sdk: str, query: str = "", transport: str = "") -> None:
+    def __init__(
+        self, product: Product, sdk: str, query: str = "", transport: str = "", *, automatic: bool = False
+    ) -> None:
         self.product = product
+        self._automatic = automatic
+        self._history = f"/ui-messages{query}" if automatic else "/ui-messages"
         self.session = uuid4().hex[:16]
         self._sdk, self._transport = sdk, transport
         self._api = f"{product.url()}/v1/chat{query}"
 
     async def run(self, *steps: dict[str, Any], cut: dict[int, int] | None = None) -> list[Tab]:
         session = f"{self.product.url()}/v1/sessions/{self.session}"
-        addresses = {"history": f"{session}/ui-messages", "post": f"{session}/cancel", "idle": session}
+        addresses = {"history": f"{session}{self._history}", "post": f"{session}/cancel", "idle": session}
         filled = [{name: addresses.get(name, value) for name, value in step.items()} for step in steps]
         given = {
             "sdk": self._sdk,
@@ -38,6 +42,7 @@ class Browser:
             "id": self.session,
             "steps": filled,
             "cut": cut,
+            "automatic": self._automatic,
         }
         tabs: list[Tab] = json.loads(await command("node", "use_chat.mjs", given=given))
         return tabs

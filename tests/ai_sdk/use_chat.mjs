@@ -4,9 +4,17 @@
 //   until: wait until the last message holds this text, or a part of this type
 //   note: the tab's status    pause: so many ms
 //   idle: wait until the session at the address runs nothing    post: send an empty request to the address
+//   respond: answer the approvals that are asked for; output: put out a call's result; both send by themselves
+//   asked: wait until the last message has a tool part in this state, and no request is under way
 //   settle: wait until no request of the tab is under way    history: fetch the address, `messages` of the next open
 const given = JSON.parse(await new Response(process.stdin).text());
-const { AbstractChat, DefaultChatTransport } = await import(given.sdk);
+const sdk = await import(given.sdk);
+const { AbstractChat, DefaultChatTransport } = sdk;
+// As an application writes it that has approvals and tools of its own.
+const sendAutomaticallyWhen = given.automatic
+  ? (chat) =>
+      sdk.lastAssistantMessageIsCompleteWithApprovalResponses(chat) || sdk.lastAssistantMessageIsCompleteWithToolCalls(chat)
+  : undefined;
 const { WorkflowChatTransport } = await import("@ai-sdk/workflow/client");
 
 class Chat extends AbstractChat {
@@ -52,7 +60,7 @@ let history = [];
 function open(messages) {
   const errors = [];
   const transport = new Transport({ api: given.api, ...(given.cut ? { fetch: fetchNoting } : {}) });
-  const chat = new Chat({ id: given.id, messages, transport, onError: (error) => errors.push(String(error)) });
+  const chat = new Chat({ id: given.id, messages, transport, onError: (error) => errors.push(String(error)), sendAutomaticallyWhen });
   tabs.push({ chat, errors, pending: [], statuses: [] });
 }
 
@@ -69,6 +77,29 @@ async function until(tab, wanted) {
     }
     await new Promise((resolve) => setTimeout(resolve, 2));
   }
+}
+
+const calls = (tab) => (tab.chat.messages.at(-1)?.parts ?? []).filter((part) => part.toolCallId);
+
+async function asked(tab, state) {
+  const deadline = Date.now() + 60_000;
+  while (tab.chat.status !== "ready" || !calls(tab).some((part) => part.state === state)) {
+    if (Date.now() > deadline || tab.chat.status === "error") {
+      throw new Error(`no call is ${state}: ${JSON.stringify(tab.chat.messages)} ${tab.errors}`);
+    }
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
+async function respond(tab, response) {
+  for (const part of calls(tab).filter((one) => one.state === "approval-requested")) {
+    await tab.chat.addToolApprovalResponse({ id: part.approval.id, ...response });
+  }
+}
+
+async function output(tab, text) {
+  const part = calls(tab).find((one) => one.state === "input-available");
+  await tab.chat.addToolOutput({ tool: part.type.slice("tool-".length), toolCallId: part.toolCallId, output: text });
 }
 
 async function idle(session) {
@@ -97,6 +128,9 @@ for (const step of given.steps) {
   else if (what === "stop") await tab.chat.stop();
   else if (what === "until") await until(tab, value);
   else if (what === "pause") await new Promise((resolve) => setTimeout(resolve, value));
+  else if (what === "asked") await asked(tab, value);
+  else if (what === "respond") await respond(tab, value);
+  else if (what === "output") await output(tab, value);
   else if (what === "note") tab.statuses.push(tab.chat.status);
   else if (what === "settle") await Promise.all(tab.pending);
   else throw new Error(`what is ${what}?`);
