@@ -1,6 +1,7 @@
 """Deliver a message for a route: rate limit, the one call, and what the metrics count."""
 
 from collections.abc import Awaitable, Sequence
+from typing import NamedTuple
 
 from sqlalchemy.exc import IntegrityError
 
@@ -125,6 +126,28 @@ def taken(deps: Dependencies, session_id: str, message_id: str, delivery: Delive
     )
 
 
+class FoundSession(NamedTuple):
+    """A session, and whether this request has made it."""
+
+    session: Session
+    is_new: bool
+
+
+async def get_or_create(deps: Dependencies, session: NewSession) -> FoundSession:
+    """Make a session. One of this user that has its id is left as it is.
+
+    Raises:
+        NotFoundError: the id belongs to another user's.
+    """
+    try:
+        async with deps.database.write() as connection:
+            is_new = await sessions.create(connection, session)
+    except IntegrityError:
+        is_new = False  # another request has made it at the same moment
+    async with deps.database.read() as connection:
+        return FoundSession(await sessions.get(connection, session.id, session.user_id), is_new)
+
+
 async def own_or_new_session(
     deps: Dependencies, user: str, session_id: str, *, system_context: str | None = None
 ) -> Session:
@@ -139,10 +162,4 @@ async def own_or_new_session(
     except NotFoundError:
         scope = Scope(root_session_id=session_id)
         session = NewSession(id=session_id, user_id=user, scope=scope, system_context=system_context)
-    try:
-        async with deps.database.write() as connection:
-            await sessions.create(connection, session)
-    except IntegrityError:
-        pass  # another request has made it at the same moment
-    async with deps.database.read() as connection:
-        return await sessions.get(connection, session_id, user)
+    return (await get_or_create(deps, session)).session

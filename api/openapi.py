@@ -4,13 +4,11 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from api.chat_body import ChatMessages
-from api.completions_body import ChatCompletion
 from api.problems import Problem
-from api.request_body import PostMessage, UiMessages
-from api.schemas import AddedMessage, AnswerAgain, NewFork, NewSession, SessionChange
+from api.request_body import BODIES
 
 TAGS = [
     {"name": "sessions", "description": "Conversations and their sub-sessions."},
@@ -20,11 +18,6 @@ TAGS = [
     {"name": "models", "description": "What may answer."},
     {"name": "operations", "description": "For those who run it."},
 ]
-#: Those that the API reads itself.
-BODIES = (
-    *(NewSession, SessionChange, NewFork, AddedMessage, AnswerAgain),
-    *(PostMessage, UiMessages, ChatMessages, ChatCompletion, Problem),
-)
 
 
 def install(app: FastAPI) -> None:
@@ -33,8 +26,9 @@ def install(app: FastAPI) -> None:
             schema = get_openapi(
                 title=app.title, version=app.version, description=app.description, routes=app.routes, tags=TAGS
             )
+            models: list[type[BaseModel]] = [*BODIES, Problem]
             _, ours = models_json_schema(
-                [(model, "validation") for model in BODIES],
+                [(model, "validation") for model in models],
                 ref_template="#/components/schemas/{model}",
             )
             schemas = schema.setdefault("components", {}).setdefault("schemas", {})

@@ -41,6 +41,7 @@ class SessionRecord(BaseModel):
     created_at: datetime
     updated_at: datetime
     forked_from: str | None = None
+    labels: dict[str, str] | None = None
 
 
 class SessionsOfOwners:

@@ -24,6 +24,8 @@ REGENERATED_ELSEWHERE = ProblemError(
     409, "regenerated-elsewhere", "An answer is made again by POST /v1/chat; here, send a message under a new id."
 )
 Model = TypeVar("Model", bound=BaseModel)
+#: All bodies that the API reads itself, for the document.
+BODIES: dict[type[BaseModel], None] = {}
 
 
 def _not_blank(text: str) -> str:
@@ -130,6 +132,7 @@ def body_schema(
     *models: type[BaseModel], examples: Mapping[str, Any] | None = None, required: bool = False
 ) -> dict[str, Any]:
     """The OpenAPI entry of a body that the API reads itself."""
+    BODIES.update(dict.fromkeys(models))
     references = [{"$ref": f"#/components/schemas/{model.__name__}"} for model in models]
     content: dict[str, Any] = {"schema": references[0] if len(references) == 1 else {"anyOf": references}}
     if examples is not None:

@@ -16,11 +16,19 @@ from longhaul.db.models import ParkedStatus
 from longhaul.db.parked import ParkedRow
 from longhaul.limits.windows import Window
 from longhaul.llm.models import Effort, LongPrompt, Prices
-from longhaul.settings import Tier
+from longhaul.settings import Settings, Tier
 from longhaul.streams.events import decoded
+from longhaul.temporal import workflow_url
 from longhaul.turns.deliver import Mode
 
 ToolNames = Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=200, fail_fast=True)]
+Labels = Annotated[
+    dict[
+        Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")],
+        Annotated[str, Field(max_length=512, pattern=ID)],
+    ],
+    Field(max_length=16, examples=[{"customer": "17"}]),
+]
 A_SESSION = "7f0d6a52-5a3c-4c39-a1e7-6d4f6f0f3a11"
 A_TURN = "0c1c8d6e-2f0b-4b55-8a55-0f4f7d8f9a10"
 A_MESSAGE = "e7a5f0a2-0b57-4a53-9f2f-64f0a2c0f9b1"
@@ -37,7 +45,9 @@ class NewSession(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"title": "Order 17"}]})
 
+    id: ClientSessionId | None = Field(None, description="Yours. A session of this id is answered as it is, with 200.")
     title: str | None = Field(None, min_length=1, max_length=300)
+    metadata: Labels = Field({}, description="What you want to note about it. The list can be filtered by it.")
     max_cost_microdollars: int | None = Field(None, ge=1, le=2**62, description="Budget; 1,000,000 is one US dollar.")
     max_seconds: int | None = Field(None, ge=1, le=2**31 - 1, description="Time budget.")
     allow_tools: ToolNames | None = Field(None, description="Only these tools. Unset: all.")
@@ -80,11 +90,12 @@ class SessionChange(BaseModel):
 
     title: str = Field("", min_length=1, max_length=300, description="For good.", examples=["Order 17"])
     model: ModelName | None = Field(None, description=f"{MODEL_CHOICE} Null: the model of each message's tier.")
+    metadata: Labels | None = Field(None, description="In place of all that there is; `{}` removes it.")
 
     @model_validator(mode="after")
     def _changes_something(self) -> "SessionChange":
         if not self.model_fields_set:
-            raise ValueError("should have `title` or `model`")
+            raise ValueError("should have `title`, `model` or `metadata`")
         return self
 
 
@@ -136,21 +147,39 @@ class Session(Answer):
     dry_run: bool = False
     forked_from: str | None = Field(None, description="The session that this one is a fork of.")
     model: str | None = None
+    metadata: dict[str, str] = {}
+    workflow_url: str | None = Field(
+        None, description="Its turns in Temporal's Web UI, if `LONGHAUL_TEMPORAL_UI_URL` is set."
+    )
     created_at: datetime
     updated_at: datetime
 
 
-def session_fields(row: sessions.Session | SessionRecord) -> dict[str, Any]:
+def session_fields(row: sessions.Session | SessionRecord, settings: Settings) -> dict[str, Any]:
     """A session as the fields of `Session`."""
     record = SessionRecord.model_validate(row)
     scope = Scope.model_validate(record.scope or {})
-    return {**record.model_dump(), **scope.model_dump(include={"allow_tools", "deny_tools", "dry_run"})}
+    return {
+        **record.model_dump(),
+        **scope.model_dump(include={"allow_tools", "deny_tools", "dry_run"}),
+        "metadata": record.labels or {},
+        "workflow_url": workflow_url(settings, record.id),
+    }
+
+
+class ListedSession(Session):
+    """A session in a list."""
+
+    running: bool = Field(description="A turn runs, or is about to.")
+    last_message_at: datetime | None = Field(description="When something was last said; null: not yet.")
 
 
 class Sessions(Answer):
     """One page of sessions, newest first."""
 
-    sessions: list[Session]
+    data: list[ListedSession]
+    has_more: bool
+    sessions: list[ListedSession] = Field(description="The same as `data`, for older clients.", deprecated=True)
     next_cursor: str | None = Field(description="Send it as `cursor` for the next page; null on the last one.")
 
 

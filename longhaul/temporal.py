@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from urllib.parse import quote
 
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
@@ -78,6 +79,14 @@ NOT_NOW = frozenset(
         RPCStatusCode.UNKNOWN,
     }
 )
+
+
+def workflow_url(settings: Settings, session_id: str) -> str | None:
+    """The address of a session's turns in the Web UI; None: it is not known where people open that."""
+    if not settings.temporal_ui_url:
+        return None
+    name = quote(workflow_id(session_id), safe="")
+    return f"{settings.temporal_ui_url.rstrip('/')}/namespaces/{settings.temporal_namespace}/workflows/{name}"
 
 
 def workflow_id(session_id: str) -> str:

@@ -64,7 +64,7 @@ async def fork(
     async with deps.database.read() as connection:
         made = SessionRecord.model_validate(await sessions.get(connection, new_id, user))
     await deps.sessions.keep(made)
-    return Session.model_validate(session_fields(made))
+    return Session.model_validate(session_fields(made, deps.settings))
 
 
 @router.post(

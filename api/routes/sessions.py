@@ -8,15 +8,17 @@ from typing import Annotated
 from uuid import uuid4
 
 from fastapi import APIRouter, Depends, Query, Response
+from pydantic import Field
 
 from api.cursors import CURSOR, cursor_of, position
-from api.delivery import check_model
-from api.dependencies import ID, CurrentUser, Dependencies, Deps, OwnSession
+from api.delivery import check_model, get_or_create
+from api.dependencies import ID, CurrentUser, Dependencies, Deps, IdempotencyKey, OwnSession
 from api.ownership import SessionRecord
 from api.problems import RESPONSES, TOO_LARGE
 from api.request_body import body_schema, json_body
 from api.schemas import (
     ActiveTurn,
+    ListedSession,
     NewSession,
     Pending,
     PendingMessage,
@@ -28,9 +30,10 @@ from api.schemas import (
     session_fields,
 )
 from longhaul.contracts import Scope
-from longhaul.db import acceptance, conversation, sessions, turns
+from longhaul.db import acceptance, conversation, session_list, sessions, turns
 from longhaul.db.connection import Connection
-from longhaul.db.sessions import SessionPosition
+from longhaul.db.messages import row_id
+from longhaul.db.session_list import SessionFilter, SessionPosition
 from longhaul.errors import UnavailableError
 from longhaul.streams.ending import expire_streams
 from longhaul.streams.reader import newest_id
@@ -41,14 +44,22 @@ log = logging.getLogger(__name__)
 
 
 @router.post(
-    "/sessions", status_code=201, summary="Create a session", responses=TOO_LARGE, openapi_extra=body_schema(NewSession)
+    "/sessions",
+    status_code=201,
+    summary="Create a session",
+    responses={200: {"description": "It exists, and was not changed.", "model": Session}, **TOO_LARGE},
+    openapi_extra=body_schema(NewSession),
 )
 async def create(
-    user: CurrentUser, deps: Deps, wanted: Annotated[NewSession, Depends(json_body(NewSession))]
+    user: CurrentUser,
+    deps: Deps,
+    wanted: Annotated[NewSession, Depends(json_body(NewSession))],
+    response: Response,
+    key: IdempotencyKey = None,
 ) -> Session:
-    """The body may be left out."""
+    """The body may be left out. With an `id` of your own, or an `Idempotency-Key`, the session is made once."""
     check_model(deps, wanted.model)
-    session_id = str(uuid4())
+    session_id = wanted.id or (row_id("session", user, key) if key is not None else str(uuid4()))
     scope = Scope(
         root_session_id=session_id,
         allow_tools=tuple(wanted.allow_tools) if wanted.allow_tools is not None else None,
@@ -63,12 +74,14 @@ async def create(
         scope=scope,
         max_cost_microdollars=wanted.max_cost_microdollars,
         max_seconds=wanted.max_seconds,
+        labels=wanted.metadata,
     )
-    async with deps.database.write() as connection:
-        await sessions.create(connection, session)
-        made = SessionRecord.model_validate(await sessions.get(connection, session_id, user))
+    found = await get_or_create(deps, session)
+    if not found.is_new:
+        response.status_code = 200
+    made = SessionRecord.model_validate(found.session)
     await deps.sessions.keep(made)
-    return Session.model_validate(session_fields(made))
+    return Session.model_validate(session_fields(made, deps.settings))
 
 
 @router.get("/sessions", summary="List sessions")
@@ -80,23 +93,34 @@ async def listing(
     parent: Annotated[
         str | None, Query(max_length=64, pattern=ID, description="The sub-sessions of this session.")
     ] = None,
-    title: Annotated[str, Query(max_length=300, description="Only those whose title contains this text.")] = "",
+    title: Annotated[
+        str, Query(max_length=300, pattern=ID, description="Only those whose title contains this text.")
+    ] = "",
+    q: Annotated[
+        str | None, Query(min_length=1, max_length=200, pattern=ID, description="In the title or in what was said.")
+    ] = None,
+    running: Annotated[bool | None, Query(description="Whether a turn runs.")] = None,
+    agent: Annotated[str | None, Query(max_length=100, pattern=ID, description="The sub-sessions of an agent.")] = None,
+    metadata: Annotated[
+        list[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}:[^\x00]{0,512}$")]],
+        Query(max_length=16, description="`key:value`; only sessions with all of these."),
+    ] = [],  # noqa: B006  # FastAPI copies it
 ) -> Sessions:
-    """Newest first; without `parent`, the sessions that are not sub-sessions."""
+    """Newest first; without `parent` and `agent`, the sessions that are not sub-sessions."""
+    labels = dict(one.split(":", 1) for one in metadata)
+    wanted = SessionFilter(parent=parent, agent=agent, running=running, labels=labels, title=title, text=q)
+    after = SessionPosition(*position(cursor)) if cursor is not None else None
     async with deps.database.read() as connection:
-        rows = await sessions.list_of_user(
-            connection,
-            user,
-            limit + 1,
-            SessionPosition(*position(cursor)) if cursor is not None else None,
-            parent,
-            title,
+        rows = await session_list.list_of_user(connection, user, limit + 1, after, wanted)
+    page = [
+        ListedSession(
+            **session_fields(row.session, deps.settings), running=row.running, last_message_at=row.last_message_at
         )
-    page = rows[:limit]
-    return Sessions(
-        sessions=[Session.model_validate(session_fields(row)) for row in page],
-        next_cursor=cursor_of(page[-1].created_at, page[-1].id) if len(rows) > limit else None,
-    )
+        for row in rows[:limit]
+    ]
+    more = len(rows) > limit
+    next_cursor = cursor_of(page[-1].created_at, page[-1].id) if more else None
+    return Sessions(data=page, sessions=page, has_more=more, next_cursor=next_cursor)
 
 
 @router.get("/sessions/{session_id}", summary="A session and a page of its messages")
@@ -113,7 +137,7 @@ async def page(
     active, pending = await asyncio.gather(_active(deps, session.id), _pending(deps, session.id))
     return SessionPage.model_validate(
         {
-            **session_fields(session),
+            **session_fields(session, deps.settings),
             "messages": [StoredMessage.model_validate(row) for row in rows],
             "oldest_sequence": rows[0].sequence if rows else None,
             "has_more_messages": more,
@@ -159,9 +183,9 @@ async def pending(session: OwnSession, deps: Deps) -> Pending:
 
 @router.patch(
     "/sessions/{session_id}",
-    summary="Rename a session or choose its model",
+    summary="Change a session's title, model or metadata",
     responses=TOO_LARGE,
-    openapi_extra=body_schema(SessionChange),
+    openapi_extra=body_schema(SessionChange, required=True),
 )
 async def change(
     session: OwnSession,
@@ -175,8 +199,10 @@ async def change(
             await sessions.rename(connection, session.id, user, body.title)
         if "model" in body.model_fields_set:
             await sessions.choose_model(connection, session.id, user, body.model)
+        if body.metadata is not None:
+            await sessions.relabel(connection, session.id, user, body.metadata)
         row = await sessions.get(connection, session.id, user)
-    return Session.model_validate(session_fields(row))
+    return Session.model_validate(session_fields(row, deps.settings))
 
 
 @router.delete("/sessions/{session_id}", status_code=204, summary="Delete a session")

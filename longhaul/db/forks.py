@@ -56,6 +56,8 @@ async def fork(
         max_cost_microdollars=source.max_cost_microdollars,
         max_seconds=source.max_seconds,
         forked_from=source.id,
+        labels=source.labels,
+        model=source.model,
     )
     if not await sessions.create(connection, session):
         return False

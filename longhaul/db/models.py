@@ -106,7 +106,7 @@ class SessionRow(Base):
     `compaction_due`: that call's conversation is to be summarised before the next one. `summary_id`: the row of the
     newest summary, which stands for the rows up to the sequence `summarised_until`.
     `model`: the one that answers its messages, where they name none themselves. `forked_from`: the session whose
-    conversation this one began with.
+    conversation this one began with. `labels`: what its owner noted about it, which the API calls metadata.
     """
 
     __tablename__ = "sessions"
@@ -130,6 +130,7 @@ class SessionRow(Base):
     summarised_until: Mapped[int | None] = mapped_column(Integer)
     model: Mapped[str | None] = mapped_column(String(200))
     forked_from: Mapped[str | None] = mapped_column(String(64))
+    labels: Mapped[dict[str, str] | None] = mapped_column(ReadableJSON(none_as_null=True))
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     updated_at: Mapped[datetime] = mapped_column(default=utc_now)
 

@@ -1,10 +1,10 @@
 """Session rows."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Float, bindparam, delete, func, insert, select, tuple_, update
+from sqlalchemy import Float, bindparam, delete, func, insert, select, update
 from sqlalchemy.engine import Row
 
 from longhaul.contracts import Scope
@@ -38,13 +38,7 @@ class Session(NamedTuple):
     created_at: datetime
     updated_at: datetime
     forked_from: str | None = None
-
-
-class SessionPosition(NamedTuple):
-    """A place in a list of sessions, newest first. The id orders sessions that were created at the same moment."""
-
-    created_at: datetime
-    id: str
+    labels: dict[str, str] | None = None
 
 
 class NewSession(NamedTuple):
@@ -63,6 +57,7 @@ class NewSession(NamedTuple):
     max_seconds: int | None = None
     forked_from: str | None = None
     model: str | None = None
+    labels: dict[str, str] | None = None
 
 
 SESSIONS = select(*columns_of(SessionRow, Session))
@@ -87,6 +82,7 @@ async def create(connection: Connection, session: NewSession) -> bool:
         "title": replace_unstorable(session.title) if session.title else None,
         "system_context": replace_unstorable(session.system_context) if session.system_context else None,
         "scope": session.scope.model_dump(mode="json") if session.scope is not None else None,
+        "labels": storable(session.labels or {}),
     }
     await connection.execute(insert(SessionRow), values)
     return True
@@ -119,31 +115,6 @@ async def of_turn(connection: Connection, turn_id: str, user_id: str) -> Session
     if row is None:
         raise NotFoundError(f"There is no turn {turn_id}.")
     return Session._make(row)
-
-
-async def list_of_user(
-    connection: Connection,
-    user_id: str,
-    limit: int,
-    after: SessionPosition | None = None,
-    parent: str | None = None,
-    title: str = "",
-) -> list[Session]:
-    """A user's sessions, newest first: the sub-sessions of `parent`, or without one those that are no sub-sessions.
-
-    `title`: only those whose title contains this text, in upper or lower case.
-    """
-    statement = SESSIONS.where(SessionRow.user_id == user_id)
-    statement = statement.where(
-        SessionRow.parent_session_id == parent if parent else SessionRow.parent_session_id.is_(None)
-    )
-    if title:
-        statement = statement.where(SessionRow.title.icontains(title, autoescape=True))
-    if after is not None:
-        position = tuple_(SessionRow.created_at, SessionRow.id)  # in this form a range of the index
-        statement = statement.where(position < tuple_(after.created_at, after.id))
-    newest_first = statement.order_by(SessionRow.created_at.desc(), SessionRow.id.desc())
-    return _sessions(await connection.execute(newest_first.limit(limit)))
 
 
 async def descendants(connection: Connection, session_id: str, root_session_id: str | None) -> list[Session]:
@@ -187,6 +158,17 @@ async def choose_model(connection: Connection, session_id: str, user_id: str, mo
     """
     await get(connection, session_id, user_id)
     await connection.execute(update(SessionRow).where(SessionRow.id == session_id).values(model=model))
+
+
+async def relabel(connection: Connection, session_id: str, user_id: str, labels: Mapping[str, str]) -> None:
+    """Replace all labels; raises what `rename` raises."""
+    await get(connection, session_id, user_id)
+    await connection.execute(update(SessionRow).where(SessionRow.id == session_id).values(labels=storable(labels)))
+
+
+def storable(labels: Mapping[str, str]) -> dict[str, str] | None:
+    """Labels as a row holds them; None if there are none."""
+    return {name: replace_unstorable(value) for name, value in labels.items()} or None
 
 
 async def name_if_untitled(connection: Connection, session_id: str, title: str) -> bool:

@@ -1,5 +1,7 @@
 """Sessions as a resource; errors as problems; what operators ask."""
 
+from uuid import uuid4
+
 from testkit.pool import MakeProduct
 from testkit.product import Product
 from testkit.wait import until
@@ -29,6 +31,31 @@ async def test_make_list_name_delete(make_product: MakeProduct) -> None:
     assert (await product.api.call("DELETE", f"/sessions/{made[0]}")).status == 204
     assert (await product.api.call("GET", f"/sessions/{made[0]}/turns/{turn}")).status == 404
     assert (await product.api.call("DELETE", f"/sessions/{made[0]}")).status == 404
+
+
+async def test_an_id_of_ones_own_and_metadata(product: Product) -> None:
+    api, own, key = product.api, f"mine-{uuid4().hex}", {"Idempotency-Key": str(uuid4())}
+    wanted = {"id": own, "title": "First", "metadata": {"customer": own}}
+    made = await api.call("POST", "/sessions", json=wanted)
+    assert (made.status, made.body["id"], made.body["metadata"]) == (201, own, {"customer": own})
+    again = await api.call("POST", "/sessions", json={**wanted, "title": "Second"})
+    assert again == (200, made.body), "it is there already, and stays as it is"
+    first, second = [await api.call("POST", "/sessions", headers=key) for _ in range(2)]
+    assert (first.status, second) == (201, (200, first.body))
+    await api.wait_for_turn(own, await api.start(own, "hello"))
+    await api.until_idle(own)
+    found = (await api.call("GET", "/sessions", params={"metadata": f"customer:{own}", "q": "HELLO"})).body
+    assert found["data"] == found["sessions"]
+    assert [(one["id"], one["running"], found["has_more"]) for one in found["data"]] == [(own, False, False)]
+    assert found["data"][0]["last_message_at"] is not None
+    assert (await api.call("GET", "/sessions", params={"metadata": f"customer:{own}", "running": True})).body[
+        "data"
+    ] == []
+    status, changed = await api.call("PATCH", f"/sessions/{own}", json={"metadata": {}})
+    assert (status, changed["metadata"], changed["title"]) == (200, {}, "First")
+    for bad in ({"metadata": {"a b": "x"}}, {"metadata": {"a": "x" * 513}}, {"metadata": {"a": 1}}, {"id": "a b"}):
+        assert (await api.call("POST", "/sessions", json=bad)).status == 422
+    assert (await api.call("GET", "/sessions", params={"metadata": "no colon"})).status == 422
 
 
 async def test_limits_of_a_session_are_kept(product: Product) -> None:

@@ -12,7 +12,7 @@ from alembic import command
 from alembic.script import ScriptDirectory
 from sqlalchemy import insert
 
-from longhaul.db import sessions
+from longhaul.db import session_list, sessions
 from longhaul.db.database import Database
 from longhaul.db.migrate import config, upgrade
 from longhaul.db.models import Base, SessionRow
@@ -67,7 +67,7 @@ async def test_databases_of_the_first_version_keep_their_rows(url: str) -> None:
         await connection.execute(insert(SessionRow).values(id="old", user_id=USER))
     await asyncio.to_thread(upgrade, url)
     async with database.read() as connection:
-        assert [session.id for session in await sessions.list_of_user(connection, USER, 10)] == ["old"]
+        assert [one.session.id for one in await session_list.list_of_user(connection, USER, 10)] == ["old"]
     await database.close()
 
 
