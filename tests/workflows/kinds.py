@@ -92,8 +92,40 @@ async def _polled(api: RecordingClient, session: str) -> None:
     await api.wait_for_turn(session, turn)
 
 
+async def _asked(api: RecordingClient, session: str) -> tuple[str, str]:
+    """A turn whose question waits, beside a tool that runs; the turn, and the question's id."""
+    turn = await api.start(session, ASKING)
+
+    async def waits() -> str:
+        asked = (await api.call("GET", f"/approvals?session_id={session}")).body["data"]
+        return str(asked[0]["id"]) if asked else ""
+
+    return turn, await until(waits, what="the question waits")
+
+
+async def _answered(api: RecordingClient, session: str) -> None:
+    turn, question = await _asked(api, session)
+    assert (await api.call("POST", f"/approvals/{question}", json={"answer": "green"})).status == 200
+    await api.wait_for_turn(session, turn)
+
+
+async def _message_instead(api: RecordingClient, session: str) -> None:
+    turn, _ = await _asked(api, session)
+    assert await api.start(session, "and 4*5") == turn
+    await api.wait_for_turn(session, turn)
+
+
+async def _stopped_while_asking(api: RecordingClient, session: str) -> None:
+    turn, _ = await _asked(api, session)
+    await api.cancel(session)
+    await api.wait_for_turn(session, turn)
+
+
+QUESTION = '{"call": "ask_user", "arguments": {"question": "Which colour?"}}'
+ASKING = f'{{"script": [{QUESTION}, {{"call": "calculator", "arguments": {{"expression": "2*3"}}}}]}}'
 ROUNDS = (("LONGHAUL_MAX_ROUNDS", "3"),)
 WINDOW = (("LONGHAUL_MODEL_STANDARD", "offline-window-6000"),)
+ANSWER_TIME = (("LONGHAUL_ANSWER_TIMEOUT", "1"),)
 SHORT = (("LONGHAUL_CONTINUE_AS_NEW_EVENTS", "30"),)
 KINDS = {
     "plain": Kind(says("hello"), COMPLETED),
@@ -114,6 +146,10 @@ KINDS = {
     "round_limit": Kind(says("rounds 10"), COMPLETED, ROUNDS),
     "compacting": Kind(says("rounds 4 " + "and more words " * 2_000), COMPLETED, WINDOW),
     "continued": Kind(says("rounds 6"), CONTINUED, SHORT, runs=3),
+    "question": Kind(_answered, COMPLETED),
+    "question_message": Kind(_message_instead, COMPLETED),
+    "question_stopped": Kind(_stopped_while_asking, CANCELLED),
+    "question_time_out": Kind(says(ASKING), COMPLETED, ANSWER_TIME),
     "delegating": Kind(says("delegate: (6*7); (hello)"), COMPLETED, child=True),
     "delegating_stopped": Kind(_polled, CANCELLED, child=True),
 }
