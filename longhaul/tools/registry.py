@@ -29,6 +29,7 @@ class Tool:
     Attributes:
         run: the function; None for tools that the workflow performs itself (timers, sub-sessions).
         repeatable: whether a call may run again after its worker died. If not, such a call ends as `lost`.
+            Unless given: only if the tool changes nothing.
         changes: whether it has side effects; a dry run does not run it.
         quick: whether it only computes, for some milliseconds. It then runs within the workflow task that asks for
             it, at a fraction of an activity's cost, and runs again whenever that task is repeated.
@@ -44,7 +45,7 @@ class Tool:
     description: str
     arguments: type[BaseModel]
     run: Run | None
-    repeatable: bool = True
+    repeatable: bool | None = None
     changes: bool = False
     quick: bool = False
     needs_approval: bool = False
@@ -54,6 +55,8 @@ class Tool:
     would: str = ""
 
     def __post_init__(self) -> None:
+        if self.repeatable is None:
+            object.__setattr__(self, "repeatable", not self.changes)
         if defect := self._defect():
             raise ValueError(f"tool {self.name!r}: {defect}")
 
@@ -188,16 +191,8 @@ def _name(function: Callable[..., Any], options: ToolOptions) -> str:
 
 
 def _made(name: str, description: str, arguments: type[BaseModel], run: Run, options: ToolOptions) -> Tool:
-    repeatable = options.get("repeatable")
-    others: Any = {option: value for option, value in options.items() if option not in ("name", "repeatable")}
-    return Tool(
-        name,
-        description,
-        arguments,
-        run,
-        repeatable=not options.get("changes", False) if repeatable is None else repeatable,
-        **others,
-    )
+    others: Any = {option: value for option, value in options.items() if option != "name"}
+    return Tool(name, description, arguments, run, **others)
 
 
 class Registry:

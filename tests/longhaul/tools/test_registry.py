@@ -5,7 +5,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from longhaul.contracts import Scope
-from longhaul.tools import Registry, ToolContext, ToolError, default_tools, tool
+from longhaul.tools import Registry, Tool, ToolContext, ToolError, default_tools, tool
 from longhaul.tools.registry import SCHEMAS_MAX_CHARS, ToolOptions
 from longhaul.tools.workflow_tools import WORKFLOW_TOOLS
 
@@ -35,8 +35,12 @@ def test_a_tool_is_its_function() -> None:
 
 
 def test_a_tool_that_changes_something_runs_once_unless_it_says_otherwise() -> None:
+    """However it is made."""
     made = [tool(Point, "…", changes=changes, repeatable=repeatable)(measure) for changes, repeatable in CHANGES]
-    assert [one.repeatable for one in made] == [True, False, True, False]
+    made += [
+        Tool("measure", "…", Point, measure, changes=changes, repeatable=repeatable) for changes, repeatable in CHANGES
+    ]
+    assert [one.repeatable for one in made] == [True, False, True, False] * 2
 
 
 async def measure(arguments: Point, context: ToolContext) -> str:
