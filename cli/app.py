@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cli import CommandError, chat, doctor, logs, send, sessions, setup_temporal, status, tools, up_down
+from cli import CommandError, chat, doctor, logs, send, sessions, setup_temporal, status, tools, up_down, watch
 from cli.stack.environment import joined_environment
 from cli.stack.programs import python_module
 from longhaul.settings import Settings, load_settings
@@ -25,6 +25,7 @@ app.command("logs")(logs.logs)
 app.command("doctor")(doctor.doctor)
 app.command("send")(send.send)
 app.command("chat")(chat.chat)
+app.command("watch")(watch.watch)
 
 
 @app.command("worker")

@@ -4,8 +4,9 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import bindparam, exists, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, bindparam, exists, func, insert, or_, select, update
 from sqlalchemy.engine import Row
+from sqlalchemy.orm import InstrumentedAttribute
 
 from longhaul.contracts import Progress, Scope, TurnStatus
 from longhaul.db import ledger
@@ -202,6 +203,26 @@ async def by_ids(connection: Connection, turn_ids: Collection[str]) -> list[Turn
     """The rows of these turns, in no order."""
     rows = await connection.execute(TURNS.where(TurnRow.turn_id.in_(turn_ids)))
     return [TurnRecord._make(row) for row in rows]
+
+
+async def unfinished(connection: Connection, limit: int) -> list[TurnRecord]:
+    """The turns of all users that have not ended, the oldest first."""
+    return await _with_status(connection, UNFINISHED, TurnRow.started_at, limit)
+
+
+async def failed(connection: Connection, limit: int) -> list[TurnRecord]:
+    """The turns of all users that failed last, the newest first."""
+    return await _with_status(connection, (TurnStatus.FAILED,), TurnRow.ended_at.desc(), limit)
+
+
+async def _with_status(
+    connection: Connection,
+    statuses: Sequence[TurnStatus],
+    order: ColumnElement[Any] | InstrumentedAttribute[Any],
+    limit: int,
+) -> list[TurnRecord]:
+    statement = TURNS.where(TurnRow.status.in_(statuses)).order_by(order).limit(limit)
+    return [TurnRecord._make(row) for row in await connection.execute(statement)]
 
 
 async def ids_of_sessions(connection: Connection, session_ids: Sequence[str]) -> list[str]:
