@@ -156,7 +156,7 @@ async def store_answer(
         finish_reason=completion.finish_reason,
         usage=usage,
         is_ours=True,
-        turn_ended_at=await end_turn(connection, call, completion, usage, paid.model) if may_end_turn else None,
+        turn_ended_at=await end_turn(connection, call, completion, paid.model) if may_end_turn else None,
         compaction_due=due,
         model=used.model,
     )
@@ -174,12 +174,10 @@ async def append_to_turn(connection: Connection, turn: TurnRef, rows: Sequence[N
     return appended
 
 
-async def end_turn(
-    connection: Connection, call: CallModel, completion: Completion, usage: Usage, model: str
-) -> datetime | None:
+async def end_turn(connection: Connection, call: CallModel, completion: Completion, model: str) -> datetime | None:
     """End the turn with its final answer, unless a message waits for it or a person has stopped it; when it ended.
 
-    `usage`: that of the round. `model`: the one that was asked.
+    `model`: the one that was asked.
 
     `append` has locked the session, and a message is accepted under the same lock. So a message either waits here, and
     the turn goes on, or it is accepted after this transaction and belongs to the next turn. An answer that needs a
@@ -191,6 +189,7 @@ async def end_turn(
     turn = call.turn
     if not await acceptance.can_end(connection, turn.session_id, turn.turn_id):
         return None
+    usage = await ledger.usage_of_turn(connection, turn.session_id, turn.turn_id)
     progress = ended_progress(call.progress, usage, model)
     return progress.ended_at if await turns.end(connection, new_turn(call, progress.started_at), progress) else None
 
@@ -202,14 +201,14 @@ def new_turn(call: OpenTurn | CallModel | CloseTurn, started_at: datetime) -> Ne
 
 
 def ended_progress(progress: Progress, usage: Usage, model: str) -> Progress:
-    """The turn's progress after its final answer."""
+    """The turn's progress after its final answer; `usage`: all that the turn has used, by the ledger."""
     ended_at = utc_now()
     return progress.model_copy(
         update={
             "status": TurnStatus.COMPLETED,
             "inbox": [],
             "model": model,
-            "usage": progress.usage + usage,
+            "usage": usage,
             "ended_at": ended_at,
             "duration_ms": round((ended_at - progress.started_at).total_seconds() * 1000),
         }

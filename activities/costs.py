@@ -1,11 +1,11 @@
-"""The cost of a model call: reserved before it where a budget limits the session, and booked after it."""
+"""The cost of a model call or a tool: reserved before it where a budget limits the session, and booked after it."""
 
 from datetime import timedelta
 
-from longhaul.contracts import CallModel, CompactContext, Scope, Usage
+from longhaul.contracts import CallModel, CompactContext, RunTool, Scope, Usage
 from longhaul.db import ledger
 from longhaul.db.database import Database
-from longhaul.db.ledger import PaidCall, Refusal, Reservation
+from longhaul.db.ledger import TOOL, PaidCall, Refusal, Reservation
 from longhaul.db.messages import row_id
 from longhaul.db.models import utc_now
 from longhaul.llm.completion import Completion
@@ -31,6 +31,22 @@ def paid_call(call: CallModel | CompactContext, attempt: int, model: str = "") -
     )
 
 
+def priced_call(call: RunTool) -> PaidCall:
+    """The ledger's name for a tool call, however often it is attempted."""
+    turn = call.turn
+    return PaidCall(
+        id=row_id(turn.turn_id, call.round, "price", call.tool_call_id),
+        user_id=turn.user_id,
+        session_id=turn.session_id,
+        path=call.scope.path(turn.session_id),
+        turn_id=turn.turn_id,
+        round=call.round,
+        attempt=1,
+        model=f"tool:{call.name}",
+        kind=TOOL,
+    )
+
+
 class Costs:
     """Reserves and books, each in a transaction of its own."""
 
@@ -48,6 +64,15 @@ class Costs:
         reservation = Reservation(estimate.most(), estimate.usage(Completion()), until)
         async with self._database.write() as connection:
             return await ledger.reserve(connection, call, reservation, scope, only_if_it_fits=only_if_it_fits)
+
+    async def reserve_price(self, call: RunTool, price: int, lifetime_s: float) -> Refusal | None:
+        """Reserve the price of a tool call; a refusal if a budget has no room for it. Without a budget: nothing."""
+        paid = priced_call(call)
+        if not ledger.money_budgets(paid.session_id, call.scope):
+            return None
+        reservation = Reservation(price, Usage(), utc_now() + timedelta(seconds=lifetime_s))
+        async with self._database.write() as connection:
+            return await ledger.reserve(connection, paid, reservation, call.scope, only_if_it_fits=True)
 
     async def book(self, call: PaidCall, usage: Usage, *, estimated: bool = False) -> None:
         """Book what an attempt has used."""

@@ -22,6 +22,7 @@ from activities.attempt import (
     stop_requested,
     when_storage_is_back,
 )
+from activities.costs import Costs, priced_call
 from activities.tool_progress import ToolReports
 from activities.tool_results import ToolResult, ToolResults
 from longhaul.contracts import RunTool, StoreToolResult, ToolOutcome, ToolProgress, ToolStatus
@@ -76,6 +77,7 @@ class ToolActivities:
         self._tools = tools
         self._settings = settings
         self._storage_window = settings.storage_window
+        self._costs = Costs(database)
         self._results = ToolResults(database, streams, settings.storage_window)
         self._approvals = ApprovalRules(settings.approve)
 
@@ -96,7 +98,9 @@ class ToolActivities:
             calls_of_round = sum(len(row.tool_calls or ()) for row in rows)
             share = ROUND_CHECKPOINTS_BYTES // max(calls_of_round, 1)
             checkpoint(ToolState(result=result), min(share, RESULT_CHECKPOINT_BYTES))
-        return await self._results.store(call.turn, call.round, call.tool_call_id, call.name, result)
+        known = self._tools.find(call.name)
+        priced = priced_call(call) if known is not None and known.price_microdollars else None
+        return await self._results.store(call.turn, call.round, call.tool_call_id, call.name, result, priced=priced)
 
     @activity.defn(dynamic=True)
     async def quick_tool(self, arguments: Sequence[RawValue]) -> ToolOutcome:
@@ -127,9 +131,12 @@ class ToolActivities:
             async with self._database.read() as connection:
                 return await query(connection)
 
+        return await self._when_storage_is_back(read, state)
+
+    async def _when_storage_is_back(self, step: Callable[[], Awaitable[T]], state: ToolState | None) -> T:
         # Not left to the next attempt, which would take this one for a run of the tool.
         try:
-            return await when_storage_is_back(read, self._results.patience)
+            return await when_storage_is_back(step, self._results.patience)
         except asyncio.CancelledError:
             if activity.is_worker_shutdown() and not stop_requested():
                 checkpoint(state or ToolState())
@@ -144,7 +151,7 @@ class ToolActivities:
         if arguments is None:
             raise ApplicationError(f"Row {call.message_id} has no call {call.tool_call_id}.", non_retryable=True)
         started = time.monotonic()
-        new_arguments = None
+        new_arguments = cost = None
         try:
             tool = self._tools.get(call.name, call.scope)
             if any(conversation.cut_off_call(row.finish_reason, row.tool_calls) == call.tool_call_id for row in rows):
@@ -156,6 +163,7 @@ class ToolActivities:
                 output, status = tool.told(parsed), ToolStatus.OK
             else:
                 output, status = await self._run(call, tool, parsed, state)
+                cost = tool.price_microdollars if tool.price_microdollars and status is ToolStatus.OK else None
         except ToolError as error:
             output, status = str(error), ToolStatus.ERROR
         return ToolResult(
@@ -163,6 +171,7 @@ class ToolActivities:
             status=status,
             duration_ms=round((time.monotonic() - started) * 1000),
             new_arguments=new_arguments,
+            cost_microdollars=cost,
         )
 
     async def _allowed_with(self, call: RunTool, tool: Tool, arguments: str) -> str | None:
@@ -217,10 +226,24 @@ class ToolActivities:
         failures = state.failures if state is not None else 0
         if starts and (not tool.repeatable or starts - failures >= call.max_tries):
             return prompts.LOST_CALL, ToolStatus.LOST
+        await self._reserve(call, tool, state)
         checkpoint(ToolState(starts=starts + 1, failures=failures))
         async with self._streams.publisher(call.turn) as publisher:
             state = ToolState(starts=starts, failures=failures)
             return await self._started(call, tool, parsed, state, publisher), ToolStatus.OK
+
+    async def _reserve(self, call: RunTool, tool: Tool, state: ToolState | None) -> None:
+        """Reserve the tool's price, if a budget limits the session.
+
+        Raises:
+            ToolError: the budget has no room for it.
+        """
+        if not tool.price_microdollars:
+            return
+        lifetime_s = call.timeout + self._storage_window
+        reserve = partial(self._costs.reserve_price, call, tool.price_microdollars, lifetime_s)
+        if await self._when_storage_is_back(reserve, state) is not None:
+            raise ToolError(prompts.NO_BUDGET_FOR_TOOL.format(name=call.name, price=tool.price_microdollars))
 
     async def _started(
         self, call: RunTool, tool: Tool, parsed: BaseModel, state: ToolState, publisher: StreamPublisher

@@ -19,6 +19,7 @@ with workflow.unsafe.imports_passed_through():
         ToolCall,
         ToolOutcome,
         ToolStatus,
+        Usage,
     )
     from longhaul.tools.registry import allowed, describe
     from longhaul.tools.workflow_tools import GetSubSessionResult, RunSubSession, WaitFor
@@ -66,6 +67,7 @@ class ToolCalls:
             self._record_end(call, ToolStatus.CANCELLED)
             raise
         turn.update_published(outcome.published)
+        turn.update(usage=turn.state.usage + Usage(cost_microdollars=outcome.cost_microdollars))
         if call.name == PLAN_TOOL and outcome.status is ToolStatus.OK:
             turn.update(plan_call_id=call.tool_call_id)
         self._record_end(call, outcome.status)

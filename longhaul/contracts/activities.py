@@ -174,11 +174,12 @@ class RunTool(Contract):
 
 
 class ToolOutcome(Contract):
-    """How a tool call ended; its output is in the database."""
+    """How a tool call ended; its output is in the database. `cost_microdollars`: its price, if it has one and ran."""
 
     tool_call_id: str
     status: ToolStatus
     published: bool = True
+    cost_microdollars: int | None = None
 
 
 class GiveUp(StrEnum):

@@ -61,6 +61,9 @@ class Spent(NamedTuple):
     reserved: int | None
 
 
+#: The kind of a row that is the price of a tool call.
+TOOL = "tool"
+IS_TOOL = LedgerRow.kind == TOOL
 IS_RESERVED = LedgerRow.status == LedgerStatus.RESERVED
 IS_SPENT = LedgerRow.status != LedgerStatus.RESERVED
 # The turn of a title may end before the title's call does.
@@ -99,19 +102,23 @@ TO_ESTIMATE = (
 TO_ESTIMATE_EARLIER = TO_ESTIMATE.where(
     LedgerRow.round == bindparam("in_round"), LedgerRow.kind == bindparam("of_kind")
 )
+RELEASE_TOOLS = delete(LedgerRow).where(
+    IS_RESERVED, IS_TOOL, LedgerRow.session_id == bindparam("session"), LedgerRow.turn_id == bindparam("turn")
+)
 RELEASE = delete(LedgerRow).where(LedgerRow.id == bindparam("entry"), IS_RESERVED)
 # SQLite has one writer at a time, and ignores FOR UPDATE.
 LOCK = select(SessionRow.id).where(SessionRow.id == bindparam("session")).with_for_update()
 # A range, not LIKE, for the index. The column sorts by bytes, and all else in a path sorts behind its `/`s.
 SPENT = select(
-    func.count(LedgerRow.id).filter(IS_SPENT),
-    func.sum(LedgerRow.cost_microdollars).filter(IS_SPENT),
+    func.count(LedgerRow.id).filter(IS_SPENT, ~IS_TOOL),
+    func.sum(LedgerRow.cost_microdollars).filter(IS_SPENT, ~IS_TOOL),
+    func.coalesce(func.sum(LedgerRow.cost_microdollars).filter(IS_SPENT, IS_TOOL), 0),
     func.count(LedgerRow.id).filter(HOLDS),
     func.sum(LedgerRow.reserved_microdollars).filter(HOLDS),
     func.count(LedgerRow.id).filter(HOLDS, LedgerRow.reserved_microdollars.is_(None)),
 ).where(LedgerRow.path >= bindparam("first"), LedgerRow.path < bindparam("behind"))
 TOTALS = (
-    func.count(LedgerRow.id).label("calls"),
+    func.count(LedgerRow.id).filter(~IS_TOOL).label("calls"),
     *(
         func.coalesce(func.sum(getattr(LedgerRow, name)), 0).label(name)
         for name in Usage.model_fields
@@ -165,7 +172,8 @@ async def reserve(
     # Earlier attempts at this call are dead, or were taken for it; and a repeated transaction must not count twice.
     await connection.execute(RELEASE, {"entry": call.id})
     earlier = {"session": call.session_id, "turn": call.turn_id, "in_round": call.round, "of_kind": call.kind}
-    _note_estimates(connection, await connection.execute(TO_ESTIMATE_EARLIER, earlier))
+    if call.kind != TOOL:  # the tool calls of a round run at once
+        _note_estimates(connection, await connection.execute(TO_ESTIMATE_EARLIER, earlier))
     for budget, path in money_budgets(call.session_id, scope):
         spent = await _spent_below(connection, path)
         if (refusal := _refusal(budget, call, spent, reservation, only_if_it_fits=only_if_it_fits)) is not None:
@@ -229,9 +237,9 @@ def _refusal(
 
 async def _spent_below(connection: Connection, path: str) -> Spent:
     values = {"first": path, "behind": path + "\x7f", "now": utc_now()}
-    calls, cost, running, reserved, unpriced = tuple((await connection.execute(SPENT, values)).one())
+    calls, cost, tools, running, reserved, unpriced = tuple((await connection.execute(SPENT, values)).one())
     return Spent(
-        cost=None if calls and cost is None else int(cost or 0),
+        cost=None if calls and cost is None else int(cost or 0) + int(tools),
         running=running,
         reserved=None if unpriced else int(reserved or 0),
     )
@@ -243,7 +251,11 @@ async def release(connection: Connection, call: PaidCall) -> None:
 
 
 async def settle_turn(connection: Connection, session_id: str, turn_id: str) -> None:
-    """Turn the reservations that a turn leaves behind into estimates: its worker died, and no attempt followed."""
+    """Turn the reservations that a turn leaves behind into estimates: its worker died, and no attempt followed.
+
+    Those of tools are given back: a tool without an output costs nothing.
+    """
+    await connection.execute(RELEASE_TOOLS, {"session": session_id, "turn": turn_id})
     _note_estimates(connection, await connection.execute(TO_ESTIMATE, {"session": session_id, "turn": turn_id}))
 
 

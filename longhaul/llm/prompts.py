@@ -48,6 +48,9 @@ SKIPPED_CALL = (
     "The person did not answer this call, and it was not done. They wrote a message instead: read it, it follows."
 )
 NEW_ARGUMENTS = "[The person changed the arguments of this call before they allowed it: {arguments}]\n"
+NO_BUDGET_FOR_TOOL = (
+    "{name} was not run: a call costs {price} microdollars, and the session's budget has not so much left."
+)
 TOOL_TIMED_OUT = (
     "{name} was ended after {seconds:g} seconds, the longest that a tool may run; it may have taken effect in part. "
     "For longer work, start it with one call and poll for its result with others."

@@ -38,6 +38,7 @@ class Tool:
         retries: how often a call that ends by an exception is started again, with growing waits. A `ToolError` is an
             answer to the model, and is not retried.
         requires: tools that must have succeeded in this session before.
+        price_microdollars: what a call costs that succeeds. It is booked, and a session's budget must have room for it.
         would: what a call would do, for dry runs, with the names of arguments: "send {subject} to {to}".
     """
 
@@ -53,6 +54,7 @@ class Tool:
     retries: int = 0
     requires: tuple[str, ...] = ()
     would: str = ""
+    price_microdollars: int = 0
 
     def __post_init__(self) -> None:
         if self.repeatable is None:
@@ -70,6 +72,8 @@ class Tool:
             return "a quick tool only computes; it cannot have retries or a timeout"
         if self.retries and not self.repeatable:
             return "retries run a call again; say repeatable=True if that does no harm"
+        if self.price_microdollars < 0 or (self.price_microdollars and self.run is None):
+            return "a price is not negative, and only a tool with a function has one"
         if self.retries < 0 or (self.timeout is not None and self.timeout <= 0):
             return "retries cannot be negative, and a timeout is more than 0 seconds"
         unknown = {name for _, name, _, _ in Formatter().parse(self.would) if name is not None}
@@ -149,6 +153,7 @@ class ToolOptions(TypedDict, total=False):
     requires: tuple[str, ...]
     would: str
     needs_approval: bool
+    price_microdollars: int
 
 
 @overload

@@ -181,6 +181,7 @@ class Script:
     parked: FakeParked = field(default_factory=FakeParked)
     failed_turn: str = ""
     tool_status: ToolStatus = ToolStatus.OK
+    tool_cost: int | None = None
     compaction_due: bool = False
     compacts: bool = True
     refusal: str = ""
@@ -287,7 +288,9 @@ class FakeActivities:
     @activity.defn
     async def run_tool(self, call: RunTool) -> ToolOutcome:
         script = await self._perform(call.turn, f"run_tool {call.name}", call)
-        return ToolOutcome(tool_call_id=call.tool_call_id, status=script.tool_status)
+        return ToolOutcome(
+            tool_call_id=call.tool_call_id, status=script.tool_status, cost_microdollars=script.tool_cost
+        )
 
     @activity.defn(dynamic=True)
     async def quick_tool(self, arguments: Sequence[RawValue]) -> ToolOutcome:

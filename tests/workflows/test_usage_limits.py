@@ -1,6 +1,6 @@
 """Limits of costs where a workflow starts a turn: the next turn of its session, and a sub-session."""
 
-from longhaul.contracts import CostLimits, OpenTurn, PrepareSubSession, TurnLimits, TurnStatus
+from longhaul.contracts import CostLimits, OpenTurn, PrepareSubSession, TurnLimits, TurnStatus, Usage
 from tests.workflows.fakes import Session, final, tool_calls
 
 LIMITS = TurnLimits(daily_cost_limit=7, weekly_cost_limit=9)
@@ -38,3 +38,14 @@ async def test_a_sub_session_is_prepared_with_the_limits(session: Session) -> No
     assert isinstance(prepared, PrepareSubSession)
     assert prepared.cost_limits == LIMITS.cost
     assert "store_tool_result run_sub_session" in session.calls
+
+
+async def test_prices_of_tools_are_in_the_usage_of_a_running_turn(session: Session) -> None:
+    session.script.answers = [tool_calls("search", "fetch")]
+    session.script.tool_cost = 40
+    session.script.hold("call_model 2")
+    await session.send("m1")
+    await session.script.reached("call_model 2")
+    assert (await session.progress()).usage == Usage(calls=1, cost_microdollars=80)
+    session.script.release("call_model 2")
+    assert await session.status() is TurnStatus.COMPLETED
