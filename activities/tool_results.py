@@ -4,14 +4,14 @@ from pydantic import BaseModel
 from temporalio import activity
 
 from activities.attempt import TurnStreams, stored_despite_stop
-from longhaul.contracts import PLAN_TOOL, ToolOutcome, ToolStatus, TurnRef, Usage
+from longhaul.contracts import PLAN_TOOL, SHARE_TOOL, ToolOutcome, ToolStatus, TurnRef, Usage
 from longhaul.db import ledger, messages
 from longhaul.db.connection import Connection
 from longhaul.db.database import Database
 from longhaul.db.ledger import PaidCall
 from longhaul.db.messages import StoredMessage
 from longhaul.errors import NotFoundError
-from longhaul.streams.events import plan_part, tool_output_part
+from longhaul.streams.events import plan_part, shared_file_part, tool_output_part
 
 
 class ToolResult(BaseModel):
@@ -82,6 +82,8 @@ class ToolResults:
         async with self._streams.publisher(turn) as publisher:
             if name == PLAN_TOOL and not is_error and (plan := plan_part(output)):
                 publisher.put(plan, once=f"plan:{round_}:{call_id}")
+            if name == SHARE_TOOL and not is_error and (file := shared_file_part(output)):
+                publisher.put(file, once=f"file:{round_}:{call_id}")
             publisher.put(tool_output_part(call_id, output, is_error=is_error), once=f"output:{round_}:{call_id}")
         return ToolOutcome(
             tool_call_id=call_id,

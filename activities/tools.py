@@ -23,6 +23,7 @@ from activities.attempt import (
     when_storage_is_back,
 )
 from activities.costs import Costs, priced_call
+from activities.sharing import FileSharing
 from activities.tool_progress import ToolReports
 from activities.tool_results import ToolResult, ToolResults
 from longhaul.contracts import RunTool, StoreToolResult, ToolOutcome, ToolProgress, ToolStatus
@@ -34,6 +35,7 @@ from longhaul.db.messages import StoredMessage
 from longhaul.db.models import ParkedStatus
 from longhaul.db.parked import ParkedRow
 from longhaul.errors import TOOL_RETRY, new_reference
+from longhaul.files.store import FileStore
 from longhaul.llm import prompts
 from longhaul.settings import Settings
 from longhaul.streams.publisher import StreamPublisher
@@ -80,6 +82,7 @@ class ToolActivities:
         self._costs = Costs(database)
         self._results = ToolResults(database, streams, settings.storage_window)
         self._approvals = ApprovalRules(settings.approve)
+        self._sharing = FileSharing(database, FileStore(settings), settings)
 
     @activity.defn
     async def run_tool(self, call: RunTool) -> ToolOutcome:
@@ -305,5 +308,6 @@ class ToolActivities:
             workspace_max_bytes=self._settings.workspace_max_bytes,
             scope=call.scope,
             result_of=result_of,
+            share=partial(self._sharing.share, call),
             report=report,
         )

@@ -76,6 +76,8 @@ def _problem(state: _State, event: StreamEvent) -> str | None:
         return _step(state, kind)
     if not state.step:
         return "outside of a step"
+    if kind == "file":
+        return None if state.block is None else f"while {state.block} is open"
     name, _, verb = kind.partition("-")
     if name in _BLOCKS:
         return _block(state, name, verb, str(part.get("id")))

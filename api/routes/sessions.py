@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 from uuid import uuid4
@@ -30,7 +31,7 @@ from api.schemas import (
     session_fields,
 )
 from longhaul.contracts import Scope
-from longhaul.db import acceptance, conversation, session_list, sessions, turns
+from longhaul.db import acceptance, conversation, files, session_list, sessions, turns
 from longhaul.db.connection import Connection
 from longhaul.db.messages import row_id
 from longhaul.db.session_list import SessionFilter, SessionPosition
@@ -214,11 +215,13 @@ async def delete(session: OwnSession, deps: Deps) -> Response:
     async with deps.database.write() as connection:
         doomed = await _with_descendants(connection, session)  # A turn may have started another one until its Stop.
         turn_ids = await turns.ids_of_sessions(connection, doomed)
+        shared = await files.remove_of_sessions(connection, doomed)
         await sessions.delete_all(connection, doomed)
     # What did not stop in time, and turns of messages that were accepted after the Stop. Without rows none follows.
     await asyncio.gather(*(deps.stopper.terminate(session_id) for session_id in doomed))
     await deps.sessions.forget(doomed)
     await expire_streams(deps.redis, turn_ids)
+    await _remove_shared(deps, shared)
     if session.root_session_id in (None, session.id):
         for folder in (deps.settings.jobs_folder / session.id, deps.settings.workspace_of(session.id)):
             await asyncio.to_thread(_remove_folder, folder)
@@ -228,6 +231,15 @@ async def delete(session: OwnSession, deps: Deps) -> Response:
 async def _with_descendants(connection: Connection, session: SessionRecord) -> list[str]:
     below = await sessions.descendants(connection, session.id, session.root_session_id)
     return [session.id, *(sub_session.id for sub_session in below)]
+
+
+async def _remove_shared(deps: Dependencies, file_ids: Sequence[str]) -> None:
+    """Remove the files that tools of a deleted session have shown; as with its folders, a failure is logged."""
+    try:
+        for file_id in file_ids:
+            await deps.files.remove(file_id)
+    except UnavailableError as error:
+        log.warning("files that tools of a deleted session have shown stay: %s", error)
 
 
 def _remove_folder(folder: Path) -> None:

@@ -34,6 +34,7 @@ from longhaul.contracts.activities import (
 )
 from longhaul.contracts.turn import (
     PLAN_TOOL,
+    SHARE_TOOL,
     SUB_STATES,
     Budget,
     CallAnswered,
@@ -63,6 +64,7 @@ from longhaul.contracts.turn import (
 
 __all__ = [
     "PLAN_TOOL",
+    "SHARE_TOOL",
     "SUB_STATES",
     "Budget",
     "CallAnswered",

@@ -223,6 +223,10 @@ class Scope(Contract):
 PLAN_TOOL = "update_plan"
 
 
+#: The tool by which a copilot shows a file.
+SHARE_TOOL = "share_file"
+
+
 class PlanStep(Contract):
     """One step of the plan that a copilot shows."""
 

@@ -175,7 +175,7 @@ class ChatParts:
             if part["toolCallId"] in self._calls:
                 self._open_calls.discard(part["toolCallId"])
                 yield part
-        elif kind == "data-plan":
+        elif kind in ("data-plan", "file"):
             yield part  # kept in the message; it stands beside the output of a call, in a step
         elif kind == "data-approval":
             yield from self._approval(part)

@@ -85,6 +85,17 @@ def file_part(file: dict[str, Any]) -> Part:
     }
 
 
+def shared_file_part(output: str) -> Part | None:
+    """A file that the copilot shows, from an output of its tool for that; None if it has none.
+
+    It has no name: the AI SDK's part of a stream has none. The output of the call has it.
+    """
+    shared = decoded(output)
+    if not isinstance(shared, dict) or not isinstance(shared.get("file_id"), str):
+        return None
+    return {"type": "file", "mediaType": str(shared.get("media_type")), "url": file_url(shared["file_id"])}
+
+
 def plan_part(output: str) -> Part | None:
     """The copilot's plan, from an output of its tool for that; None if it has none. A newer one replaces it."""
     plan = decoded(output)

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from functools import partial
 
-from longhaul.contracts import PLAN_TOOL, TurnStatus
+from longhaul.contracts import PLAN_TOOL, SHARE_TOOL, TurnStatus
 from longhaul.db import conversation, parked, turns
 from longhaul.db.database import Database
 from longhaul.db.messages import StoredMessage
@@ -24,6 +24,7 @@ from longhaul.streams.events import (
     data_part,
     decoded,
     plan_part,
+    shared_file_part,
     start_part,
     tool_output_part,
     usage_part,
@@ -72,6 +73,8 @@ class RowParts:
             yield from self._step(row.round)
             if row.tool_name == PLAN_TOOL and not row.is_error and (plan := plan_part(row.content)):
                 yield plan
+            if row.tool_name == SHARE_TOOL and not row.is_error and (file := shared_file_part(row.content)):
+                yield file
             yield tool_output_part(row.tool_call_id, row.content, is_error=row.is_error)
             self._unanswered = [call for call in self._unanswered if call != row.tool_call_id]
             if not self._unanswered:

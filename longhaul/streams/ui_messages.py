@@ -59,6 +59,8 @@ class UiMessageBuilder:
             tool = next(one for one in reversed(shown) if one.get("toolCallId") == part["toolCallId"])
             tool["state"] = kind.removeprefix("tool-")
             tool |= {name: part[name] for name in ("output", "errorText") if name in part}
+        elif kind == "file":
+            shown.append(dict(part))
         elif kind == "data-plan":
             known = next((one for one in shown if (one["type"], one.get("id")) == (kind, part["id"])), None)
             if known is None:

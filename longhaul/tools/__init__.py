@@ -7,6 +7,7 @@ from longhaul.tools.plan import update_plan
 from longhaul.tools.quick import calculator, current_time
 from longhaul.tools.registry import Registry, Tool, tool
 from longhaul.tools.results import read_tool_result
+from longhaul.tools.share import share_file
 from longhaul.tools.workflow_tools import get_sub_session_result, run_sub_session, wait
 
 
@@ -20,6 +21,7 @@ def default_tools() -> Registry:
             read_file,
             write_file,
             edit_file,
+            share_file,
             read_tool_result,
             wait,
             update_plan,

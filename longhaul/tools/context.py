@@ -5,6 +5,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from longhaul.contracts import Scope, ToolProgress
 
 PROGRESS_MAX_CHARS = 500
@@ -16,6 +18,19 @@ class ToolError(Exception):
 
 async def _no_result(tool_call_id: str) -> str | None:  # noqa: ARG001
     return None
+
+
+class SharedFile(BaseModel):
+    """A file of the workspace that the person is shown, as it was then."""
+
+    file_id: str
+    name: str
+    media_type: str
+    size: int
+
+
+async def _not_shared(path: str) -> SharedFile:
+    raise ToolError(f"{path!r} cannot be shown: nobody watches here.")
 
 
 def _unseen(progress: ToolProgress) -> None:
@@ -30,6 +45,7 @@ class ToolContext:
         workspace: a folder, shared with the session's root and all its sub-sessions.
         workspace_max_bytes: what its files may take together; 0: no limit.
         result_of: reads the whole output of an earlier tool call of this session by its id; None if there is none.
+        share: keeps a file of the workspace for the person, and returns what it is; the tool `share_file` shows it.
         report: takes the call's progress; tools call `progress` instead.
         ended: set when the call was stopped or timed out.
     """
@@ -42,6 +58,7 @@ class ToolContext:
     scope: Scope
     workspace_max_bytes: int = 0
     result_of: Callable[[str], Awaitable[str | None]] = _no_result
+    share: Callable[[str], Awaitable[SharedFile]] = _not_shared
     report: Callable[[ToolProgress], None] = _unseen
     ended: threading.Event = field(default_factory=threading.Event)
 

@@ -9,12 +9,20 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from longhaul.contracts import PLAN_TOOL, TurnStatus
+from longhaul.contracts import PLAN_TOOL, SHARE_TOOL, TurnStatus
 from longhaul.db.messages import StoredMessage
 from longhaul.db.turns import TurnRecord
 from longhaul.streams.chat_parts import WRITTEN_ANEW, ChatParts, TakeBack, merged
 from longhaul.streams.ending import Ending
-from longhaul.streams.events import Part, data_part, plan_part, start_part, tool_output_part, usage_part
+from longhaul.streams.events import (
+    Part,
+    data_part,
+    plan_part,
+    shared_file_part,
+    start_part,
+    tool_output_part,
+    usage_part,
+)
 from longhaul.streams.step_writer import StepWriter
 from longhaul.streams.ui_messages import UiMessageBuilder, ui_messages
 from tests.ai_sdk.conftest import command
@@ -53,12 +61,19 @@ def rounds(other: st.SearchStrategy[str]) -> st.SearchStrategy[Round]:
         Round,
         reasoning=st.one_of(st.just(""), texts),
         text=texts,
-        calls=st.integers(0, 2),
+        calls=st.integers(0, 3),
         cuts=cuts,
         other_text=other,
         follow_ups=st.integers(0, 2),
         model=st.sampled_from([None, "m1", "m2"]),
     )
+
+
+OUTPUTS = {
+    "calculator": "391",
+    PLAN_TOOL: '{"plan": [{"step": "%d", "status": "pending"}]}',
+    SHARE_TOOL: '{"file_id": "f%d", "name": "a.png", "media_type": "image/png", "size": 3}',
+}
 
 
 def row(sequence: int, role: str, content: str, round_: int, **more: Any) -> StoredMessage:
@@ -94,7 +109,7 @@ def turn_of(plan: list[Round], status: TurnStatus) -> Turn:
         write(step, one.reasoning, one.text)
         calls: list[dict[str, Any]] = [
             {"id": f"c{number}.{n}", "type": "function", "function": {"name": name, "arguments": '{"a":1}'}}
-            for n, name in zip(range(one.calls), ("calculator", PLAN_TOOL), strict=False)
+            for n, name in zip(range(one.calls), OUTPUTS, strict=False)
         ]
         step.complete(calls)
         parts.append(usage_part({"calls": 1}, one.model))
@@ -103,9 +118,10 @@ def turn_of(plan: list[Round], status: TurnStatus) -> Turn:
         add("assistant", one.text, number, tool_calls=calls or None, usage={"calls": 1}, model=one.model)
         for call in calls:
             name, is_error = call["function"]["name"], number % 2 == 0
-            output = "391" if name != PLAN_TOOL else f'{{"plan": [{{"step": "{number}", "status": "pending"}}]}}'
-            if not is_error and (plan_shown := plan_part(output)):
-                parts.append(plan_shown)
+            output = OUTPUTS[name] % number if "%" in OUTPUTS[name] else OUTPUTS[name]
+            part = {PLAN_TOOL: plan_part, SHARE_TOOL: shared_file_part}.get(name)
+            if not is_error and part is not None and (shown := part(output)):
+                parts.append(shown)
             parts.append(tool_output_part(call["id"], output, is_error=is_error))
             add("tool", output, number, tool_call_id=call["id"], tool_name=name, is_error=is_error)
         for n in range(one.follow_ups):
@@ -212,6 +228,15 @@ def test_a_plan_is_kept_and_a_newer_one_replaces_it() -> None:
     [message] = built(sent(turn, TakeBack.NOT_AT_ALL))
     plans = [part for part in message["parts"] if part["type"] == "data-plan"]
     assert plans == [{"type": "data-plan", "id": "plan", "data": {"plan": [{"step": "3", "status": "pending"}]}}]
+
+
+def test_a_file_that_is_shown_is_part_of_the_message() -> None:
+    turn = turn_of([Round("", "one", 3), Round("", "two", 3), Round("", "three", 0)], TurnStatus.COMPLETED)
+    [message] = built(sent(turn, TakeBack.NOT_AT_ALL))
+    files = [part for part in message["parts"] if part["type"] == "file"]
+    assert files == [{"type": "file", "mediaType": "image/png", "url": "/v1/files/f1/content"}], (
+        "a failed call shows none"
+    )
 
 
 def test_one_message_alone() -> None:

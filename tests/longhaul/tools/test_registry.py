@@ -99,7 +99,7 @@ def test_all_schemas_together_stay_small() -> None:
 def test_schemas_are_the_same_every_time() -> None:
     assert default_tools().schemas(Scope()) == default_tools().schemas(Scope())
     names = [found.name for found in default_tools()]
-    assert len(names) == len(set(names)) == 12
+    assert len(names) == len(set(names)) == 13
     assert {found.name for found in default_tools() if found.run is None} == {*WORKFLOW_TOOLS, "ask_user"}
 
 
