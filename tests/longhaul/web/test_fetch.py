@@ -192,7 +192,7 @@ async def test_a_decompression_bomb_does_not_unfold(server: Server, encoding: st
     pack = zlib.compress if encoding == "deflate" else gzip.compress
     fits = server.say("/fits", pack(b"text"), Content_Encoding=encoding)
     assert (await fetch(fits, MEGABYTE, THIS)).body == b"text"
-    bomb = pack(b"\0" * 100 * MEGABYTE)
+    bomb = pack(b"\0" * 20 * MEGABYTE)
     assert len(bomb) < MEGABYTE
     assert "more than 1000000 bytes" in await refused(server.say("/bomb", bomb, Content_Encoding=encoding))
     assert "compression is broken" in await refused(server.say("/broken", b"text", Content_Encoding=encoding))
