@@ -34,7 +34,7 @@ from longhaul.settings import Settings
 DESCRIPTION = """A backend for chat copilots whose work must not be lost: every turn is a durable Temporal workflow.
 
 Post a message to a session: if nothing runs there a turn starts, else the message joins the running one. Streams follow
-the AI SDK's UI message stream protocol, version 1. Errors are RFC 9457 problems."""
+the AI SDK's UI message stream protocol, version 1. Errors are RFC 9457 problems. Every answer has an `x-request-id`."""
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -74,11 +74,12 @@ def create_app(settings: Settings) -> FastAPI:
             allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
             allow_headers=["*"],
             expose_headers=[
-                *("x-longhaul-turn-id", "x-vercel-ai-ui-message-stream", "etag", "retry-after"),
+                *("x-longhaul-turn-id", "x-vercel-ai-ui-message-stream", "etag", "retry-after", "x-request-id"),
                 *(RUN_ID, TAIL_INDEX),
             ],
         )
     if settings.auth == "off":
         app.add_middleware(middleware.LoopbackOnly, origins=settings.cors_origins)
     app.add_middleware(middleware.RequestMetrics)
+    app.add_middleware(middleware.RequestId)
     return app

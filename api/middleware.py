@@ -1,8 +1,10 @@
 """What every request passes through before its route, the innermost first."""
 
 import ipaddress
+import re
 import time
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -12,6 +14,8 @@ from api.request_body import BODY_MAX
 
 KNOWN_METHODS = frozenset({"GET", "POST", "PATCH", "DELETE", "HEAD", "OPTIONS", "PUT"})
 FORWARDING_HEADERS = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
+REQUEST_ID = b"x-request-id"
+REQUEST_NAME = re.compile(rb"[\w.-]{1,128}", re.ASCII)
 NO_SUCH_PATH = problems.ProblemError(404, "not-found", "Not Found")
 NOT_LOCAL = problems.ProblemError(
     403, "foreign-page", "With LONGHAUL_AUTH=off only pages and programs of this machine are answered, and no proxy."
@@ -115,6 +119,27 @@ class LoopbackOnly:
             and (origin is None or origin in self._origins or _is_loopback(origin))
         )
         await (self.app if allowed else problems.response(scope["path"], NOT_LOCAL))(scope, receive, send)
+
+
+class RequestId:
+    """Names each answer in `x-request-id`, by the request's own name if it has one."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        sent = dict(scope["headers"]).get(REQUEST_ID, b"")
+        name = sent if REQUEST_NAME.fullmatch(sent) else uuid4().hex.encode()
+
+        async def named(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message.get("headers", ()), (REQUEST_ID, name)]}
+            await send(message)
+
+        await self.app(scope, receive, named)
 
 
 class RequestMetrics:

@@ -69,6 +69,8 @@ class Problem(BaseModel):
     status: int = Field(examples=[404])
     detail: str = Field(examples=["There is no session 7f0d6a52-5a3c-4c39-a1e7-6d4f6f0f3a11."])
     instance: str = Field(examples=["/v1/sessions/7f0d6a52-5a3c-4c39-a1e7-6d4f6f0f3a11"])
+    code: str = Field(description="The last part of `type`.", examples=["not-found"])
+    retryable: bool = Field(description="The same request may succeed later; `Retry-After` says when.")
     errors: list[Defect] | None = None
     running: list[Running] | None = Field(None, description="The turns that reach the limit of running turns.")
     resets_at: datetime | None = Field(None, description="When the limit of costs that was reached ends.")
@@ -98,6 +100,11 @@ class ProblemError(LonghaulError):
         self.resets_at = resets_at
         self.headers = headers
 
+    @property
+    def retryable(self) -> bool:
+        """Whether the same request may succeed later. Every such problem says when to try again."""
+        return any(name.lower() == "retry-after" for name in self.headers or ())
+
 
 def response(instance: str, problem: ProblemError) -> Response:
     """A problem as its HTTP response."""
@@ -107,6 +114,8 @@ def response(instance: str, problem: ProblemError) -> Response:
         "status": problem.status,
         "detail": problem.detail,
         "instance": instance,
+        "code": problem.name,
+        "retryable": problem.retryable,
     }
     if instance.startswith(OPENAI_PATHS):
         body["error"] = {"message": problem.detail, "type": problem.name, "code": problem.name, "param": None}
