@@ -170,7 +170,7 @@ function Conversation({ opened, sessions, onMenu }: { opened: Opened; sessions: 
           </button>
         </p>
       )}
-      {timeline && <Timeline sessionId={id} turnId={timeline} onClose={() => setTimeline("")} />}
+      {timeline && <Timeline sessionId={id} turnId={timeline} workflowUrl={session.workflow_url} onClose={() => setTimeline("")} />}
       <Composer
         busy={busy}
         stopping={chat.stopping}

@@ -173,7 +173,7 @@ function Entry({ session, sessions }: { session: Session; sessions: Sessions }) 
   return (
     <li className={`group flex items-center rounded-lg ${current ? "bg-muted" : "hover:bg-muted"}`}>
       <Link href={`/s/${session.id}`} aria-current={current ? "page" : undefined} className="min-w-0 flex-1 truncate px-2.5 py-1.5 text-sm">
-        {sessions.running.has(session.id) && <span className="spinner mr-2 align-[-2px] text-primary" role="img" aria-label={t.running} />}
+        {(sessions.running.has(session.id) || (session.running && !current)) && <span className="spinner mr-2 align-[-2px] text-primary" role="img" aria-label={t.running} />}
         {title}
       </Link>
       <DropdownMenu.Root>

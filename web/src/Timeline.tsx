@@ -7,7 +7,8 @@ const LOOK_EVERY_MS = 2000;
 const COLOURS: Record<Span["kind"], string> = { model: "bg-primary", tool: "bg-amber-600", follow_up: "bg-foreground" };
 
 /** What a turn has spent its time on: a bar for each model call and each tool call. */
-export function Timeline({ sessionId, turnId, onClose }: { sessionId: string; turnId: string; onClose: () => void }) {
+export function Timeline(props: { sessionId: string; turnId: string; workflowUrl?: string | null; onClose: () => void }) {
+  const { sessionId, turnId, workflowUrl, onClose } = props;
   const [data, setData] = useState<Data | null>(null);
   const [problem, setProblem] = useState("");
   const runs = data !== null && data.ended_at === null;
@@ -25,6 +26,11 @@ export function Timeline({ sessionId, turnId, onClose }: { sessionId: string; tu
         </p>
       )}
       {data && <Bars data={data} />}
+      {workflowUrl && (
+        <a href={workflowUrl} target="_blank" rel="noopener noreferrer" className="w-fit text-sm underline">
+          {t.openInTemporal}
+        </a>
+      )}
     </Dialog>
   );
 }

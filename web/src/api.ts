@@ -16,6 +16,8 @@ export interface Session {
   title: string | null;
   parent_session_id: string | null;
   root_session_id: string | null;
+  workflow_url?: string | null; // where operators open it in Temporal
+  running?: boolean; // in lists
   created_at: string;
   updated_at: string;
 }
@@ -157,10 +159,10 @@ async function historyAt(path: string): Promise<History> {
 }
 
 export const api = {
-  sessions: (cursor: string | null, title = "", signal?: AbortSignal) =>
+  sessions: (cursor: string | null, text = "", signal?: AbortSignal) =>
     call<{ sessions: Session[]; next_cursor: string | null }>(
       "GET",
-      `/sessions?${new URLSearchParams({ limit: "50", ...(cursor ? { cursor } : {}), ...(title ? { title } : {}) })}`,
+      `/sessions?${new URLSearchParams({ limit: "50", ...(cursor ? { cursor } : {}), ...(text ? { q: text } : {}) })}`,
       undefined,
       signal,
     ),

@@ -14,6 +14,7 @@ const RETRY_FIRST_MS = 500;
 const RETRY_MAX_MS = 10_000;
 const END_LOOK_MS = 150; // between two looks at a turn whose stream has ended
 const LOOKS_AT_END = 30;
+const WAITING_LOOK_MS = 700; // between two looks at a turn that waits for its person
 
 const sleep = (milliseconds: number) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
@@ -74,6 +75,7 @@ export function useTurns(first: Opened, onTitle: (title: string) => void) {
   const [problem, setProblem] = useState("");
   const newest = useRef(newestOf(first.session));
   const finishedTurn = useRef(""); // its stream has been read to the end
+  const answered = useRef(""); // a turn that waited for its person
   const unsent = useRef<{ text: string; id: string } | null>(null); // the server may have it, or not
 
   const answers = useRef(new Map<string, (problem: Error | null) => void>());
@@ -200,8 +202,17 @@ export function useTurns(first: Opened, onTitle: (title: string) => void) {
           if (!mounted.current) return;
           setOffline(false);
           pause = RETRY_FIRST_MS;
-          // The end of a stream comes a moment before the end of its turn.
-          const isEnding = opened.session.active_turn?.turn_id === finishedTurn.current && looks < LOOKS_AT_END;
+          const active = opened.session.active_turn;
+          const isRead = active?.turn_id === finishedTurn.current;
+          // A stream ends while its turn waits for its person, and goes on when that has answered.
+          if (isRead && active?.status === "waiting_for_approval") {
+            answered.current = active.turn_id;
+            await sleep(WAITING_LOOK_MS);
+            continue;
+          }
+          // The end of a stream comes a moment before the end of its turn, and after an answer there is more to come.
+          const isEnding = isRead && active?.turn_id !== answered.current && looks < LOOKS_AT_END;
+          answered.current = "";
           if (!isEnding) {
             clearError();
             setRetryingIn(null);
