@@ -149,9 +149,14 @@ async def get_or_create(deps: Dependencies, session: NewSession) -> FoundSession
 
 
 async def own_or_new_session(
-    deps: Dependencies, user: str, session_id: str, *, system_context: str | None = None
+    deps: Dependencies,
+    user: str,
+    session_id: str,
+    *,
+    system_context: str | None = None,
+    deny_tools: tuple[str, ...] = (),
 ) -> Session:
-    """The user's session of this id, made with its first use.
+    """The user's session of this id, made with its first use; `deny_tools` are those that a new one must not use.
 
     Raises:
         NotFoundError: it is another user's.
@@ -160,6 +165,6 @@ async def own_or_new_session(
         async with deps.database.read() as connection:
             return await sessions.get(connection, session_id, user)
     except NotFoundError:
-        scope = Scope(root_session_id=session_id)
+        scope = Scope(root_session_id=session_id, deny_tools=deny_tools)
         session = NewSession(id=session_id, user_id=user, scope=scope, system_context=system_context)
     return (await get_or_create(deps, session)).session

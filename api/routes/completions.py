@@ -27,6 +27,7 @@ from longhaul.db.messages import NewMessage, row_id
 from longhaul.db.sessions import Session
 from longhaul.errors import UnavailableError
 from longhaul.streams.events import Part
+from longhaul.tools.ask_user import ask_user
 from longhaul.turns.deliver import Delivery, IncomingMessage
 
 log = logging.getLogger(__name__)
@@ -148,7 +149,9 @@ async def _ask(deps: Dependencies, user: str, body: ChatCompletion, key: str | N
         session_id = row_id("openai-user", user, body.user)
     elif key is not None:
         session_id = row_id("openai-key", user, key)
-    session = await own_or_new_session(deps, user, session_id, system_context=body.system or None)
+    session = await own_or_new_session(
+        deps, user, session_id, system_context=body.system or None, deny_tools=(ask_user.name,)
+    )
     if body.history:
         await _begin_with(deps, session, body)
     message = IncomingMessage(

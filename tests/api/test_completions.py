@@ -45,6 +45,13 @@ async def test_a_completion(product: Product, client: AsyncOpenAI) -> None:
     assert answer.usage.prompt_tokens == turn["usage"]["prompt_tokens"] > 0
 
 
+async def test_nobody_is_asked(client: AsyncOpenAI) -> None:
+    """A client of OpenAI's cannot answer a question, so its request would wait for ever."""
+    question = '{"script": [{"call": "ask_user", "arguments": {"question": "Which?"}}]}'
+    answer = await client.chat.completions.create(model="standard", messages=[{"role": "user", "content": question}])
+    assert "not allowed in this session" in (answer.choices[0].message.content or "")
+
+
 async def test_a_stream(product: Product, client: AsyncOpenAI) -> None:
     session = uuid4().hex
     stream = await client.chat.completions.create(
