@@ -40,7 +40,7 @@ async def test_it_is_listed_under_its_parent(product: Product) -> None:
     assert session in listed
     assert not listed & {one["id"] for one in found}
     missing = await product.api.call("GET", "/sessions", params={"parent": "missing"})
-    assert missing == (200, {"sessions": [], "next_cursor": None})
+    assert (missing.status, missing.body["sessions"], missing.body["next_cursor"]) == (200, [], None)
 
 
 async def test_its_stream_and_a_message_to_a_running_leaf(product: Product) -> None:
