@@ -145,18 +145,23 @@ class Sandbox:
 
         It gets no environment. Bubblewrap is the first process inside, where /proc shows the environment of each.
         """
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env={},
-            cwd="/",
-            start_new_session=True,
+        start = asyncio.ensure_future(
+            asyncio.create_subprocess_exec(
+                *command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                env={},
+                cwd="/",
+                start_new_session=True,
+            )
         )
         try:
-            yield process
+            # A start that is cancelled half-way kills bubblewrap alone, and its child may wait for it for ever.
+            await asyncio.shield(start)
+            yield start.result()
         finally:
+            process = await start
             _kill(process)
             await asyncio.shield(process.wait())
 

@@ -86,6 +86,17 @@ async def test_a_worker_that_stops_ends_its_commands_and_says_so(jobs: Jobs, tmp
     await until(lambda: not processes_with(marker), what="the end of all processes")
 
 
+async def test_a_worker_that_stops_at_once_leaves_nothing(jobs: Jobs, tmp_path: Path) -> None:
+    """The sandbox is stopped at any moment of its start."""
+    marker = f"{os.getpid()}.6161616"
+    for number in range(12):
+        await start(jobs, tmp_path, f"sleep 600{marker}")
+        if number:
+            await until(lambda: processes_with(marker), what="the command's begin", every=0.001 * number)
+        await jobs.close()
+    await until(lambda: not processes_with(marker), what="the end of all processes")
+
+
 async def test_a_deleted_session_ends_its_commands(jobs: Jobs, tmp_path: Path) -> None:
     marker = f"{os.getpid()}.7070707"
     await start(jobs, tmp_path, f"sleep 600{marker}")
