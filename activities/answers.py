@@ -19,6 +19,7 @@ from longhaul.llm import prompts
 from longhaul.llm.completion import Completion
 from longhaul.llm.request import About
 from longhaul.llm.tokens import scale_from
+from longhaul.streams.blocks import AT, Block, blocks_of_rows
 
 #: The kind of a row whose text was cut off, and why it was.
 PARTIAL = "partial"
@@ -30,6 +31,7 @@ class StoredAnswer:
     """A round's answer as its row holds it; `tool_calls` in the OpenAI shape.
 
     `usage` is that of all attempts at the call.
+    `blocks`: text and reasoning in their order.
     `is_ours`: it is the answer that this attempt received. Otherwise a timed-out attempt stored its own answer first,
     and that one counts. `turn_ended_at`: the turn ended in the transaction that stored the answer. `is_partial`: the
     attempt that stored it had no retry left, and kept the text that was cut off.
@@ -45,9 +47,12 @@ class StoredAnswer:
     is_partial: bool = False
     compaction_due: bool = False
     model: str | None = None
+    blocks: tuple[Block, ...] = ()
 
     @classmethod
-    def from_row(cls, row: StoredMessage, usage: Usage, turn_ended_at: datetime | None) -> "StoredAnswer":
+    def from_rows(
+        cls, thoughts: Sequence[StoredMessage], row: StoredMessage, usage: Usage, turn_ended_at: datetime | None
+    ) -> "StoredAnswer":
         return cls(
             message_id=row.id,
             text=row.content,
@@ -57,6 +62,7 @@ class StoredAnswer:
             turn_ended_at=turn_ended_at,
             is_partial=row.kind == PARTIAL,
             model=row.model,
+            blocks=tuple(blocks_of_rows(thoughts, row)),
         )
 
 
@@ -123,7 +129,9 @@ async def stored_answer(connection: Connection, call: CallModel) -> StoredAnswer
         return None
     session_id, turn_id = call.turn.session_id, call.turn.turn_id
     usage = await ledger.usage_of_round(connection, session_id, turn_id, call.round)
-    return StoredAnswer.from_row(row, usage, await turns.completed_at(connection, session_id, turn_id))
+    rows = await conversation.rows_of_round(connection, turn_id, call.round)
+    thoughts = [one for one in rows if one.role == "reasoning"]
+    return StoredAnswer.from_rows(thoughts, row, usage, await turns.completed_at(connection, session_id, turn_id))
 
 
 async def store_answer(
@@ -159,6 +167,7 @@ async def store_answer(
         turn_ended_at=await end_turn(connection, call, completion, paid.model) if may_end_turn else None,
         compaction_due=due,
         model=used.model,
+        blocks=tuple(completion.blocks()),
     )
 
 
@@ -224,7 +233,10 @@ def partial_rows(call: CallModel, completion: Completion, reason: str, model: st
 
 
 def answer_rows(call: CallModel, completion: Completion, kind: str, model: str) -> list[NewMessage]:
-    """The reasoning row, if there is reasoning, and the assistant's row; `model` wrote them."""
+    """A row for each stretch of reasoning, and the assistant's row with all text; `model` wrote them.
+
+    A reasoning row that text comes before says in its context how much of it.
+    """
     turn_id, round_ = call.turn.turn_id, call.round
     answer = NewMessage(
         id=row_id(turn_id, round_, "assistant"),
@@ -243,14 +255,23 @@ def answer_rows(call: CallModel, completion: Completion, kind: str, model: str) 
         duration_ms=completion.duration_ms,
         model=model,
     )
-    if not completion.reasoning:
-        return [answer]
-    reasoning = NewMessage(
-        id=row_id(turn_id, round_, "reasoning"),
-        role="reasoning",
-        content=completion.reasoning,
-        turn_id=turn_id,
-        round=round_,
-        model=model,
-    )
-    return [reasoning, answer]
+    rows: list[NewMessage] = []
+    written = 0
+    for block in completion.blocks():
+        if block.kind == "text":
+            written += len(block.text)
+            continue
+        number = len(rows)
+        rows.append(
+            NewMessage(
+                id=row_id(turn_id, round_, "reasoning", *([number] if number else [])),
+                role="reasoning",
+                content=block.text,
+                turn_id=turn_id,
+                round=round_,
+                model=model,
+                context={AT: written} if written else None,
+                duration_ms=block.duration_ms,
+            )
+        )
+    return [*rows, answer]

@@ -62,6 +62,7 @@ from longhaul.llm.failures import ModelFailure, classify, retry_delay, took_too_
 from longhaul.llm.models import model_info
 from longhaul.llm.request import Request, effort_of, request_for, room, with_answer_limit
 from longhaul.settings import Settings
+from longhaul.streams.blocks import pieces_of
 from longhaul.streams.ending import Ending, end_stream
 from longhaul.streams.events import Part, data_part, usage_part
 from longhaul.streams.publisher import StreamPublisher
@@ -206,7 +207,7 @@ class ModelActivities:
                     step.complete(answer.tool_calls)
                 else:
                     step.take_back()
-                    step.show_stored(answer.text, answer.tool_calls)
+                    step.show_stored(answer.blocks, answer.tool_calls)
             publisher.put(usage_part(answer.usage.model_dump(), answer.model))
             if answer.turn_ended_at is not None:
                 await self._end_stream(call, publisher)
@@ -248,7 +249,7 @@ class ModelActivities:
         for part in closing_parts(parts, call.round):
             publisher.put(part)
         if answer is not None:
-            attempt.step.show_stored(answer.text, answer.tool_calls)
+            attempt.step.show_stored(answer.blocks, answer.tool_calls)
         return cut_off_attempt(parts, call.round)
 
     def _request(self, attempt: Attempt, prompt: Prompt, max_tokens: float) -> Request:
@@ -407,7 +408,7 @@ class ModelActivities:
             if earlier is None:
                 step.take_back()
                 return
-            step.show([("reasoning", earlier.reasoning, ""), ("text", earlier.text, "")])
+            step.show(pieces_of(earlier.blocks()))
             received = earlier
         step.close_block()  # `close_turn` ends the step, with results for the tool calls that were announced in it
         await self._store_partial(attempt, received, CUT_OFF)

@@ -199,7 +199,8 @@ class StoredMessage(Answer):
     client_message_id: str | None
     is_error: bool
     context: Any = Field(
-        description="`{url, content}`: the page that the user was looking at. `files`: those of the message."
+        description="`{url, content}`: the page that the user was looking at. `files`: those of the message. "
+        "`at`: how many characters of the round's text come before this reasoning."
     )
     finish_reason: str | None
     usage: Any = Field(description="Of the model call that this row answers.")

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,6 +11,7 @@ import orjson
 from pydantic import BaseModel
 
 from longhaul.contracts import Usage
+from longhaul.streams.blocks import Block
 
 log = logging.getLogger(__name__)
 VISIBLE_REASONING = (None, "reasoning.text", "reasoning.summary")
@@ -30,16 +32,27 @@ class CompletedCall(BaseModel):
     arguments: str
 
 
+class Stretch(BaseModel):
+    """So many characters of an answer's text or reasoning; reasoning took `duration_ms`."""
+
+    kind: Literal["text", "reasoning"]
+    length: int
+    duration_ms: int = 0
+
+
 class Completion(BaseModel):
     """A whole answer; usually small enough for a heartbeat's checkpoint.
 
     `is_estimated`: its endpoint sent no usage. `estimated_tokens`: what the prompt was estimated to take, which
     calibrates the next estimate; 0: not known.
     `compaction_due`: the conversation has become too long to be given to the model as it is.
+    `stretches`: of what `text` and `reasoning` consist, in the order in which they came. Checkpoints of older versions
+    have none.
     """
 
     text: str = ""
     reasoning: str = ""
+    stretches: list[Stretch] = []
     tool_calls: list[CompletedCall] = []
     finish_reason: str = ""
     usage: Usage = Usage()
@@ -49,8 +62,23 @@ class Completion(BaseModel):
     estimated_tokens: int = 0
     compaction_due: bool = False
 
+    def blocks(self) -> list[Block]:
+        """Text and reasoning in their order."""
+        if not self.stretches:
+            whole = (Block("reasoning", self.reasoning), Block("text", self.text))
+            return [block for block in whole if block.text]
+        left = {"text": self.text, "reasoning": self.reasoning}
+        blocks: list[Block] = []
+        for stretch in self.stretches:
+            written = left[stretch.kind]
+            left[stretch.kind] = written[stretch.length :]
+            duration = stretch.duration_ms if stretch.kind == "reasoning" else None
+            blocks.append(Block(stretch.kind, written[: stretch.length], duration))
+        return blocks
 
-Piece = tuple[Literal["text", "reasoning", "tool", "arguments"], str, str]
+
+#: Kind, content, and what else there is: `reasoned` ends a stretch of reasoning and has its milliseconds.
+Piece = tuple[Literal["text", "reasoning", "reasoned", "tool", "arguments"], str, str]
 
 
 class Assembler:
@@ -63,6 +91,8 @@ class Assembler:
     def __init__(self, taken: Iterable[str] = ()) -> None:
         self._text: list[str] = []
         self._reasoning: list[str] = []
+        self._stretches: list[Stretch] = []
+        self._reasons_since: float | None = None
         self._calls: list[_Call] = []
         self._ids = set(taken)
         self._splitter = ReasoningSplitter()
@@ -83,10 +113,11 @@ class Assembler:
         delta = choice.get("delta")
         if isinstance(delta, dict):
             if reasoning := _reasoning(delta):
-                pieces.append(self._keep("reasoning", reasoning))
+                pieces += self._keep("reasoning", reasoning)
             content = delta.get("content")
             if isinstance(content, str) and content:
-                pieces += [self._keep(kind, piece) for kind, piece in self._splitter.feed(content)]
+                for kind, piece in self._splitter.feed(content):
+                    pieces += self._keep(kind, piece)
             calls = delta.get("tool_calls")
             for call in calls if isinstance(calls, list) else ():
                 pieces += self._call(call)
@@ -96,15 +127,31 @@ class Assembler:
         return pieces
 
     def rest(self) -> list[Piece]:
-        """Text that was held back because it might have become a tag; for a stream that breaks off."""
-        return [self._keep(kind, piece) for kind, piece in self._splitter.end()]
+        """The end of open reasoning, behind text that was held back because it might have become a tag."""
+        pieces = [piece for kind, held in self._splitter.end() for piece in self._keep(kind, held)]
+        return [*pieces, *self._end_reasoning()]
 
-    def _keep(self, kind: str, piece: str) -> Piece:
+    def _keep(self, kind: str, piece: str) -> list[Piece]:
         if kind == "reasoning":
+            if self._reasons_since is None:
+                self._reasons_since = time.monotonic()
+                self._stretches.append(Stretch(kind="reasoning", length=0))
             self._reasoning.append(piece)
-            return ("reasoning", piece, "")
+            self._stretches[-1].length += len(piece)
+            return [("reasoning", piece, "")]
+        ended = self._end_reasoning()
+        if not self._stretches or self._stretches[-1].kind != "text":
+            self._stretches.append(Stretch(kind="text", length=0))
         self._text.append(piece)
-        return ("text", piece, "")
+        self._stretches[-1].length += len(piece)
+        return [*ended, ("text", piece, "")]
+
+    def _end_reasoning(self) -> list[Piece]:
+        if self._reasons_since is None:
+            return []
+        duration_ms = round((time.monotonic() - self._reasons_since) * 1000)
+        self._stretches[-1].duration_ms, self._reasons_since = duration_ms, None
+        return [("reasoned", "", str(duration_ms))]
 
     def _call(self, delta: Any) -> list[Piece]:
         if not isinstance(delta, dict) or not isinstance(delta.get("function") or {}, dict):
@@ -117,7 +164,7 @@ class Assembler:
         if call is None:
             call = _Call(index=_index(delta.get("index")), sent_id=sent_id, id=self._unique(sent_id, len(self._calls)))
             self._calls.append(call)
-        pieces: list[Piece] = []
+        pieces: list[Piece] = self._end_reasoning()
         if name and name != call.name:  # some endpoints repeat the name in every delta
             call.name = (call.name + name)[:NAME_MAX]
             pieces.append(("tool", call.id, call.name))
@@ -165,6 +212,7 @@ class Assembler:
         return Completion(
             text="".join(self._text),
             reasoning="".join(self._reasoning),
+            stretches=self._stretches,
             tool_calls=[CompletedCall(id=made.id, name=made.name, arguments=made.arguments) for made in self._calls],
             finish_reason=self.finish_reason,
             usage=self.usage or Usage(calls=1),

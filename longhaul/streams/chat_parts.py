@@ -10,7 +10,7 @@ A turn is one message of the assistant; each follow-up that the turn takes begin
 count from 0 in each message, so that the same message is built from the live stream and from rows.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -78,12 +78,14 @@ class ChatParts:
         only: str | None = None,
         all_messages: bool = False,
         asks: bool = False,
+        details: bool = False,
     ) -> None:
         self._turn_id = turn_id
         self._take_back = take_back
         self._only = only
         self._all_messages = all_messages
         self._asks = asks
+        self._details = details
         self._calls: set[str] = set()
         self._open_calls: set[str] = set()  # they have no output yet
         self._waiting: dict[str, str] = {}  # approval ids of calls that wait for a person
@@ -96,6 +98,8 @@ class ChatParts:
         self._follow_up = follow_up
         self._started = False
         self._model = ""
+        self._reasoned_ms: dict[str, int] = {}
+        self._reasoned_is_sent = True
         self._numbers = 0
         self._begin_step()
 
@@ -110,6 +114,7 @@ class ChatParts:
         self._at = -1  # the block that the call writes
         self._written = 0  # characters of it
         self._announced = False  # a tool call
+        self._end_metadata: Part | None = None
         self._end_is_due = False  # held back, because a call that is made again may go on with the block
 
     @property
@@ -131,7 +136,7 @@ class ChatParts:
                 break
             kind: str = part["type"]
             if kind == "data-follow-up":
-                sent += self._close_open_block() if self._shows else ()
+                sent += (*self._close_open_block(), *self._durations()) if self._shows else ()
                 self._begin_message(part["data"]["message_id"])
             self.shown = self.shown or self._shows
             if self._shows or kind == "data-follow-up":
@@ -162,7 +167,8 @@ class ChatParts:
         elif kind in ("text-delta", "reasoning-delta"):
             yield from self._delta(kind, part["delta"])
         elif kind in ("text-end", "reasoning-end"):
-            self._end_is_due = True
+            self._end_is_due, self._end_metadata = True, part.get("providerMetadata")
+            self._note_duration()
         elif kind == "tool-input-available":
             self._call_is_over()
             self._calls.add(part["toolCallId"])
@@ -182,6 +188,7 @@ class ChatParts:
         elif kind.startswith("data-"):
             if kind == "data-usage":
                 yield from self._answered_by(part["data"].get("model", ""))
+                yield from self._durations()
             yield {**part, "transient": True}
         elif kind in ("abort", "error"):
             yield from self._outcome(part)
@@ -195,6 +202,18 @@ class ChatParts:
             yield {"type": "start", "messageId": message_id(self._turn_id, self._follow_up)}
             if self._model:
                 yield metadata_part({"model": self._model})
+
+    def _note_duration(self) -> None:
+        """Of reasoning. A call that is made again takes another time; that of the stored answer counts."""
+        if self._end_metadata and 0 <= self._at < len(self._blocks):
+            self._reasoned_ms[self._blocks[self._at].id] = self._end_metadata["longhaul"]["duration_ms"]
+            self._reasoned_is_sent = False
+
+    def _durations(self) -> Iterable[Part]:
+        """Tell how long the model has reasoned, once the answer is certain."""
+        if not self._reasoned_is_sent:
+            self._reasoned_is_sent = True
+            yield metadata_part({"reasoning_ms": dict(self._reasoned_ms)})
 
     def _answered_by(self, model: str) -> Iterable[Part]:
         """Keep the name of the model in the message: of several, the newest."""
@@ -216,6 +235,7 @@ class ChatParts:
         if self._stay_in_step:
             return
         self._call_is_over()
+        yield from self._durations()
         if self._in_step:
             yield {"type": "finish-step"}
         self._begin_step()
@@ -251,7 +271,9 @@ class ChatParts:
             self.failed = self.failed or self._written < len(block.text)
             if not block.ended:
                 block.ended = True
-                yield {"type": f"{block.kind}-end", "id": block.id}
+                end = {"type": f"{block.kind}-end", "id": block.id}
+                tells = self._details and self._end_metadata
+                yield {**end, "providerMetadata": self._end_metadata} if tells else end
 
     def _close_open_block(self) -> Iterable[Part]:
         """Nothing more comes in this message: end the block that the client has open, whole or not."""
@@ -270,6 +292,8 @@ class ChatParts:
             if self._blocks:
                 yield {"type": "reset-step"}
             self._numbers -= len(self._blocks)
+            for block in self._blocks:
+                self._reasoned_ms.pop(block.id, None)
             self._blocks = []
         self._begin_attempt()
 
@@ -287,12 +311,13 @@ class ChatParts:
     def _outcome(self, part: Part) -> Iterable[Part]:
         yield from self._start()
         yield from self._close_open_block()
+        yield from self._durations()
         metadata = {"status": "cancelled"} if part["type"] == "abort" else failed_metadata(part["errorText"])
         yield metadata_part(metadata)
         yield part
 
 
-def metadata_part(metadata: dict[str, str]) -> Part:
+def metadata_part(metadata: Mapping[str, object]) -> Part:
     """Clients add it to what they keep about the message."""
     return {"type": "message-metadata", "messageMetadata": metadata}
 

@@ -17,6 +17,7 @@ from longhaul.db.messages import StoredMessage
 from longhaul.db.parked import ParkedRow
 from longhaul.db.turns import TurnRecord
 from longhaul.errors import UnavailableError
+from longhaul.streams.blocks import blocks_of_rows, end_part
 from longhaul.streams.events import (
     Part,
     approval_part,
@@ -47,6 +48,7 @@ class RowParts:
         self._rounds_done = set(state.rounds_done)
         self._unfinished = list(state.unfinished)
         self._unanswered: list[str] = []
+        self._thoughts: list[StoredMessage] = []
 
     def opening(self) -> Iterable[Part]:
         """End what is open and void what is not whole."""
@@ -87,12 +89,17 @@ class RowParts:
                 yield approval_part(row)
 
     def _model_row(self, row: StoredMessage) -> Iterable[Part]:
+        """An answer. Its reasoning rows come right before it, and stand between parts of its text."""
+        if row.role == "reasoning":
+            self._thoughts.append(row)
+            return
         yield from self._step(row.round)
-        if row.content:
-            kind, part_id = "reasoning" if row.role == "reasoning" else "text", f"row-{row.id}"
-            yield {"type": f"{kind}-start", "id": part_id}
-            yield {"type": f"{kind}-delta", "id": part_id, "delta": row.content}
-            yield {"type": f"{kind}-end", "id": part_id}
+        for number, block in enumerate(blocks_of_rows(self._thoughts, row)):
+            part_id = f"row-{row.id}.{number}"
+            yield {"type": f"{block.kind}-start", "id": part_id}
+            yield {"type": f"{block.kind}-delta", "id": part_id, "delta": block.text}
+            yield end_part(block.kind, part_id, block.duration_ms)
+        self._thoughts = []
         for call in row.tool_calls or ():
             key = (row.round, call["id"])
             if key not in self._state.inputs:
@@ -104,9 +111,9 @@ class RowParts:
                 }
             if key not in self._state.outputs:
                 self._unanswered.append(call["id"])
-        if row.role == "assistant" and row.kind == "message" and row.usage is not None:
+        if row.kind == "message" and row.usage is not None:
             yield usage_part(row.usage, row.model)
-        if row.role == "assistant" and not self._unanswered:
+        if not self._unanswered:
             yield from self._end_step()
 
     def _step(self, round_: int | None) -> Iterable[Part]:

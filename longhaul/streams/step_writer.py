@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, NamedTuple
 
+from longhaul.streams.blocks import Block, end_part, pieces_of
 from longhaul.streams.events import Part, data_part, decoded, tool_output_part
 from longhaul.streams.viewer import BLOCK_STARTS, ViewerState
 
@@ -93,16 +94,17 @@ class StepWriter:
             match kind:
                 case "text" | "reasoning" if piece:
                     self._delta(kind, piece)
+                case "reasoned":
+                    self.close_block(int(more))
                 case "tool":
                     self.tool_start(piece, more)
                 case "arguments":
                     self.tool_delta(piece, more)
 
-    def show_stored(self, text: str, calls: Collection[dict[str, Any]]) -> None:
+    def show_stored(self, blocks: Iterable[Block], calls: Collection[dict[str, Any]]) -> None:
         """Write a stored answer as a step of its own."""
         self.begin()
-        if text:
-            self.text(text)
+        self.show(pieces_of(blocks))
         self.complete(calls)
 
     def complete(self, calls: Collection[dict[str, Any]]) -> None:
@@ -126,9 +128,10 @@ class StepWriter:
             self._put({"type": f"{kind}-start", "id": part_id})
         self._put({"type": f"{kind}-delta", "id": self._open[1], "delta": delta})
 
-    def close_block(self) -> None:
+    def close_block(self, duration_ms: int | None = None) -> None:
+        """End what is open; `duration_ms`: how long the model has reasoned in it."""
         if self._open is not None:
-            self._put({"type": f"{self._open[0]}-end", "id": self._open[1]})
+            self._put(end_part(*self._open, duration_ms))
             self._open = None
 
     def tool_start(self, call_id: str, name: str) -> None:

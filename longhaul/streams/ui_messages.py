@@ -49,7 +49,9 @@ class UiMessageBuilder:
         elif kind in ("text-delta", "reasoning-delta"):
             self._blocks[part["id"]]["text"] += part["delta"]
         elif kind in ("text-end", "reasoning-end"):
-            self._blocks.pop(part["id"])["state"] = "done"
+            ended = self._blocks.pop(part["id"])
+            ended["state"] = "done"
+            ended |= {name: part[name] for name in ("providerMetadata",) if name in part}
         elif kind == "tool-input-available":
             name, call = part["toolName"], part["toolCallId"]
             shown.append(
@@ -100,7 +102,7 @@ def _of_turn(
 ) -> list[UiMessage]:
     """The first messages of people, the assistant's message, and each follow-up with the message that begins there."""
     messages = [_plain(row) for row in rows if _begins_turn(row)]
-    chat = ChatParts(turn_id, TakeBack.NOT_AT_ALL, all_messages=True)
+    chat = ChatParts(turn_id, TakeBack.NOT_AT_ALL, all_messages=True, details=details)
     state = ViewerState()
     parts = RowParts(state, turn_id)
     builder = UiMessageBuilder()
@@ -142,8 +144,6 @@ def _add_details(shown: list[dict[str, Any]], row: StoredMessage) -> None:
         for part in shown:
             if part.get("toolCallId") == row.tool_call_id:
                 part["callProviderMetadata"] = took
-    elif row.role == "reasoning" and shown and shown[-1]["type"] == "reasoning":
-        shown[-1]["providerMetadata"] = took
 
 
 def _begins_turn(row: StoredMessage) -> bool:

@@ -58,7 +58,7 @@ async def test_an_answer_is_stored_once_and_read_back_as_it_was(database: Databa
         ("reasoning", "hm", 0),
         ("assistant", "hello", 1),
     ]
-    assert replace(StoredAnswer.from_row(rows[1], USAGE, None), is_ours=True) == answer
+    assert replace(StoredAnswer.from_rows(rows[:1], rows[1], USAGE, None), is_ours=True) == answer
     assert (rows[1].duration_ms, rows[1].finish_reason) == (9, "tool_calls")
     assert spent == {TURN.session_id: USAGE}
     assert answer.message_id == rows[1].id

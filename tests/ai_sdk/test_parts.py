@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from longhaul.contracts import PLAN_TOOL, SHARE_TOOL, TurnStatus
 from longhaul.db.messages import StoredMessage
 from longhaul.db.turns import TurnRecord
+from longhaul.streams.blocks import AT
 from longhaul.streams.chat_parts import WRITTEN_ANEW, ChatParts, TakeBack, merged
 from longhaul.streams.ending import Ending
 from longhaul.streams.events import (
@@ -28,6 +29,7 @@ from longhaul.streams.ui_messages import UiMessageBuilder, ui_messages
 from tests.ai_sdk.conftest import command
 
 TURN = "t"
+TOOK_MS = 7
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 texts = st.text("abc ", min_size=1, max_size=12)
 cuts = st.lists(st.integers(0, 24), max_size=2)  # attempts that broke off after so many characters
@@ -44,6 +46,7 @@ class Round:
     other_text: str = ""  # what those attempts wrote instead
     follow_ups: int = 0
     model: str | None = None  # rows of older versions do not name one
+    second: tuple[str, str] = ("", "")  # reasoning and text behind the text
 
 
 @dataclass
@@ -66,6 +69,7 @@ def rounds(other: st.SearchStrategy[str]) -> st.SearchStrategy[Round]:
         other_text=other,
         follow_ups=st.integers(0, 2),
         model=st.sampled_from([None, "m1", "m2"]),
+        second=st.one_of(st.just(("", "")), st.tuples(texts, st.one_of(st.just(""), texts))),
     )
 
 
@@ -84,10 +88,14 @@ def row(sequence: int, role: str, content: str, round_: int, **more: Any) -> Sto
     )
 
 
-def write(step: StepWriter, reasoning: str, text: str) -> None:
-    for kind, whole in (("reasoning", reasoning), ("text", text)):
+def write(
+    step: StepWriter, reasoning: str, text: str, second: tuple[str, str] = ("", ""), took_ms: int = TOOK_MS
+) -> None:
+    for kind, whole in (("reasoning", reasoning), ("text", text), ("reasoning", second[0]), ("text", second[1])):
         for at in range(0, len(whole), 3):
             step.show([(kind, whole[at : at + 3], "")])
+        if kind == "reasoning" and whole:
+            step.show([("reasoned", "", str(took_ms))])
 
 
 def turn_of(plan: list[Round], status: TurnStatus) -> Turn:
@@ -102,11 +110,11 @@ def turn_of(plan: list[Round], status: TurnStatus) -> Turn:
             step = StepWriter(parts.append, number, attempt)
             step.begin()
             text = one.other_text or one.text
-            write(step, one.reasoning[:cut], text[: max(0, cut - len(one.reasoning))])
+            write(step, one.reasoning[:cut], text[: max(0, cut - len(one.reasoning))], took_ms=attempt)
             step.take_back()
         step = StepWriter(parts.append, number, len(one.cuts) + 1)
         step.begin()
-        write(step, one.reasoning, one.text)
+        write(step, one.reasoning, one.text, one.second)
         calls: list[dict[str, Any]] = [
             {"id": f"c{number}.{n}", "type": "function", "function": {"name": name, "arguments": '{"a":1}'}}
             for n, name in zip(range(one.calls), OUTPUTS, strict=False)
@@ -114,8 +122,12 @@ def turn_of(plan: list[Round], status: TurnStatus) -> Turn:
         step.complete(calls)
         parts.append(usage_part({"calls": 1}, one.model))
         if one.reasoning:
-            add("reasoning", one.reasoning, number)
-        add("assistant", one.text, number, tool_calls=calls or None, usage={"calls": 1}, model=one.model)
+            add("reasoning", one.reasoning, number, duration_ms=TOOK_MS)
+        if one.second[0]:
+            add("reasoning", one.second[0], number, duration_ms=TOOK_MS, context={AT: len(one.text)})
+        add(
+            "assistant", one.text + one.second[1], number, tool_calls=calls or None, usage={"calls": 1}, model=one.model
+        )
         for call in calls:
             name, is_error = call["function"]["name"], number % 2 == 0
             output = OUTPUTS[name] % number if "%" in OUTPUTS[name] else OUTPUTS[name]

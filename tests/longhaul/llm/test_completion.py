@@ -116,13 +116,14 @@ def test_ids_that_the_turn_has_used_are_not_used_again() -> None:
 def test_reasoning(delta: Delta, reasoning: str) -> None:
     completion, pieces = assembled({**delta, "content": "t"})
     assert (completion.reasoning, completion.text) == (reasoning, "t")
-    assert pieces == [("reasoning", reasoning, "")] * bool(reasoning) + [("text", "t", "")]
+    shown = [piece for piece in pieces if piece[0] != "reasoned"]
+    assert shown == [("reasoning", reasoning, "")] * bool(reasoning) + [("text", "t", "")]
 
 
 def test_thinking_in_the_text_is_reasoning() -> None:
     completion, pieces = assembled({"content": "a<thi"}, {"content": "nk>b</think>"}, {"content": "c<"})
     assert (completion.text, completion.reasoning) == ("ac<", "b")
-    assert [kind for kind, _, _ in pieces] == ["text", "reasoning", "text", "text"]
+    assert [kind for kind, _, _ in pieces] == ["text", "reasoning", "reasoned", "text", "text"]
 
 
 def test_what_is_held_back_when_the_stream_stops_is_shown_and_kept() -> None:

@@ -141,7 +141,7 @@ class Stored:
 
     def __init__(self, role: str, round_: int, content: str = "", **values: Any) -> None:
         base = {"id": str(uuid4()), "kind": "message", "is_error": False}
-        base |= dict.fromkeys(("tool_calls", "tool_call_id", "tool_name", "usage"))
+        base |= dict.fromkeys(("tool_calls", "tool_call_id", "tool_name", "usage", "context", "duration_ms"))
         self.__dict__.update({**base, "role": role, "round": round_, "content": content, **values})
 
 
