@@ -12,12 +12,12 @@ from testkit.product import Product
 from testkit.servers import calling
 from tests.scenarios.support import same_as_stored
 
-# 6,000 tokens as the offline model counts them, of which the system prompt and the tools take a third.
+# 9,000 tokens as the offline model counts them, of which the system prompt and the tools take a third.
 PRODUCT = {
     "settings": {
-        "LONGHAUL_MODEL_STANDARD": "offline-window-6000",
-        "LONGHAUL_MODEL_ADVANCED": "offline-window-3500",
-        "LONGHAUL_CONTEXT_WINDOW": "6000",
+        "LONGHAUL_MODEL_STANDARD": "offline-window-9000",
+        "LONGHAUL_MODEL_ADVANCED": "offline-window-6500",
+        "LONGHAUL_CONTEXT_WINDOW": "9000",
     }
 }
 RANDOM = random.Random(1)

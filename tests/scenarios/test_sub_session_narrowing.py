@@ -31,7 +31,7 @@ async def test_dry_run(product: Product) -> None:
     (child,) = await sub_of(product, session)
     (leaf,) = await sub_of(product, child)
     wrote = (await results(product, leaf, "write_file"))[0]
-    assert wrote.output == "Dry run: write_file was not run."
+    assert wrote.output == "Dry run: write_file was not run. It would write a.txt."
     assert (await product.api.session(leaf))["dry_run"]
     listed = await say(product, leaf, "list files")
     assert "a.txt" not in (await results(product, leaf, "list_files", listed))[0].output
