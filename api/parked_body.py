@@ -32,8 +32,6 @@ def answer_of(row: ParkedRow, decision: Decision) -> Answer:
     Raises:
         ProblemError: 422, it is no answer to a call of this kind.
     """
-    if row.kind is ParkKind.CLIENT_TOOL:
-        raise _refused("decision", "this call waits for its client: POST /v1/sessions/{id}/tool-results")
     if row.kind is ParkKind.QUESTION:
         if decision.answer is not None:
             return Answer(ParkedStatus.ANSWERED, decision.answer)

@@ -32,11 +32,10 @@ class ToolStatus(StrEnum):
 
 
 class ParkKind(StrEnum):
-    """For whom a tool call waits: a person's consent, a person's answer, or a result of the client's own tool."""
+    """What a tool call waits for: a person's consent, or a person's answer."""
 
     APPROVAL = "approval"
     QUESTION = "question"
-    CLIENT_TOOL = "client_tool"
 
 
 class SubSessionState(StrEnum):

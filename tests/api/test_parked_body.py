@@ -51,7 +51,6 @@ def test_an_answer(call: ParkedRow, said: dict[str, Any], answer: Answer) -> Non
         (DELEGATION, {"decision": "allow", "arguments": {}}, "body.arguments"),
         (QUESTION, {}, "body.answer"),
         (QUESTION, {"decision": "allow"}, "body.answer"),
-        (row(ParkKind.CLIENT_TOOL, "mine"), {"decision": "allow"}, "body.decision"),
     ],
 )
 def test_no_answer(call: ParkedRow, said: dict[str, Any], where: str) -> None:
