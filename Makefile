@@ -27,7 +27,7 @@ run: setup ## Start everything on this machine; Ctrl-C stops it.
 stop: setup ## Stop what runs in this checkout.
 	@.venv/bin/longhaul down
 
-check: setup ## Format, lint, types and the tests that need no server but their own Temporal. Under a minute.
+check: setup ## Format, lint, types and the tests that need no server but their own Temporal. About a minute.
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m mypy

@@ -3,6 +3,10 @@
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.integration  # it starts processes
+
 UNWANTED = {"cli", "psutil", "rich", "typer"}
 
 

@@ -14,6 +14,8 @@ import pytest
 from activities import journal
 from activities.journal import DeadJournal, Journal, Journals, Run
 
+pytestmark = pytest.mark.integration  # it starts processes
+
 RUN, OTHER = Run(workflow_id="turn:a", run_id="1"), Run(workflow_id="turn:b", run_id="2")
 WORKER = """
 import sys, time

@@ -11,6 +11,8 @@ import pytest
 from api.app import create_app
 from longhaul.settings import load_settings
 
+pytestmark = pytest.mark.integration  # it starts processes
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -20,6 +20,8 @@ from cli.status import as_json, summary
 from longhaul.settings import Settings, SettingsError, load_settings, variable_of
 from scripts import settings_doc
 
+pytestmark = pytest.mark.integration  # it starts processes
+
 ROOT = Path(__file__).parents[2]
 runner = CliRunner()
 KEYS = {"api_url", "temporal_address", "temporal_ui_url", "redis_url", "database_url", "model_base_url"}

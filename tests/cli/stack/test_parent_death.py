@@ -15,6 +15,8 @@ from cli.stack.parent_death import ParentDeathWatcher
 from testkit.servers import ROOT
 from testkit.wait import until
 
+pytestmark = pytest.mark.integration  # it starts processes
+
 #: Prints its pid and that of a child of its own; neither can be ended by SIGTERM.
 FAMILY = (
     "import os, signal, subprocess, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "

@@ -18,6 +18,8 @@ from cli.stack.programs import touched_lately
 from cli.stack.supervisor import Supervisor, restart_pause
 from testkit.wait import until
 
+pytestmark = pytest.mark.integration  # it starts processes
+
 Log = pytest.LogCaptureFixture
 SLEEP = "import time; time.sleep(60)"
 STUBBORN = (

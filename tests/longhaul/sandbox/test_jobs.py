@@ -13,6 +13,8 @@ from longhaul.sandbox.sandbox import Sandbox
 from testkit.wait import until
 from tests.longhaul.sandbox.conftest import LIMITS, processes_with, refusal
 
+pytestmark = pytest.mark.integration  # it starts processes
+
 
 def jobs_of(tmp_path: Path, **more: float) -> Jobs:
     options = {"max_seconds": 600.0, "max_running": 2, **more}

@@ -15,6 +15,8 @@ from testkit.servers import ROOT
 from testkit.wait import until
 from tests.longhaul.sandbox.conftest import LIMITS, Run, processes_with
 
+pytestmark = pytest.mark.integration  # it starts processes
+
 #: Forks until it may not, and says how often it could.
 FORK_BOMB = """
 import os, time

@@ -16,6 +16,8 @@ from longhaul.tools.shell import shell_tools
 from testkit.wait import until
 from tests.longhaul.sandbox.conftest import possible, refusal
 
+pytestmark = pytest.mark.integration  # it starts processes
+
 __all__ = ["possible"]
 SECRET = "sk-12345678"
 ON = {"shell": "on"}

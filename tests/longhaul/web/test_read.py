@@ -16,6 +16,8 @@ from longhaul.web.fetch import Document, WebError
 from longhaul.web.read import Page, read
 from tests.longhaul.web.test_fetch import serving
 
+pytestmark = pytest.mark.integration  # it starts processes
+
 ARTICLE = """<html><head><title>On tides</title><script>alert("no")</script></head><body><nav>Home · Shop</nav>
 <article><h1>On tides</h1><p>The moon pulls the sea towards it, twice a day, for as long as anyone remembers; ä.</p>
 <p>Sailors have <a href="/tables">tables of it</a> and plan their days by them, when they are wise.</p></article></body>
