@@ -20,6 +20,7 @@ from longhaul_client.models import Answer, Cancelled, Progress, Sent, SessionInf
 TIMEOUT = httpx2.Timeout(10.0, read=75.0)  # a poll waits 30 s, Stop 10 s; a stream is never silent for more than 15 s
 POLL_S = 30
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.3, 5.0
+ALIVE_S = 5.0
 TEMPORARY = frozenset({502, 503, 504})
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -107,6 +108,17 @@ class Patience:
         return Pause(pause)
 
 
+def away(response: httpx2.Response, patience: Patience) -> Pause | None:
+    """The pause before the next try, if a response says that the API is away for now.
+
+    Raises:
+        ConnectionLostError: it has been away for too long.
+    """
+    if response.status_code not in TEMPORARY:
+        return None
+    return patience.pause(f"the API answers {response.status_code}", seconds(response.headers.get("retry-after")))
+
+
 def exchange(request: Request, patience: Patience, *, repeatable: bool = True) -> Operation[httpx2.Response]:
     """Get the response of a request. A `repeatable` one is sent again while the API is away.
 
@@ -124,14 +136,12 @@ def exchange(request: Request, patience: Patience, *, repeatable: bool = True) -
             continue
         if response is None:
             raise TypeError("a request was answered by a pause")
-        if response.status_code in TEMPORARY and repeatable:
-            yield patience.pause(
-                f"the API answers {response.status_code}", seconds(response.headers.get("retry-after"))
-            )
+        if repeatable and (pause := away(response, patience)):
+            yield pause
             continue
-        patience.heard()
         if response.is_error:
             raise ProblemError.of(response)
+        patience.heard()
         return response
 
 
@@ -259,6 +269,7 @@ class TurnStream:
         self._body = body  # None: the message has been sent, or there is none
         self._turn_id = turn_id
         self._last_id = ""
+        self._opened_at: float | None = None
         self.ended = False
 
     def request(self) -> Request:
@@ -275,22 +286,19 @@ class TurnStream:
             ProblemError: the API refuses the request.
             ConnectionLostError: the API is away.
         """
-        if response.status_code in TEMPORARY:
-            retry_after = seconds(response.headers.get("retry-after"))
-            return self._patience.pause(f"the API answers {response.status_code}", retry_after)
-        self._patience.heard()
+        if pause := away(response, self._patience):
+            return pause
         if response.is_error:
             raise ProblemError.of(response)
+        self._opened_at = time.monotonic()
         if response.status_code == 204:
             self.ended = True
             return Pause(0)
         self._turn_id = response.headers.get("x-longhaul-turn-id", self._turn_id)
-        body, self._body = self._body, None
+        self._body = None
         if response.status_code == 202:
             joined = orjson.loads(response.content)
             return Joined(joined["turn_id"], joined["message_id"])
-        if body is not None:
-            self._last_id = ""
         return None
 
     def events(self, sent: httpx2.ServerSentEvent) -> Iterator[Event]:
@@ -314,4 +322,8 @@ class TurnStream:
         Raises:
             ConnectionLostError: nothing has been heard for too long.
         """
+        # A turn can be silent for long. Keep-alives are no events, so the connection's age says that the API was there.
+        if self._opened_at is not None and time.monotonic() - self._opened_at > ALIVE_S:
+            self._patience.heard()
+        self._opened_at = None
         return self._patience.pause(why)

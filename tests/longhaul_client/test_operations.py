@@ -1,7 +1,8 @@
 """The Python client against scripted answers: what is sent again, what is given up, and that both clients are alike."""
 
 import inspect
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 
 import httpx2
 import orjson
@@ -164,6 +165,28 @@ def test_a_stream_that_is_refused_is_a_problem() -> None:
 def test_a_stream_that_breaks_again_and_again_is_given_up() -> None:
     with pytest.raises(ConnectionLostError):
         list(Script(stream(START), httpx2.ReadError).session(patience=0.02).stream("hello"))
+
+
+def test_a_stream_that_never_says_anything_is_given_up() -> None:
+    script = Script(*(stream() for _ in range(1000)))
+    with pytest.raises(ConnectionLostError):
+        list(script.session(patience=0.02).stream("hello"))
+    assert len(script.requests) < 500, "it was given up before the script's end"
+
+
+def test_a_cut_after_a_long_silence_is_no_lost_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep-alives kept the connection open for longer than the client's patience."""
+    monkeypatch.setattr(operations_module, "ALIVE_S", 0.05)
+
+    def silent() -> Iterator[bytes]:
+        yield stream(START).content
+        time.sleep(0.2)
+        yield b": keep-alive\n\n"
+
+    first = httpx2.Response(200, content=silent(), headers={"content-type": "text/event-stream"})
+    script = Script(first, stream(HELLO, END))
+    events = list(script.session(patience=0.1).stream("hello"))
+    assert events == [Started("t"), TextDelta("b", "Hel"), Finished()]
 
 
 def test_what_is_void_is_not_in_the_transcript() -> None:
