@@ -483,7 +483,7 @@ class ModelActivities:
         )
 
     def _parks(self, tool: Tool, arguments: str, scope: Scope) -> ParkKind | None:
-        """For whom a call has to wait before it is run. A call that is refused, or only said, waits for nobody."""
+        """What a call waits for before it is run. A refused call and one of a dry run do not wait."""
         if not allowed(tool.name, scope) or tool.only_said(scope):
             return None
         if tool.name == ask_user.name:

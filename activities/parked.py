@@ -56,7 +56,7 @@ class ParkedActivities:
 
     @activity.defn
     async def settle_call(self, settling: SettleCall) -> ParkedCall:
-        """Take the answer to a call. Whoever was first counts: an answer, or the reason to `give_up` without one."""
+        """Take the answer to a call. The first one counts: an answer, or the reason to `give_up` without one."""
         turn = settling.turn
         give_up = STATUS_WITHOUT_ANSWER[settling.give_up] if settling.give_up is not None else None
         with storage_faults():

@@ -43,7 +43,7 @@ def references(parts: Sequence[dict[str, Any]]) -> tuple[FileReference, ...]:
     """The files in the parts of an AI SDK message.
 
     Raises:
-        ProblemError: 422, a file is neither in the message nor one of ours: other addresses are not fetched.
+        ProblemError: 422, a file's address is neither a data URL nor one of this API. Other addresses are not fetched.
     """
     found = [(at, part) for at, part in enumerate(parts) if part.get("type") == "file"]
     if len(found) > FILES_MAX:

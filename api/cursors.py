@@ -25,7 +25,7 @@ def position(cursor: str) -> Position:
     """The place that a cursor stands for.
 
     Raises:
-        ProblemError: 422, it is none of this API.
+        ProblemError: 422, the cursor was not made by this API.
     """
     microseconds, _, id_ = cursor.partition(".")
     try:
