@@ -16,7 +16,7 @@ from longhaul.db.messages import row_id
 from longhaul.db.models import ParkedStatus
 from longhaul.db.parked import Answer
 from longhaul.llm.models import Effort
-from longhaul.settings import Tier
+from longhaul.settings.models import Tier
 from longhaul.streams.chat_parts import of_message
 from longhaul.turns.deliver import IncomingMessage, Mode
 

@@ -9,7 +9,7 @@ from api import metrics
 from api.attachments import FileReference, attach
 from api.dependencies import Dependencies
 from api.problems import invalid
-from api.schemas import Taken
+from api.schemas.messages import Taken
 from api.slots import Slot
 from longhaul.contracts import Scope
 from longhaul.db import acceptance, sessions

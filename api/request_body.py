@@ -14,7 +14,7 @@ from api.dependencies import ID, CurrentUser
 from api.problems import ProblemError, invalid
 from longhaul.db.messages import row_id
 from longhaul.llm.models import Effort
-from longhaul.settings import Tier
+from longhaul.settings.models import Tier
 from longhaul.turns.deliver import IncomingMessage, Mode
 
 MESSAGE_MAX = 32_000

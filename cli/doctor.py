@@ -16,7 +16,8 @@ from cli.stack import ports
 from cli.stack.binaries import Binary, find_redis, find_temporal
 from cli.stack.environment import embedded_components
 from cli.stack.state import Component, running_supervisor
-from longhaul.settings import Settings, SettingsError, load_settings, without_secrets
+from longhaul.settings import Settings, SettingsError, load_settings
+from longhaul.settings.values import without_secrets
 
 _MODEL_SECONDS = 5.0
 

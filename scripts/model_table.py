@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from longhaul.llm.models import EFFORTS, TABLE, normalised
-from longhaul.settings import WINDOW_MIN
+from longhaul.settings.models import WINDOW_MIN
 
 IN_WHEEL = "litellm/model_prices_and_context_window_backup.json"
 LICENCE = "MIT License, Copyright (c) 2023 Berri AI"

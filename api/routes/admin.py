@@ -10,7 +10,7 @@ from api.csv_table import CSV_RESPONSE, csv_response
 from api.dependencies import ID, CurrentAdmin, Dependencies, Deps
 from api.problems import RESPONSES, TOO_LARGE, ProblemError, described, invalid
 from api.request_body import body_schema, json_body
-from api.schemas import (
+from api.schemas.accounts import (
     AccountChange,
     AccountChanges,
     AccountOfUser,
@@ -18,10 +18,9 @@ from api.schemas import (
     GrantCredits,
     ResetWindow,
     SetTier,
-    UsageTotal,
-    UsageTotals,
     WindowAmounts,
 )
+from api.schemas.usage import UsageTotal, UsageTotals
 from longhaul.contracts import Usage
 from longhaul.db import accounts, totals
 from longhaul.db.accounts import Account, Action, Entry

@@ -8,7 +8,7 @@ from api.dependencies import ID, CurrentUser, Deps
 from api.parked_body import Decision, answer_of
 from api.problems import CONFLICT, RESPONSES
 from api.request_body import json_body
-from api.schemas import Approval, Approvals
+from api.schemas.approvals import Approval, Approvals
 from longhaul.db import parked
 
 router = APIRouter(prefix="/v1", tags=["approvals"], responses=RESPONSES)

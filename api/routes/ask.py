@@ -10,7 +10,7 @@ from api.delivery import deliver, taken
 from api.dependencies import CurrentUser, Deps, IdempotencyKey, PollSlot, SessionId
 from api.problems import CONFLICT, RESPONSES, TOO_LARGE, TOO_MANY
 from api.request_body import MESSAGE_BODY_MAX, PostMessage, body_schema, parse_message, read_body
-from api.schemas import Asked, AskedCall, Taken
+from api.schemas.messages import Asked, AskedCall, Taken
 from api.turn_end import TurnEnd, end_of_turn
 from longhaul.db import sessions
 from longhaul.errors import UnavailableError

@@ -17,7 +17,7 @@ from api.delivery import deliver, own_or_new_session, replace
 from api.dependencies import ID, CurrentUser, Dependencies, Deps, OwnSession, StreamSlot
 from api.problems import CONFLICT, RESPONSES, TOO_LARGE, TOO_MANY
 from api.request_body import MESSAGE_BODY_MAX, body_schema, read_body
-from api.schemas import MessageVersion, MessageVersions, StoredMessage
+from api.schemas.messages import MessageVersion, MessageVersions, StoredMessage
 from longhaul.db import conversation, parked, sessions, turns, versions
 from longhaul.db.connection import Connection
 from longhaul.db.messages import replace_unstorable, row_id

@@ -18,7 +18,7 @@ from api.delivery import deliver, own_or_new_session
 from api.dependencies import CurrentUser, Dependencies, Deps, IdempotencyKey, StreamSlot
 from api.problems import CONFLICT, RESPONSES, TOO_LARGE, TOO_MANY, Problem, ProblemError
 from api.request_body import MESSAGE_BODY_MAX, body_schema, read_body
-from api.schemas import Completion
+from api.schemas.models import Completion
 from api.sse import DONE, KEEP_ALIVE
 from api.turn_end import end_of_turn
 from longhaul.contracts import Usage

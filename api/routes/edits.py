@@ -11,7 +11,8 @@ from api.dependencies import ID, CurrentUser, Deps, IdempotencyKey, OwnSession, 
 from api.ownership import SessionRecord
 from api.problems import CONFLICT, RESPONSES, TOO_LARGE, TOO_MANY
 from api.request_body import MESSAGE_BODY_MAX, PostMessage, body_schema, json_body, own_id, parse_message, read_body
-from api.schemas import AddedMessage, AnswerAgain, NewFork, Session, StoredMessage, Taken, session_fields
+from api.schemas.messages import AddedMessage, AnswerAgain, NewFork, StoredMessage, Taken
+from api.schemas.sessions import Session, session_fields
 from longhaul.db import edits, forks, messages, sessions, turns, versions
 from longhaul.db.connection import Connection
 from longhaul.db.messages import row_id

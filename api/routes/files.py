@@ -14,7 +14,7 @@ from api.attachments import keep
 from api.cursors import CURSOR, cursor_of, position
 from api.dependencies import CurrentUser, Dependencies, Deps
 from api.problems import RESPONSES, TOO_LARGE, ProblemError, invalid
-from api.schemas import File, Files
+from api.schemas.files import File, Files
 from longhaul.db import files
 from longhaul.db.files import FilePosition, StoredFile
 from longhaul.files.media_types import IMAGES, file_name

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from temporalio.service import RPCError
 
 from api.dependencies import Dependencies, Deps
-from api.schemas import Health, Readiness
+from api.schemas.health import Health, Readiness
 from longhaul import temporal
 from longhaul.errors import UnavailableError
 

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends
 from api.dependencies import CurrentUser, Deps
 from api.problems import RESPONSES, TOO_LARGE
 from api.request_body import body_schema, json_body
-from api.schemas import Profile
+from api.schemas.sessions import Profile
 from longhaul.db import profiles
 from longhaul.errors import NotFoundError
 

@@ -4,10 +4,11 @@ from fastapi import APIRouter
 
 from api.dependencies import CurrentUser, Deps
 from api.problems import RESPONSES
-from api.schemas import Abilities, Model, Models
+from api.schemas.models import Abilities, Model, Models
 from longhaul.llm.effort import efforts_of
 from longhaul.llm.models import ModelInfo, known_model, model_info
-from longhaul.settings import TIERS, ModelChoice, Settings
+from longhaul.settings import Settings
+from longhaul.settings.models import TIERS, ModelChoice
 
 router = APIRouter(prefix="/v1", tags=["models"], responses=RESPONSES)
 

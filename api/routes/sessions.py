@@ -17,17 +17,15 @@ from api.dependencies import ID, CurrentUser, Dependencies, Deps, IdempotencyKey
 from api.ownership import SessionRecord
 from api.problems import RESPONSES, TOO_LARGE
 from api.request_body import body_schema, json_body
-from api.schemas import (
+from api.schemas.messages import Pending, PendingMessage, StoredMessage
+from api.schemas.sessions import (
     ActiveTurn,
     ListedSession,
     NewSession,
-    Pending,
-    PendingMessage,
     Session,
     SessionChange,
     SessionPage,
     Sessions,
-    StoredMessage,
     session_fields,
 )
 from longhaul.contracts import Scope

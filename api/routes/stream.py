@@ -10,7 +10,7 @@ from api.dependencies import ID, CurrentUser, Dependencies, Deps, IdempotencyKey
 from api.ownership import SessionRecord
 from api.problems import CONFLICT, RESPONSES, TOO_LARGE, TOO_MANY
 from api.request_body import MESSAGE_BODY_MAX, PostMessage, UiMessages, body_schema, parse_message, read_body
-from api.schemas import Queued, Taken
+from api.schemas.messages import Queued, Taken
 from api.slots import Slot
 from api.sse import TurnEvents
 from longhaul.db import sessions, turns

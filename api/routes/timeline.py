@@ -7,7 +7,7 @@ from fastapi import APIRouter
 
 from api.dependencies import Deps, OwnSession
 from api.problems import RESPONSES
-from api.schemas import Span, Timeline
+from api.schemas.turns import Span, Timeline
 from longhaul.db import conversation, turns
 from longhaul.db.messages import StoredMessage
 from longhaul.errors import NotFoundError

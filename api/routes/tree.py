@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from api.dependencies import Deps, OwnSession
 from api.ownership import SessionRecord
 from api.problems import RESPONSES
-from api.schemas import NodeProgress, TreeNode
+from api.schemas.turns import NodeProgress, TreeNode
 from longhaul.contracts import Progress, Scope, Usage
 from longhaul.db import ledger, sessions, turns
 from longhaul.turns.status import progress_from_row

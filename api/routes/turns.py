@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from api.dependencies import Deps, OwnSession, PollSlot
 from api.problems import RESPONSES, TOO_MANY
-from api.schemas import Cancelled, Turn, Turns
+from api.schemas.turns import Cancelled, Turn, Turns
 from longhaul.contracts import Progress, TurnStatus
 from longhaul.db import turns
 from longhaul.db.turns import TurnRecord

@@ -4,7 +4,7 @@ from fastapi import APIRouter
 
 from api.dependencies import CurrentUser, Deps
 from api.problems import RESPONSES, TOO_MANY, ProblemError, described
-from api.schemas import LimitUsed, ResetBought, UsageNow
+from api.schemas.usage import LimitUsed, ResetBought, UsageNow
 from longhaul.limits.resets import ResetRefusal, ResetRefusedError
 from longhaul.limits.windows import WindowUsage
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from cli import CommandError
-from longhaul.settings import without_secrets
+from longhaul.settings.values import without_secrets
 
 Component = Literal["temporal", "redis", "database", "model"]  # what a setting can place elsewhere
 ShownUrl = Annotated[str, AfterValidator(without_secrets)]

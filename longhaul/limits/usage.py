@@ -14,7 +14,7 @@ from longhaul.db.spending import Spent
 from longhaul.errors import UsageLimitError
 from longhaul.limits.counters import Clock, RedisAwayError, SpendingCounters
 from longhaul.limits.windows import Window, WindowUsage
-from longhaul.settings import DEFAULT_TIER
+from longhaul.settings.costs import DEFAULT_TIER
 
 log = logging.getLogger(__name__)
 

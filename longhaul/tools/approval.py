@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from longhaul.settings import APPROVE_ENTRY
+from longhaul.settings.tools import APPROVE_ENTRY
 from longhaul.tools.registry import Tool
 
 

@@ -38,7 +38,8 @@ from longhaul.errors import (
 )
 from longhaul.limits.usage import UsageLimits
 from longhaul.llm.models import Effort
-from longhaul.settings import ModelChoice, Settings, Tier
+from longhaul.settings import Settings
+from longhaul.settings.models import ModelChoice, Tier
 from longhaul.turns.status import TurnLookup
 from longhaul.turns.stop import STOP_MAX_S, TurnStopper
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from longhaul.settings import LIMITS_OF_USERS, Settings, SettingsError, load_settings, variable_of, without_secrets
+from longhaul.settings import LIMITS_OF_USERS, Settings, SettingsError, load_settings, variable_of
+from longhaul.settings.values import without_secrets
 from scripts import settings_doc
 
 ISSUER = {"jwt_audience": "longhaul", "jwt_issuer": "https://issuer"}

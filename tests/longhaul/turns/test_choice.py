@@ -8,7 +8,8 @@ from temporalio.client import Client
 from longhaul.contracts import FollowUp, TurnInput
 from longhaul.db import sessions
 from longhaul.db.database import Database
-from longhaul.settings import ModelChoice, load_settings
+from longhaul.settings import load_settings
+from longhaul.settings.models import ModelChoice
 from longhaul.turns.deliver import IncomingMessage, MessageDelivery
 from longhaul.turns.status import TurnLookup
 from tests.longhaul.turns.conftest import SESSION, USER

@@ -1,0 +1,68 @@
+"""Settings of the tools: which ones there are, what each may do, and which calls a person has to allow."""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field, IPvAnyNetwork, SecretStr, field_validator
+from pydantic_settings import NoDecode
+
+from longhaul.settings.values import SPLIT_AT_COMMAS, Count, Seconds, Words
+
+#: An entry of `LONGHAUL_APPROVE`; and the commas between entries, not those in the parentheses of a pattern.
+APPROVE_ENTRY = re.compile(r"(?P<tool>[\w.*?-]+)(?:\((?:(?P<name>\w+)=)?(?P<pattern>.+)\))?", re.DOTALL)
+BETWEEN_APPROVE_ENTRIES = re.compile(r",(?![^(]*\))")
+
+
+class Tools(BaseModel):
+    """Tools"""
+
+    tools: str = Field(
+        "",
+        description="Your own tools beside ours, comma-separated: `module`, or `module:name` of a tool, a list or "
+        "`Registry` of tools, or a function that returns one.",
+    )
+    web_fetch: bool = Field(
+        default=False, description="Offer the tool `web_fetch`, which reads pages at public addresses."
+    )
+    web_fetch_max_bytes: Annotated[int, Field(ge=1)] = Field(
+        10_000_000, description="Bytes that a page may have, unpacked as well."
+    )
+    web_allowed_networks: Annotated[list[IPvAnyNetwork], NoDecode, SPLIT_AT_COMMAS] = Field(
+        [], description="Networks that `web_fetch` may reach although they are not public, e.g. `10.1.0.0/16`."
+    )
+    web_search: Literal["off", "searxng", "brave", "tavily"] = Field(
+        "off", description="Search engine of the tool `web_search`."
+    )
+    web_search_url: str = Field("", description="Address of a SearXNG; of the others, in place of their own.")
+    web_search_key: SecretStr = Field(SecretStr(""), description="Key for Brave or Tavily.")
+    disabled_tools: Words = Field([], description="Names of tools that no session may use, comma-separated.")
+    approve: Words = Field(
+        [],
+        description="Tool calls that a person has to allow, comma-separated: `write_file`, `shop__*`, "
+        "`bash_exec(rm *)`, `write_file(path=reports/*)`.",
+    )
+    shell: Literal["off", "on"] = Field(
+        "off",
+        description="Tools that run commands and Python in a sandbox (`bash_exec`, `python_exec`). Needs bubblewrap.",
+    )
+    shell_network: bool = Field(
+        default=False, description="Whether commands have the network of their worker, private addresses included."
+    )
+    shell_memory_bytes: Count = Field(2_147_483_648, description="Bytes of memory of one command. 0: no limit.")
+    shell_processes: Count = Field(128, description="Processes and threads of one command. 0: no limit.")
+    shell_job_seconds: Seconds = Field(7_200.0, description="Seconds that a command in the background may run.")
+    shell_bubblewrap: str = Field("bwrap", min_length=1, description="The program that makes sandboxes.")
+
+    @field_validator("approve", mode="before")
+    @classmethod
+    def _split_entries(cls, value: object) -> object:
+        if isinstance(value, str):
+            value = [entry.strip() for entry in BETWEEN_APPROVE_ENTRIES.split(value) if entry.strip()]
+        return value
+
+    @field_validator("approve")
+    @classmethod
+    def _known_form(cls, entries: list[str]) -> list[str]:
+        if wrong := next((entry for entry in entries if not APPROVE_ENTRY.fullmatch(entry)), None):
+            raise ValueError(f"write tool, tool(pattern) or tool(argument=pattern) instead of {wrong!r}")
+        return entries
