@@ -2,8 +2,12 @@
 
 import dataclasses
 from functools import cache
+from typing import Any
 
-from temporalio.contrib.pydantic import PydanticPayloadConverter
+from pydantic_core import SchemaSerializer
+from pydantic_core.core_schema import any_schema
+from temporalio.api.common.v1 import Payload
+from temporalio.contrib.pydantic import PydanticJSONPlainPayloadConverter, PydanticPayloadConverter
 from temporalio.converter import (
     CompositePayloadConverter,
     DataConverter,
@@ -13,7 +17,24 @@ from temporalio.converter import (
 
 from longhaul.settings import named_object, not_allowed
 
-_converters = tuple(PydanticPayloadConverter().converters.values())
+_serializer = SchemaSerializer(any_schema())
+
+
+class _WithoutDefaults(PydanticJSONPlainPayloadConverter):
+    """Leaves out fields that hold their default, so that a history shows and stores only what differs.
+
+    The reader of a payload fills them in again. So a default of a contract never changes: in histories, it is a value.
+    """
+
+    def to_payload(self, value: Any) -> Payload:
+        data = _serializer.to_json(value, exclude_defaults=True)
+        return Payload(metadata={"encoding": self.encoding.encode()}, data=data)
+
+
+_converters = tuple(
+    _WithoutDefaults() if isinstance(converter, PydanticJSONPlainPayloadConverter) else converter
+    for converter in PydanticPayloadConverter().converters.values()
+)
 
 
 class PayloadConverter(CompositePayloadConverter):

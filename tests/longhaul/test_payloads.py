@@ -1,16 +1,24 @@
 """How payloads are written, and which codecs a setting can name."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic_core import PydanticUndefined
 from temporalio.api.common.v1 import Payload
 from temporalio.api.failure.v1 import Failure
 from temporalio.converter import PayloadCodec
 from temporalio.exceptions import ApplicationError
 
+import longhaul.contracts
 from longhaul.contracts import TurnLimits
+from longhaul.contracts.turn import Contract
 from longhaul.payloads import PayloadConverter, data_converter
 from longhaul.settings import SettingsError
+
+DEFAULTS = Path(__file__).parents[1] / "data" / "contract_defaults.json"
 
 
 class Reversing(PayloadCodec):
@@ -71,3 +79,39 @@ def test_a_wrong_name_is_one_clear_line(name: str, told: str) -> None:
     assert str(caught.value).startswith(f"LONGHAUL_PAYLOAD_CODEC={name!r} is not allowed: ")
     assert told in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def defaults() -> dict[str, dict[str, Any]]:
+    """The defaults of all contracts' fields."""
+    converter = PayloadConverter().converters[b"json/plain"]
+
+    def read_back(value: object) -> Any:
+        payload = converter.to_payload(value)
+        assert payload is not None
+        return json.loads(payload.data)
+
+    contracts = [
+        one for one in vars(longhaul.contracts).values() if isinstance(one, type) and issubclass(one, Contract)
+    ]
+    return {
+        contract.__name__: {
+            name: read_back(field.default)
+            for name, field in contract.model_fields.items()
+            if field.default is not PydanticUndefined
+        }
+        for contract in sorted(contracts, key=lambda contract: contract.__name__)
+    }
+
+
+def test_a_default_is_left_out_and_filled_in_again() -> None:
+    converter = PayloadConverter()
+    payload = converter.to_payload(TurnLimits(max_rounds=17, max_depth=3))
+    assert json.loads(payload.data) == {"max_rounds": 17}
+    assert converter.from_payload(payload, TurnLimits) == TurnLimits(max_rounds=17)
+    assert json.loads(converter.to_payload({"a": None, "b": [0, ""]}).data) == {"a": None, "b": [0, ""]}
+
+
+def test_a_default_of_a_contract_never_changes() -> None:
+    """Payloads of running turns leave it out. Another default would be another value in their histories."""
+    recorded, now = json.loads(DEFAULTS.read_bytes()), defaults()
+    assert {name: {field: now[name][field] for field in fields} for name, fields in recorded.items()} == recorded

@@ -347,9 +347,7 @@ async def test_a_tool_that_fails_for_good(session: Session) -> None:
 
 
 async def test_a_stream_that_broke_stays_broken(session: Session) -> None:
-    session.script.answers = [
-        TEXT.model_copy(update={"published": False, **tool_calls("a").model_dump(include={"tool_calls"})})
-    ]
+    session.script.answers = [TEXT.model_copy(update={"published": False, "tool_calls": tool_calls("a").tool_calls})]
     await session.send("m1")
     assert await session.status() is COMPLETED
     assert [argument.turn.published for argument in session.script.arguments] == [True, True, False, False]  # type: ignore[attr-defined]
