@@ -60,6 +60,7 @@ from longhaul.llm.completion import Assembler, Completion
 from longhaul.llm.estimate import Estimate
 from longhaul.llm.failures import ModelFailure, classify, retry_delay, took_too_long
 from longhaul.llm.models import model_info
+from longhaul.llm.outages import Outages
 from longhaul.llm.request import Request, effort_of, request_for, room, with_answer_limit
 from longhaul.settings import Settings
 from longhaul.streams.blocks import pieces_of
@@ -79,6 +80,7 @@ UNKNOWN_TOOL = "unknown_tool"
 PARTIAL_MAX_CHARS = 200_000
 #: Seconds until another model is asked. Temporal takes 0 for "as its policy says".
 FALLBACK_S = 0.1
+OUTAGES = "longhaul_model_outages"
 #: Waits of a call that needs what running calls have reserved of its budget.
 RESERVED_PAUSE_S, RESERVED_PAUSE_FACTOR, RESERVED_PAUSE_MAX_S = 0.2, 1.5, 5.0
 
@@ -172,6 +174,7 @@ class ModelActivities:
         self._settings = settings
         self._costs = Costs(database)
         self._approvals = ApprovalRules(settings.approve)
+        self._outages = Outages(settings.model_down_seconds)
 
     @activity.defn
     async def call_model(self, call: CallModel) -> ModelAnswer:
@@ -214,10 +217,14 @@ class ModelActivities:
         return self._report(call, answer, attempt.answered_by_fallback, published=not publisher.broken)
 
     def _models(self, call: CallModel, state: CallState) -> list[str]:
-        """The models that are left to be asked: from the one that the checkpoint or the turn's newest call names."""
+        """The models that are left to be asked: from the one that the checkpoint or the turn's newest call names.
+
+        A model that was found to be down is left out, unless all are.
+        """
         models = self._settings.models_for(call.model, call.tier)
         first = state.model or call.fallback
-        return models[models.index(first) :] if first in models else models
+        models = models[models.index(first) :] if first in models else models
+        return models if state.completion is not None else self._outages.to_ask(models)
 
     async def _earlier_answer(self, attempt: Attempt, prompt: Prompt) -> StoredAnswer | None:
         """The answer that an earlier attempt has paid for, from its checkpoint or its row; None if there is none.
@@ -341,6 +348,7 @@ class ModelActivities:
         finally:
             if not step_settled:
                 step.take_back()
+        self._outages.answered(attempt.model)
         completion = received()
         # A request that had to be shortened shows less than people and tools have said: a summary shows more.
         tokens = completion.usage.prompt_tokens + completion.usage.completion_tokens
@@ -383,10 +391,13 @@ class ModelActivities:
         failing_for = time.time() - (state.failing_since or time.time())
         patience_s = self._settings.model_retry_seconds
         if attempt.fallback:
-            patience_s = min(patience_s, self._settings.model_fallback_after)
+            was_down = self._outages.is_down(attempt.model)
+            patience_s = 0 if was_down else min(patience_s, self._settings.model_fallback_after)
         delay = retry_delay(self._settings, failure, state.failures, failing_for, patience_s)
         if delay is None and attempt.fallback and not failure.of_endpoint:
             delay = FALLBACK_S
+            if failure.retryable:  # otherwise this request was refused, and another may be taken
+                self._note_outage(attempt.model, attempt.fallback)
             state = state.with_fallback(attempt.model, attempt.fallback)
             text += f" {attempt.fallback} is asked instead of {attempt.model}."
         if delay is not None:
@@ -400,6 +411,11 @@ class ModelActivities:
             text += f" Other models failed before: {', '.join(state.exhausted)}."
         await self._give_up(attempt, received, state.partial)
         return ApplicationError(text, type=MODEL_FAILED, non_retryable=True)
+
+    def _note_outage(self, model: str, fallback: str) -> None:
+        self._outages.failed(model, fallback)
+        counter = activity.metric_meter().create_counter(OUTAGES, "Models whose retries a call has used up.")
+        counter.add(1, {"model": model})
 
     async def _give_up(self, attempt: Attempt, received: Completion, earlier: Completion | None) -> None:
         """Keep the text of the last attempt, or show and keep that of an earlier one."""

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from contextlib import aclosing
-from typing import Any
 
 from openai import OpenAIError
 
@@ -23,7 +22,7 @@ from longhaul.llm.completion import Assembler, Completion
 from longhaul.llm.estimate import Estimate
 from longhaul.llm.failures import classify
 from longhaul.llm.models import model_info
-from longhaul.llm.request import Request
+from longhaul.llm.request import Request, request_body, with_answer_limit
 from longhaul.llm.tokens import tokens_of_request
 from longhaul.settings import Settings
 from longhaul.streams.events import data_part
@@ -35,6 +34,8 @@ TITLE_CHARS = 100
 PROVISIONAL_CHARS = 60
 TITLE_S = 60.0
 TITLE_TOKENS = 40
+#: For a model that thinks in any case, and whose limit counts that too.
+THINKING_TOKENS = 2_000
 
 
 class Titles:
@@ -108,9 +109,11 @@ class Titles:
 
     def _request(self, text: str) -> Request:
         prompt = [{"role": "system", "content": prompts.TITLE}, {"role": "user", "content": text}]
-        body: dict[str, Any] = {"model": self._model, "messages": prompt, "stream_options": {"include_usage": True}}
-        body["max_tokens"] = TITLE_TOKENS
-        return Request(body, tokens_of_request(body), shortened=False, model=model_info(self._settings, self._model))
+        info = model_info(self._settings, self._model)
+        body = request_body(self._settings, model=self._model, effort="none", messages=prompt, tools=[])
+        thinks = body.get("reasoning_effort", "none") != "none"
+        body = with_answer_limit(body, TITLE_TOKENS + (THINKING_TOKENS if thinks else 0))
+        return Request(body, tokens_of_request(body), shortened=False, model=info)
 
     def _estimate(self, request: Request) -> Estimate:
         return Estimate(request, None, self._settings.prompt_cache_ttl)

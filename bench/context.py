@@ -46,7 +46,7 @@ async def converse(product: Product, text: str, turns: int, size: int) -> Figure
         begun = time.perf_counter()
         log = await api.stream(session, f"My word is {WORD}." if number == 0 else f"{number}. {message}")
         took.append((time.perf_counter() - begun) * 1000)
-        failed += log.types[-1] != "finish" or "error" in log.types
+        failed += "finish" not in log.types or "error" in log.types
     log = await api.stream(session, "What was my first message?")
     found = await check_rows(product.database, sessions=[session], answered=not failed)
     tenth = max(1, turns // 10)

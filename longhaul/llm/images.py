@@ -1,10 +1,10 @@
 """Which images of a conversation a model is shown: those of people's messages, the newest first."""
 
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from typing import Any
 
 from longhaul.files.media_types import IMAGES
+from longhaul.llm.models import model_info
 from longhaul.settings import Settings
 
 #: Providers refuse larger images, and more of them.
@@ -15,8 +15,7 @@ REQUEST_MAX_BYTES = 15_000_000
 
 def sees(settings: Settings, model: str) -> bool:
     """Whether a model takes images."""
-    name = model.rsplit("/", 1)[-1]
-    return any(fnmatchcase(name, pattern) for pattern in settings.image_models)
+    return model_info(settings, model).vision
 
 
 def images_of(rows: Sequence[Any]) -> list[dict[str, Any]]:

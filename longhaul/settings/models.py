@@ -37,10 +37,10 @@ class Models(BaseModel):
         description="Seconds a failing model call is retried before the next fallback model is tried. The last one is "
         "retried for `LONGHAUL_MODEL_RETRY_SECONDS`.",
     )
-    image_models: ModelNames = Field(
-        ["gpt-4o*", "gpt-4.1*", "gpt-5*", "o1*", "o3*", "o4*", "claude-*", "gemini-*"],
-        description="Models that are shown images, comma-separated, `*` for any text; of `provider/model` the last "
-        "part counts. Others are told the names of the files.",
+    model_down_seconds: Annotated[float, Field(ge=0)] = Field(
+        60.0,
+        description="Seconds that a model with a fallback counts as down after its retries were used up: calls begin "
+        "with the fallback, then one tries the model again. 0: each turn tries it.",
     )
     allowed_models: ModelNames = Field(
         [],
@@ -49,8 +49,8 @@ class Models(BaseModel):
     models: Annotated[dict[str, ModelInfo], NoDecode] = Field(
         {},
         description='What differs from what is known of models, as JSON: `{"my-model": {"window": 32000, '
-        '"prices": {"input": 0.5, "output": 1.5}, "efforts": ["none", "high"]}}`. Prices are US dollars '
-        "for a million tokens.",
+        '"vision": true, "prices": {"input": 0.5, "output": 1.5}, "efforts": ["none", "high"]}}`. Prices are US '
+        "dollars for a million tokens.",
     )
     model_retry_seconds: Annotated[float, Field(ge=0)] = Field(
         600.0, description="Seconds a failing model call is retried before the turn fails. 0: not at all."

@@ -20,6 +20,7 @@ from longhaul.db.models import LedgerRow
 from longhaul.errors import StreamBrokenError
 from longhaul.files.store import FileStore
 from longhaul.llm.client import ModelClient
+from longhaul.llm.outages import Outages
 from longhaul.llm.tokens import tokens_of_request
 from longhaul.settings import Settings
 from longhaul.tools import default_tools
@@ -97,8 +98,9 @@ async def attempt(
     seconds: float,
     call: CallModel = CALL,
     settings: Settings = SETTINGS,
+    outages: Outages | None = None,
 ) -> tuple[CallState | None, ApplicationError | None]:
-    """One attempt: the checkpoint that it leaves, and its failure."""
+    """One attempt: the checkpoint that it leaves, and its failure. `outages`: what its worker has found before."""
     environment = ActivityEnvironment()
     details = [state.model_dump(mode="json")] if state is not None else []
     environment.info = replace(environment.info, attempt=number, heartbeat_details=details, is_local=False)
@@ -109,6 +111,7 @@ async def attempt(
     activities = ModelActivities(
         database, cast("Any", stream), cast("Any", model), default_tools(), FileStore(settings), settings
     )
+    activities._outages = outages or activities._outages
     try:
         await environment.run(activities.call_model, call)
     except ApplicationError as error:

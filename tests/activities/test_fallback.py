@@ -16,6 +16,7 @@ from longhaul.db.models import LedgerRow, utc_now
 from longhaul.db.turns import NewTurn
 from longhaul.errors import MODEL_FAILED, MODEL_RETRY
 from longhaul.llm.client import ModelClient
+from longhaul.llm.outages import Outages
 from longhaul.settings import Settings
 from testkit.offline import offline_model
 from tests.activities.conftest import SETTINGS, TURN
@@ -139,6 +140,33 @@ async def test_a_later_call_of_the_turn_begins_with_the_fallback(
 )
 def test_only_the_model_of_a_tier_has_its_fallbacks(settings: Settings, model: str, tier: str, left: list[str]) -> None:
     assert settings.models_for(model, tier) == left
+
+
+async def test_a_model_that_is_down_is_left_out_and_tried_again(
+    database: Database, settings: Settings, client: ModelClient
+) -> None:
+    """Each turn lost the retries of the first model anew. A model that refuses a request is not down."""
+    await said(database)
+    now = 0.0
+    outages = Outages(60, lambda: now)
+    settings = settings.model_copy(update={"model_standard_fallbacks": [ANSWERS], "model_fallback_after": 60.0})
+    asked = (database, client, Recorder())
+    long_ago = CallState(failures=3, failing_since=utc_now().timestamp() - 61)
+    state, failure = await attempt(*asked, long_ago, 4, 600, call_of(), settings, outages)
+    assert failure is not None
+    _, failure = await attempt(*asked, state, 5, 600, call_of(), settings, outages)
+    assert failure is None
+    second = call_of(round=2)
+    _, failure = await attempt(database, client, Recorder(), None, 1, 600, second, settings, outages)
+    assert failure is None, "the next call begins with the fallback"
+    now = 61.0
+    third = call_of(round=3)
+    state, failure = await attempt(database, client, Recorder(), None, 1, 600, third, settings, outages)
+    assert failure is not None
+    assert f"{ANSWERS} is asked instead" in str(failure), "it is tried once, and its failure not waited out again"
+    gone = settings.model_copy(update={"model_standard": GONE})
+    await attempt(database, client, Recorder(), None, 1, 600, call_of(model=GONE), gone, outages)
+    assert not outages.is_down(GONE)
 
 
 async def test_a_refused_key_is_refused_to_all_models(

@@ -18,7 +18,7 @@ def message(*ids: str) -> Any:
 
 
 async def test_a_model_that_sees_is_given_what_can_be_read(tmp_path: Path) -> None:
-    settings = load_settings(workspaces=str(tmp_path), image_models="sees-*")
+    settings = load_settings(workspaces=str(tmp_path), models='{"provider/sees-well": {"vision": true}}')
     store = FileStore(settings)
     for id_, data in CONTENT.items():
         await store.put(id_, data)

@@ -95,6 +95,22 @@ async def test_one_call_for_a_session_however_many_turns_it_has(database: Databa
     assert (spent.calls, spent.prompt_tokens, spent.completion_tokens, spent.cost_microdollars) == (1, 7, 3, 12)
 
 
+@pytest.mark.parametrize(
+    ("model", "limit"),
+    [
+        ("gpt-4.1-mini", {"max_tokens": 40}),
+        ("gpt-5-mini", {"max_completion_tokens": 2_040}),
+        ("openai/gpt-5.1", {"max_completion_tokens": 40}),
+    ],
+)
+async def test_the_limit_of_a_title_is_named_as_its_model_wants(
+    database: Database, model: str, limit: dict[str, int]
+) -> None:
+    """A model that always thinks would spend the limit of a title on its thoughts."""
+    body = titles_of(database, SmallModel(), model)._request("hello").body
+    assert {name: body[name] for name in body if name.startswith("max_")} == limit
+
+
 async def booked(database: Database) -> list[tuple[str, str, int | None]]:
     async with database.read() as connection:
         rows = await connection.execute(select(LedgerRow.kind, LedgerRow.status, LedgerRow.cost_microdollars))
