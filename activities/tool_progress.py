@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -15,17 +16,18 @@ from longhaul.streams.tool_progress import keep, tool_progress_part
 PAUSE_S, PAUSE_MAX_S = 0.25, 2.0
 
 
-class ToolReports:
+class ToolReports(ABC):
     """Shows the newest report of one call, at most a few times a second."""
 
-    def __init__(self, redis: "Redis", publisher: StreamPublisher, call: RunTool) -> None:
-        self._redis = redis
-        self._publisher = publisher
-        self._call = call
+    def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._newest: ToolProgress | None = None
         self._news = asyncio.Event()
         self._ended = False
+
+    @abstractmethod
+    async def show(self, progress: ToolProgress, *, last: bool = False) -> None:
+        """Show a report; `last`: the call, or this start of it, ends with it."""
 
     def report(self, progress: ToolProgress) -> None:
         """Take a report, in any thread; returns at once."""
@@ -51,7 +53,7 @@ class ToolReports:
             with suppress(asyncio.CancelledError):
                 await showing
             if self._newest is not None:
-                self._put(self._newest)
+                await self.show(self._newest, last=True)
 
     async def _show(self) -> None:
         started = time.monotonic()
@@ -60,10 +62,21 @@ class ToolReports:
             self._news.clear()
             progress, self._newest = self._newest, None
             if progress is not None:
-                self._put(progress)
-                if self._call.turn.published:
-                    await keep(self._redis, self._call.turn.turn_id, self._call.tool_call_id, progress)
+                await self.show(progress)
             await asyncio.sleep(min(PAUSE_S + (time.monotonic() - started) / 60, PAUSE_MAX_S))
 
-    def _put(self, progress: ToolProgress) -> None:
+
+class StreamReports(ToolReports):
+    """Reports of a tool that runs in this process, which writes the turn's stream."""
+
+    def __init__(self, redis: "Redis", publisher: StreamPublisher, call: RunTool) -> None:
+        super().__init__()
+        self._redis = redis
+        self._publisher = publisher
+        self._call = call
+
+    async def show(self, progress: ToolProgress, *, last: bool = False) -> None:
+        """Publish it, and keep it for polls unless the call ends with it."""
         self._publisher.put(tool_progress_part(self._call.tool_call_id, self._call.name, progress))
+        if self._call.turn.published and not last:
+            await keep(self._redis, self._call.turn.turn_id, self._call.tool_call_id, progress)

@@ -12,7 +12,8 @@ from temporalio.testing import ActivityEnvironment
 from activities import attempt as module
 from activities.answers import end_turn
 from activities.tool_results import ToolResult
-from activities.tools import ToolActivities, ToolState
+from activities.tool_run import ToolState
+from activities.tools import ToolActivities
 from longhaul.contracts import Budget, CallModel, Progress, RunTool, Scope, ToolOutcome, ToolStatus, TurnStatus, Usage
 from longhaul.db import ledger, messages, sessions, turns
 from longhaul.db.database import Database

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any, cast
 
 from activities import tool_progress
-from activities.tool_progress import ToolReports
+from activities.tool_progress import StreamReports, ToolReports
 from longhaul.contracts import RunTool, ToolProgress
 from testkit.wait import until
 from tests.activities.conftest import NO_REDIS, TURN
@@ -27,7 +27,7 @@ class Publisher:
 
 
 def reports(publisher: Publisher) -> ToolReports:
-    return ToolReports(NO_REDIS, cast("Any", publisher), CALL)
+    return StreamReports(NO_REDIS, cast("Any", publisher), CALL)
 
 
 async def test_the_first_and_the_last_report_are_shown_and_a_flood_is_not() -> None:

@@ -16,7 +16,8 @@ from temporalio.testing import ActivityEnvironment
 from activities import attempt as module
 from activities.model import UNKNOWN_TOOL
 from activities.tool_results import ToolResult
-from activities.tools import ROUND_CHECKPOINTS_BYTES, ToolActivities, ToolState
+from activities.tool_run import ToolState
+from activities.tools import ROUND_CHECKPOINTS_BYTES, ToolActivities
 from longhaul.contracts import RunTool, Scope, StoreToolResult, ToolOutcome, ToolStatus
 from longhaul.db import conversation, messages, sessions
 from longhaul.db.connection import Connection
