@@ -18,8 +18,9 @@ from longhaul.turns.deliver import IncomingMessage, MessageDelivery
 from longhaul.turns.status import TurnLookup
 
 log = logging.getLogger(__name__)
-PAGE = 100
-PAGES = 10  # What one run examines at most; the next run goes on with what is left.
+# What one run examines at most. The next run goes on with what is left.
+MAX_SESSIONS = 1_000
+MAX_ANSWERS = 100
 
 
 class RedeliveryActivities:
@@ -42,15 +43,12 @@ class RedeliveryActivities:
         """
         if not self._after:
             return Redelivered()
-        before, last, delivered = utc_now() - timedelta(seconds=self._after), "", 0
+        before, delivered = utc_now() - timedelta(seconds=self._after), 0
         try:
-            for _page in range(PAGES):
-                async with self._database.read() as connection:
-                    page = await acceptance.forgotten_sessions(connection, before, last, PAGE)
-                for last in page:
-                    delivered += await self._redeliver(last, before)
-                if len(page) < PAGE:
-                    break
+            async with self._database.read() as connection:
+                session_ids = await acceptance.sessions_waiting(connection, before, MAX_SESSIONS)
+            for session_id in session_ids:
+                delivered += await self._redeliver(session_id, before)
             await self._tell_answers(before)
         except UnavailableError as error:
             benign = ApplicationErrorCategory.BENIGN
@@ -62,12 +60,14 @@ class RedeliveryActivities:
     async def _tell_answers(self, before: datetime) -> None:
         """Tell turns of answers to their calls whose signal was cut off."""
         async with self._database.read() as connection:
-            answered = await parked.not_settled(connection, before, PAGE)
+            answered = await parked.not_settled(connection, before, MAX_ANSWERS)
         for row in answered:
             await self._answers.tell(row)
 
     async def _redeliver(self, session_id: str, before: datetime) -> int:
-        """Deliver the messages of one session; their mode and tier are the defaults, because rows do not have them."""
+        """Deliver the messages of one session, unless its turn runs and has them, or its parent's turn, which may be
+        about to start it.
+        """
         if await self._turns.running(session_id) is not None:
             return 0
         delivered = 0
@@ -75,10 +75,12 @@ class RedeliveryActivities:
             async with self._database.read() as connection:
                 session = await sessions.get(connection, session_id)
                 waiting = await acceptance.list_waiting(connection, session_id)
+            parent = session.parent_session_id
+            if parent is not None and await self._turns.running(parent) is not None:
+                return 0
             for row in waiting:
                 if row.created_at < before:
-                    message = IncomingMessage(row.client_message_id, row.content, row.context)
-                    await self._delivery.deliver(session.user_id, session, message)
+                    await self._delivery.deliver(session.user_id, session, IncomingMessage.of_row(row))
                     delivered += 1
         except NotFoundError:
             log.info("session %s was deleted before its messages could be delivered", session_id)

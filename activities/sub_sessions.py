@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Collection
 from typing import Any
 
 import orjson
@@ -27,17 +28,19 @@ from longhaul.contracts import (
     ToolStatus,
     TurnRef,
 )
-from longhaul.db import acceptance, conversation, ledger, messages, sessions, turns
+from longhaul.db import acceptance, conversation, ledger, messages, sessions
+from longhaul.db.acceptance import Accepted
 from longhaul.db.connection import Connection
 from longhaul.db.database import Database
 from longhaul.db.messages import StoredMessage, row_id
 from longhaul.db.sessions import NewSession, Session
-from longhaul.errors import InboxFullError, NotFoundError, UsageLimitError
+from longhaul.errors import InboxFullError, NotFoundError, TooManyTurnsError, UsageLimitError
 from longhaul.limits.usage import UsageLimits
 from longhaul.settings import Settings
 from longhaul.streams.events import data_part, tool_output_part
 from longhaul.tools import Registry
 from longhaul.tools.workflow_tools import RunSubSession
+from longhaul.turns.quota import TurnQuota
 from longhaul.turns.status import TurnLookup
 from longhaul.turns.stop import TurnStopper
 
@@ -73,6 +76,7 @@ class SubSessionActivities:
         self._usage = usage
         self._settings = settings
         self._turns = TurnLookup(database, temporal, settings.temporal_rpc_timeout)
+        self._quota = TurnQuota(settings, self._turns)
         self._stopper = TurnStopper(database, temporal, redis, self._turns, settings.temporal_rpc_timeout)
 
     @activity.defn
@@ -85,35 +89,46 @@ class SubSessionActivities:
         sub_id = arguments.sub_session_id or row_id(turn.turn_id, call.round, "sub-session", call.tool_call_id)
         available = {tool.name for tool in self._tools.allowed(call.scope)}
         content, scope = arguments.prompt, narrowed(call.scope, arguments, turn.session_id, available)
-        try:
-            with storage_faults(missing_is_final=False):
-                refusal = await self._usage.refusal(turn.user_id, call.cost_limits)
+        if arguments.sub_session_id:
+            content = "\n\n".join(filter(None, (arguments.system_context, content)))
+
+        async def store(lost: Collection[str]) -> Accepted:
+            nonlocal scope
+            async with self._database.write() as connection:
+                if arguments.sub_session_id:
+                    session = await _session_below(connection, turn, sub_id)
+                    scope = continued(Scope.model_validate(session.scope), call.scope)
+                else:
+                    await _create(connection, turn, sub_id, arguments, scope)
 
                 async def may_begin() -> None:
                     if refusal is not None:
                         raise refusal
+                    root = scope.root_session_id or turn.session_id
+                    await self._quota.check_tree(connection, turn.user_id, root, sub_id, lost)
 
-                async with self._database.write() as connection:
-                    if error := await self._too_many_at_work(connection, turn, scope, sub_id):
-                        return PreparedSubSession(error=error)
-                    if arguments.sub_session_id:
-                        session = await _session_below(connection, turn, sub_id)
-                        scope = continued(Scope.model_validate(session.scope), call.scope)
-                        content = "\n\n".join(filter(None, (arguments.system_context, content)))
-                    else:
-                        await _create(connection, turn, sub_id, arguments, scope)
-                    accepted = await acceptance.accept(
-                        connection,
-                        session_id=sub_id,
-                        user_id=turn.user_id,
-                        message_id=message_id,
-                        content=content,
-                        context=None,
-                        limit=self._settings.max_pending_messages,
-                        may_begin=may_begin,
-                    )
+                return await acceptance.accept(
+                    connection,
+                    session_id=sub_id,
+                    user_id=turn.user_id,
+                    message_id=message_id,
+                    content=content,
+                    context=None,
+                    limit=self._settings.max_pending_messages,
+                    may_begin=may_begin,
+                )
+
+        try:
+            with storage_faults(missing_is_final=False):
+                refusal = await self._usage.refusal(turn.user_id, call.cost_limits)
+                accepted = await self._quota.within(store)
         except NotFoundError as error:
             return PreparedSubSession(error=str(error))
+        except TooManyTurnsError as error:
+            return PreparedSubSession(
+                error=f"run_sub_session: {len(error.running)} sub-sessions of this conversation are running already, "
+                f"and the limit is {error.limit}. Wait for some of them to end, or do this task yourself."
+            )
         except UsageLimitError as error:
             return PreparedSubSession(error=f"run_sub_session: nothing was started. {error}")
         except InboxFullError as error:
@@ -139,26 +154,6 @@ class SubSessionActivities:
         if arguments is None:
             raise ApplicationError(f"Round {call.round} has no call {call.tool_call_id}.", non_retryable=True)
         return RunSubSession.model_validate_json(arguments)
-
-    async def _too_many_at_work(self, connection: Connection, turn: TurnRef, scope: Scope, sub_id: str) -> str | None:
-        """Refuse one more sub-session at work below the same root, detached ones included.
-
-        The root's lock orders this with other preparations, so that together they do not exceed the limit.
-
-        Returns:
-            The error for the model, or None.
-        """
-        limit, root = self._settings.max_running_sub_sessions, scope.root_session_id or turn.session_id
-        if not limit:
-            return None
-        await messages.lock_session(connection, root)
-        at_work = await turns.sub_sessions_at_work(connection, root)
-        if sub_id in at_work or len(at_work) < limit:
-            return None
-        return (
-            f"run_sub_session: {len(at_work)} sub-sessions of this conversation are running already, and the limit is "
-            f"{limit}. Wait for some of them to end, or do this task yourself."
-        )
 
     @activity.defn
     async def look_at_sub_session(self, look: LookAtSubSession) -> SubSessionSeen:

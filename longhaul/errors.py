@@ -28,11 +28,16 @@ class InboxFullError(LonghaulError):
 
 
 class OpenTurn(NamedTuple):
-    """A turn that has not ended by its rows, and since when: it has begun, or its first message waits for it."""
+    """A turn that has not ended by its rows, and since when: it has begun, or its first message waits for it.
+
+    `started_by`: the parent session whose turn may be about to start it; None once it has begun, and for sessions
+    without a parent.
+    """
 
     session_id: str
     turn_id: str
     since: datetime
+    started_by: str | None = None
 
 
 class TooManyTurnsError(LonghaulError):

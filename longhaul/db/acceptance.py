@@ -11,8 +11,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-from sqlalchemy import bindparam, desc, exists, func, literal, select, union_all, update
-from sqlalchemy.orm import aliased
+from sqlalchemy import bindparam, desc, func, literal, select, union_all, update
 
 from longhaul.db.connection import Connection
 from longhaul.db.messages import ADVANCE, INSERT, lock_session, replace_unstorable, row_id
@@ -26,6 +25,7 @@ class WaitingMessage(NamedTuple):
     client_message_id: str
     content: str
     context: dict[str, Any] | None
+    choice: dict[str, Any] | None
     created_at: datetime
 
 
@@ -166,25 +166,12 @@ WAITING = (
     .where(MessageRow.session_id == bindparam("session"), MessageRow.sequence.is_(None))
     .order_by(MessageRow.created_at, MessageRow.id)
 )
-_tree_session = aliased(SessionRow)
-_TREE_WORKS = exists().where(
-    TurnRow.status.in_(UNFINISHED),
-    TurnRow.session_id == _tree_session.id,
-    (_tree_session.id == SessionRow.id)
-    | (_tree_session.id == SessionRow.root_session_id)
-    | (_tree_session.root_session_id == SessionRow.root_session_id),
-)
-FORGOTTEN = (
+# In random order: sessions whose turns run must not keep the others from being among those that are returned.
+WAITING_LONG = (
     select(MessageRow.session_id)
-    .distinct()
-    .join(SessionRow, SessionRow.id == MessageRow.session_id)
-    .where(
-        MessageRow.sequence.is_(None),
-        MessageRow.created_at < bindparam("before"),
-        MessageRow.session_id > bindparam("after"),
-        ~_TREE_WORKS,
-    )
-    .order_by(MessageRow.session_id)
+    .where(MessageRow.sequence.is_(None), MessageRow.created_at < bindparam("before"))
+    .group_by(MessageRow.session_id)
+    .order_by(func.random())
     .limit(bindparam("most"))
 )
 CONTENT = select(MessageRow.content).where(MessageRow.id == bindparam("message"))
@@ -207,6 +194,7 @@ async def accept(
     message_id: str,
     content: str,
     context: dict[str, Any] | None,
+    choice: dict[str, Any] | None = None,
     limit: int,
     may_begin: Callable[[], Awaitable[None]] | None = None,
 ) -> Accepted:
@@ -270,6 +258,7 @@ async def accept(
             "role": "user",
             "content": content,
             "context": context,
+            "choice": choice,
             "turn_id": turn_id,
         },
     )
@@ -346,9 +335,6 @@ async def list_waiting(connection: Connection, session_id: str) -> list[WaitingM
     return [WaitingMessage._make(row) for row in await connection.execute(WAITING, {"session": session_id})]
 
 
-async def forgotten_sessions(connection: Connection, before: datetime, after: str, limit: int) -> list[str]:
-    """Sessions behind `after`, by id, with messages that have waited since `before` and with no unfinished turn.
-
-    A sub-session counts only while no turn of its tree is unfinished: a turn above it may be about to start it.
-    """
-    return list(await connection.scalars(FORGOTTEN, {"before": before, "after": after, "most": limit}))
+async def sessions_waiting(connection: Connection, before: datetime, limit: int) -> list[str]:
+    """Sessions with messages that have waited since `before`, in random order; their turns may run."""
+    return list(await connection.scalars(WAITING_LONG, {"before": before, "most": limit}))

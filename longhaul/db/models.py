@@ -144,6 +144,7 @@ class SessionRow(Base):
 class MessageRow(Base):
     """One row of a conversation; append-only. `sequence` is null while the message waits to be taken by a turn.
 
+    `choice` is what a user's message chose of mode, tier, model and effort; null: nothing.
     `model` is the one that wrote the row, as its endpoint names it.
     `version_of` is the id of the message that this one is a later version of: edited, or to be answered again.
     `replaced_by` is the turn that took this row out of the conversation, or `DELETED`; the row keeps its sequence.
@@ -165,6 +166,7 @@ class MessageRow(Base):
     client_message_id: Mapped[str | None] = mapped_column(String(64))
     is_error: Mapped[bool] = mapped_column(Boolean, default=False)
     context: Mapped[dict[str, Any] | None] = mapped_column(ReadableJSON(none_as_null=True))
+    choice: Mapped[dict[str, Any] | None] = mapped_column(ReadableJSON(none_as_null=True))
     finish_reason: Mapped[str | None] = mapped_column(String(32))
     usage: Mapped[dict[str, Any] | None] = mapped_column(ReadableJSON(none_as_null=True))
     created_at: Mapped[datetime] = mapped_column(default=utc_now)

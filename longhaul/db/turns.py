@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, bindparam, exists, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, String, bindparam, exists, func, insert, literal, or_, select, update
 from sqlalchemy.engine import Row
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -82,19 +82,13 @@ POSITION = select(
     .where(MessageRow.turn_id == bindparam("turn"), MessageRow.role == "assistant")
     .scalar_subquery(),
 ).where(TurnRow.session_id == bindparam("session"), TurnRow.turn_id == bindparam("turn"))
-AT_WORK = select(SessionRow.id).where(
-    SessionRow.root_session_id == bindparam("root"),
-    SessionRow.id != bindparam("root"),
-    exists().where(TurnRow.session_id == SessionRow.id, TurnRow.status.in_(UNFINISHED))
-    | exists().where(MessageRow.session_id == SessionRow.id, MessageRow.sequence.is_(None)),
-)
 _RUNNING = (
-    select(TurnRow.session_id, TurnRow.turn_id, TurnRow.started_at)
+    select(TurnRow.session_id, TurnRow.turn_id, TurnRow.started_at, literal(None, String).label("started_by"))
     .join(SessionRow, SessionRow.id == TurnRow.session_id)
     .where(TurnRow.ended_at.is_(None), SessionRow.id != bindparam("session"))
 )
 _ABOUT_TO_RUN = (
-    select(MessageRow.session_id, MessageRow.turn_id, MessageRow.created_at)
+    select(MessageRow.session_id, MessageRow.turn_id, MessageRow.created_at, SessionRow.parent_session_id)
     .join(SessionRow, SessionRow.id == MessageRow.session_id)
     .where(MessageRow.sequence.is_(None), MessageRow.turn_id.is_not(None), SessionRow.id != bindparam("session"))
 )
@@ -228,11 +222,6 @@ async def _with_status(
 async def ids_of_sessions(connection: Connection, session_ids: Sequence[str]) -> list[str]:
     """All turns of these sessions."""
     return list(await connection.scalars(select(TurnRow.turn_id).where(TurnRow.session_id.in_(session_ids))))
-
-
-async def sub_sessions_at_work(connection: Connection, root_session_id: str) -> set[str]:
-    """The sub-sessions below a root with an unfinished turn, or with a message that is about to start one."""
-    return set(await connection.scalars(AT_WORK, {"root": root_session_id}))
 
 
 async def open_of_user(connection: Connection, user_id: str, session_id: str) -> list[OpenTurn]:

@@ -56,6 +56,7 @@ class NewVersion(NamedTuple):
     of: str
     content: str
     context: dict[str, Any] | None
+    choice: dict[str, Any] | None = None
 
 
 async def of_message(connection: Connection, session_id: str, message_id: str) -> list[StoredMessage]:
@@ -118,6 +119,7 @@ async def replace(
             "role": "user",
             "content": content,
             "context": version.context,
+            "choice": version.choice,
             "turn_id": turn_id,
         },
     )

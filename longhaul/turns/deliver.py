@@ -6,9 +6,10 @@ No turn runs: one starts with this message. One runs: the message joins it. Long
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 from temporalio.client import Client, WorkflowHandle
@@ -18,7 +19,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from longhaul import temporal
 from longhaul.contracts import FollowUp, Scope, TurnInput, TurnLimits, TurnStatus
 from longhaul.db import acceptance, messages, turns, versions
-from longhaul.db.acceptance import Accepted
+from longhaul.db.acceptance import Accepted, WaitingMessage
 from longhaul.db.connection import Connection
 from longhaul.db.database import Database
 from longhaul.db.messages import row_id
@@ -30,8 +31,6 @@ from longhaul.errors import (
     LonghaulError,
     NotFoundError,
     NotRetriedError,
-    OpenTurn,
-    TooManyTurnsError,
     TurnRunsError,
     UnavailableError,
     UsageLimitError,
@@ -40,12 +39,11 @@ from longhaul.limits.usage import UsageLimits
 from longhaul.llm.models import Effort
 from longhaul.settings import Settings
 from longhaul.settings.models import ModelChoice, Tier
+from longhaul.turns.quota import TurnQuota
 from longhaul.turns.status import TurnLookup
 from longhaul.turns.stop import STOP_MAX_S, TurnStopper
 
 log = logging.getLogger(__name__)
-# A signal to Temporal takes a few seconds at most.
-LOST_AFTER_S = 30
 # A turn that was stopped may be followed by one for a message that arrived meanwhile.
 REPLACE_TRIES = 4
 REPLACE_PAUSE_S = 0.3
@@ -80,6 +78,17 @@ class IncomingMessage:
         thinks = self.mode is not None or self.effort is not None
         answers = self.tier is not None or self.model is not None
         return (*(("mode",) if thinks else ()), *(("tier",) if answers else ()))
+
+    @property
+    def choice(self) -> dict[str, Any] | None:
+        """What its row keeps of the choice, so that a later delivery of the row makes the same one."""
+        chosen = {"mode": self.mode, "tier": self.tier, "model": self.model, "effort": self.effort}
+        return {name: value for name, value in chosen.items() if value is not None} or None
+
+    @classmethod
+    def of_row(cls, row: WaitingMessage) -> "IncomingMessage":
+        """A message whose row waits, as its sender had sent it."""
+        return cls(row.client_message_id, row.content, row.context, **row.choice or {})
 
     @property
     def mode_of_turn(self) -> Mode:
@@ -136,6 +145,7 @@ class MessageDelivery:
         self._database = database
         self._client = client
         self._turns = turns
+        self._quota = TurnQuota(settings, turns)
 
     async def deliver(
         self, user_id: str, session: Session, message: IncomingMessage, *, joins: bool = False
@@ -175,23 +185,21 @@ class MessageDelivery:
             TurnRunsError: turns run on and on; nothing was replaced. Otherwise as `deliver`.
         """
         check = await self._check_costs(user_id)
-        version = NewVersion(message.id, of, message.text, message.context)
+        version = NewVersion(message.id, of, message.text, message.context, message.choice)
         lost_turn_id = ""
-        lost: Collection[str] = ()
+
+        async def store(lost: Collection[str]) -> Accepted:
+            async with self._database.write() as connection:
+                accepted = await versions.replace(connection, session.id, user_id, version, lost_turn_id=lost_turn_id)
+                if not accepted.taken:
+                    check.raise_refusal()
+                    await self._check_running(connection, user_id, session, lost)
+            return accepted
+
         for tries_left in reversed(range(REPLACE_TRIES)):
             try:
-                async with self._database.write() as connection:
-                    accepted = await versions.replace(
-                        connection, session.id, user_id, version, lost_turn_id=lost_turn_id
-                    )
-                    if not accepted.taken:
-                        check.raise_refusal()
-                        await self._check_running(connection, user_id, session, lost)
+                accepted = await self._quota.within(store)
                 return await self._start_or_join(user_id, session, message, accepted)
-            except TooManyTurnsError as error:
-                lost = await self._lost(error.running)
-                if not lost:
-                    raise
             except TurnRunsError as error:
                 if not tries_left:
                     raise
@@ -230,18 +238,14 @@ class MessageDelivery:
         return Delivery(accepted.run_turn_id, started=True, waiting=accepted.waiting)
 
     async def _accept(self, user_id: str, session: Session, message: IncomingMessage, check: _CostCheck) -> Accepted:
+        store = partial(self._store, user_id, session, message, check)
         try:
-            return await self._store(user_id, session, message, check, self._settings.max_pending_messages)
+            return await self._quota.within(partial(store, self._settings.max_pending_messages))
         except InboxFullError:
             # Rows that wait while no turn runs belong to posts that never reached Temporal. They fill no inbox.
             if await self._turns.running(session.id) is not None:
                 raise
-            return await self._store(user_id, session, message, check, 0)
-        except TooManyTurnsError as error:
-            lost = await self._lost(error.running)
-            if not lost:
-                raise
-            return await self._store(user_id, session, message, check, self._settings.max_pending_messages, lost)
+            return await self._quota.within(partial(store, 0))
 
     async def _store(
         self,
@@ -250,7 +254,7 @@ class MessageDelivery:
         message: IncomingMessage,
         check: _CostCheck,
         limit: int,
-        lost: Collection[str] = (),
+        lost: Collection[str],
     ) -> Accepted:
         async with self._database.write() as connection:
 
@@ -265,6 +269,7 @@ class MessageDelivery:
                 message_id=message.id,
                 content=message.text,
                 context=message.context,
+                choice=message.choice,
                 limit=limit,
                 may_begin=may_begin,
             )
@@ -274,30 +279,13 @@ class MessageDelivery:
     ) -> None:
         """Refuse one turn more than a user, or the sub-sessions of a tree, may have at once.
 
-        Two posts at once are counted one after the other.
-
         Raises:
             TooManyTurnsError: so many run, not counting those in `lost`.
         """
-        of_user, of_tree = self._settings.max_running_turns, self._settings.max_running_sub_sessions
-        is_sub_session = session.parent_session_id is not None
-        if of_user or (is_sub_session and of_tree):
-            await connection.lock_name(f"turns of {user_id}")
-        if of_user:
-            _check_count(await turns.open_of_user(connection, user_id, session.id), lost, of_user)
-        if is_sub_session and of_tree:
+        await self._quota.check_user(connection, user_id, session.id, lost)
+        if session.parent_session_id is not None:
             root = session.root_session_id or session.id
-            _check_count(await turns.open_below(connection, root, session.id), lost, of_tree)
-
-    async def _lost(self, running: Sequence[OpenTurn]) -> list[str]:
-        """Those of the turns whose workflow was lost, or never started: they would count for ever.
-
-        A turn whose message was accepted a moment ago may be about to start.
-        """
-        before = utc_now() - timedelta(seconds=LOST_AFTER_S)
-        older = [one for one in running if one.since < before]
-        runs = await asyncio.gather(*(self._turns.is_running(one.session_id, one.turn_id) for one in older))
-        return [one.turn_id for one, is_running in zip(older, runs, strict=True) if not is_running]
+            await self._quota.check_tree(connection, user_id, root, session.id, lost)
 
     async def retry(self, user_id: str, session: Session, turn_id: str) -> Delivery:
         """Take up a session's newest turn, which failed, in a new turn: what it did stays, its last call is made again.
@@ -329,7 +317,12 @@ class MessageDelivery:
         if waiting:
             raise TurnRunsError("")
         (await self._check_costs(user_id)).raise_refusal()
-        await self._check_running_or_lost(user_id, session)
+
+        async def check(lost: Collection[str]) -> None:
+            async with self._database.write() as connection:
+                await self._check_running(connection, user_id, session, lost)
+
+        await self._quota.within(check)
         choice = next(filter(None, map(self._settings.choose, (failed.model, failed.tier))), self._default)
         turn = self._turn_input(user_id, session, new_id, choice, failed.mode, "").model_copy(
             update={"retry_of": turn_id}
@@ -348,18 +341,6 @@ class MessageDelivery:
                     raise TurnRunsError(running.turn_id if running is not None else "") from None
             await asyncio.sleep(REPLACE_PAUSE_S)
         raise TurnRunsError("")
-
-    async def _check_running_or_lost(self, user_id: str, session: Session) -> None:
-        lost: set[str] = set()
-        while True:
-            try:
-                async with self._database.write() as connection:
-                    return await self._check_running(connection, user_id, session, lost)
-            except TooManyTurnsError as error:
-                more = set(await self._lost(error.running)) - lost
-                if not more:
-                    raise
-                lost |= more
 
     async def when_idle(self, session_id: str, change: Callable[[Connection, str], Awaitable[T]]) -> T:
         """Change a session in which nothing runs. `change` is given the id of a turn whose workflow is lost, or "".
@@ -454,9 +435,3 @@ class MessageDelivery:
     @property
     def _rpc_timeout(self) -> timedelta:
         return timedelta(seconds=self._settings.temporal_rpc_timeout)
-
-
-def _check_count(found: Sequence[OpenTurn], lost: Collection[str], limit: int) -> None:
-    running = [one for one in found if one.turn_id not in lost]
-    if len(running) >= limit:
-        raise TooManyTurnsError(running, limit)

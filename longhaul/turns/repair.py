@@ -131,7 +131,7 @@ class Repair:
         for turn in dead:
             await self._withdraw_stream(turn)
         for row in findings.waiting:
-            message = IncomingMessage(row.client_message_id, row.content, row.context)
+            message = IncomingMessage.of_row(row)
             await self._delivery.deliver(findings.session.user_id, findings.session, message)
 
     async def _withdraw_stream(self, turn: TurnRecord) -> None:

@@ -1,5 +1,6 @@
 """Messages that no turn takes are delivered again, and failures of the look are harmless."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, cast
 
@@ -23,6 +24,7 @@ from longhaul.turns.deliver import IncomingMessage, MessageDelivery
 from longhaul.turns.status import TurnLookup
 from tests.activities.conftest import SETTINGS, TURN
 
+CHOSEN = IncomingMessage("", "", mode="extended_thinking", tier="advanced", model="gpt-5", effort="low")
 AFTER = timedelta(seconds=60)
 Delivered = list[tuple[str, IncomingMessage]]
 
@@ -37,6 +39,7 @@ async def accept(database: Database, message_id: str, session_id: str = TURN.ses
             message_id=message_id,
             content=f"text of {message_id}",
             context={"page": "p"},
+            choice=CHOSEN.choice,
             limit=0,
         )
         if old:
@@ -76,14 +79,14 @@ async def redeliver(database: Database, after: float = AFTER.total_seconds()) ->
     return redelivered.messages
 
 
-async def test_old_messages_only_and_with_their_page(
+async def test_old_messages_only_with_their_page_and_choice(
     database: Database, running: set[str], delivered: Delivered
 ) -> None:
     await accept(database, "old")
     await accept(database, "young", old=False)
     assert not running
     assert await redeliver(database) == 1
-    assert delivered == [(TURN.session_id, IncomingMessage("old", "text of old", {"page": "p"}))]
+    assert delivered == [(TURN.session_id, replace(CHOSEN, id="old", text="text of old", context={"page": "p"}))]
     assert await redeliver(database) == 1  # nothing has taken it; delivering it again is harmless
 
 
@@ -101,18 +104,44 @@ async def test_zero_turns_it_off(database: Database, running: set[str], delivere
     assert not delivered
 
 
-async def test_page_by_page_and_bounded(
+async def test_where_the_workflow_of_an_unfinished_turn_is_lost(
+    database: Database, running: set[str], delivered: Delivered
+) -> None:
+    """By its row the turn runs. Temporal says that it does not."""
+    async with database.write() as connection:
+        await turns.start(
+            connection, turns.NewTurn("lost", TURN.session_id, TURN.user_id, "m", "fast", "standard", utc_now())
+        )
+    await accept(database, "m1")
+    assert not running
+    assert await redeliver(database) == 1
+    assert [message.id for _, message in delivered] == ["m1"]
+
+
+async def test_not_in_a_sub_session_that_its_parent_may_be_about_to_start(
+    database: Database, running: set[str], delivered: Delivered
+) -> None:
+    async with database.write() as connection:
+        await sessions.create(connection, NewSession("sub", TURN.user_id, parent_session_id=TURN.session_id))
+    await accept(database, "m1", "sub")
+    running.add(TURN.session_id)
+    assert await redeliver(database) == 0
+    running.clear()
+    assert await redeliver(database) == 1
+    assert [session for session, _ in delivered] == ["sub"]
+
+
+async def test_bounded(
     database: Database, running: set[str], delivered: Delivered, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redelivery, "PAGE", 2)
-    monkeypatch.setattr(redelivery, "PAGES", 2)
+    monkeypatch.setattr(redelivery, "MAX_SESSIONS", 4)
     for number in range(5):
         async with database.write() as connection:
             await sessions.create(connection, NewSession(f"s{number}", TURN.user_id))
         await accept(database, f"m{number}", f"s{number}")
     assert not running
     assert await redeliver(database) == 4
-    assert [session for session, _ in delivered] == ["s0", "s1", "s2", "s3"]
+    assert len({session for session, _ in delivered}) == 4
 
 
 async def test_temporal_away_is_benign(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,10 +3,12 @@
 import asyncio
 import json
 import zlib
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from sqlalchemy import select, update
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.testing import ActivityEnvironment
@@ -25,9 +27,10 @@ from longhaul.contracts import (
 from longhaul.db import acceptance, messages, sessions, turns
 from longhaul.db.database import Database
 from longhaul.db.messages import NewMessage
-from longhaul.db.models import utc_now
+from longhaul.db.models import MessageRow, utc_now
 from longhaul.db.sessions import NewSession
 from longhaul.tools import default_tools
+from longhaul.turns.quota import LOST_AFTER_S
 from testkit.spending import usage_limits
 from tests.activities.conftest import NO_REDIS, NO_STREAMS, SETTINGS, TURN
 
@@ -225,7 +228,30 @@ async def test_running_sub_sessions_are_limited_over_the_whole_tree(database: Da
     assert (await prepare(activities, database, "one more", scope)).error is not None
     ended = Progress(
         turn_id=turn.turn_id, session_id=turn.session_id, status=TurnStatus.COMPLETED, started_at=utc_now()
-    )
+    ).model_copy(update={"ended_at": utc_now()})
     async with database.write() as connection:
         await turns.end(connection, turn, ended)
     assert (await prepare(activities, database, "one more", scope)).error is None
+
+
+async def test_sub_sessions_whose_workflow_is_lost_do_not_count(database: Database, temporal: FakeTemporal) -> None:
+    """Else a tree that has lost as many as the limit allows could never delegate again."""
+    settings = SETTINGS.model_copy(update={"max_running_sub_sessions": 2})
+    activities = SubSessionActivities(
+        database, NO_STREAMS, cast("Client", temporal), NO_REDIS, TOOLS, usage_limits(database), settings
+    )
+    scope = Scope(root_session_id=TURN.session_id)
+    for id_ in ("begun", "prepared"):
+        assert (await prepare(activities, database, id_, scope)).error is None
+    async with database.write() as connection:
+        sub_ids = list(await connection.scalars(select(MessageRow.session_id).where(MessageRow.sequence.is_(None))))
+        long_ago = utc_now() - timedelta(seconds=LOST_AFTER_S + 1)
+        await connection.execute(
+            update(MessageRow).where(MessageRow.session_id.in_(sub_ids)).values(created_at=long_ago)
+        )
+    parent = temporal.running = {f"turn:{TURN.session_id}"}
+    assert (await prepare(activities, database, "refused", scope)).error is not None, "its parent may start it"
+    temporal.running = {*parent, *(f"turn:{sub_id}" for sub_id in sub_ids)}
+    assert (await prepare(activities, database, "refused", scope)).error is not None, "both run"
+    temporal.running = set()
+    assert (await prepare(activities, database, "third", scope)).error is None

@@ -407,27 +407,24 @@ def test_ids_follow_from_what_a_row_is() -> None:
     assert len({messages.row_id(*key) for key in keys}) == len(keys)
 
 
-async def forgotten(database: Database, *, after: str = "", limit: int = 10) -> list[str]:
+async def waiting_long(database: Database, *, seconds: int = -1, limit: int = 10) -> list[str]:
     async with database.read() as connection:
-        return await acceptance.forgotten_sessions(connection, utc_now() + timedelta(seconds=1), after, limit)
+        return await acceptance.sessions_waiting(connection, utc_now() - timedelta(seconds=seconds), limit)
 
 
-async def test_forgotten_are_waiting_messages_without_a_turn(database: Database) -> None:
-    """Not those that a turn has taken, nor those that wait while a turn is unfinished, nor young ones."""
+async def test_sessions_whose_messages_wait_long(database: Database) -> None:
+    """Not those that a turn has taken, nor young ones. Whether a turn runs is Temporal's to say."""
     await accept(database, "m1")
-    assert await forgotten(database) == [SESSION]
-    async with database.read() as connection:
-        assert await acceptance.forgotten_sessions(connection, utc_now() - timedelta(seconds=60), "", 10) == []
-    await begin(database, "t1")
-    assert await forgotten(database) == []
     await accept(database, "m2")
-    assert await forgotten(database) == []
-    await end(database, "t1")
-    assert await forgotten(database) == [SESSION]
+    assert await waiting_long(database) == [SESSION]
+    assert await waiting_long(database, seconds=60) == []
+    await begin(database, "t1")
+    assert await waiting_long(database) == []
+    await accept(database, "m3")
+    assert await waiting_long(database) == [SESSION]
 
 
-async def test_forgotten_in_a_sub_session_only_while_its_tree_rests(database: Database) -> None:
-    """A turn above may have prepared the sub-session and be about to start it."""
+async def test_among_many_sessions_that_wait_each_has_its_chance(database: Database) -> None:
     async with database.write() as connection:
         for sub_id in ("sub-1", "sub-2"):
             await sessions.create(
@@ -435,10 +432,15 @@ async def test_forgotten_in_a_sub_session_only_while_its_tree_rests(database: Da
             )
     await accept(database, "m1", session_id="sub-1")
     await accept(database, "m2", session_id="sub-2")
-    assert await forgotten(database, limit=1) == ["sub-1"]
-    assert await forgotten(database, after="sub-1") == ["sub-2"]
-    await accept(database, "m3")
-    await begin(database, "t1")
-    assert await forgotten(database) == []
-    await end(database, "t1")
-    assert await forgotten(database) == ["sub-1", "sub-2"]
+    seen = set()
+    for _ in range(200):  # both do not appear with a probability of 2^-199
+        seen.update(await waiting_long(database, limit=1))
+    assert seen == {"sub-1", "sub-2"}
+
+
+async def test_a_waiting_message_keeps_its_choice(database: Database) -> None:
+    await accept(database, "m1", choice={"mode": "extended_thinking", "tier": "advanced"})
+    await accept(database, "m2")
+    async with database.read() as connection:
+        waiting = await acceptance.list_waiting(connection, SESSION)
+    assert [row.choice for row in waiting] == [{"mode": "extended_thinking", "tier": "advanced"}, None]
