@@ -33,6 +33,7 @@ from activities.journal import Journal, JournalInterceptor, JournalRunner, Journ
 from activities.model import ModelActivities
 from activities.parked import ParkedActivities
 from activities.redelivery import RedeliveryActivities
+from activities.schedules import ScheduleActivities
 from activities.sub_sessions import SubSessionActivities
 from activities.title import Titles
 from activities.tools import ToolActivities
@@ -50,6 +51,7 @@ from longhaul.tools import Registry
 from longhaul.tools.load import load_tools
 from longhaul.turns import stop_notices
 from workflows.redelivery import RedeliverWorkflow
+from workflows.schedules import ScheduledRunWorkflow
 from workflows.turn import SubSessionWorkflow, TurnWorkflow
 
 log = logging.getLogger("longhaul.worker")
@@ -72,7 +74,7 @@ def workflow_options(*, sandboxed: bool = True) -> dict[str, Any]:
     sandbox would take a tenth of its CPU.
     """
     return {
-        "workflows": [TurnWorkflow, SubSessionWorkflow, RedeliverWorkflow],
+        "workflows": [TurnWorkflow, SubSessionWorkflow, RedeliverWorkflow, ScheduledRunWorkflow],
         "workflow_runner": SandboxedWorkflowRunner(restrictions=RESTRICTIONS)
         if sandboxed
         else UnsandboxedWorkflowRunner(),
@@ -176,6 +178,7 @@ async def serving(client: Client, settings: Settings, registry: Registry) -> Asy
         tools = ToolActivities(database, streams, registry, settings)
         parked = ParkedActivities(database, streams, settings)
         sub_sessions = SubSessionActivities(database, streams, client, redis_client, registry, usage, settings)
+        scheduled = ScheduleActivities(database, client, usage, settings)
         activities = Activities(
             calls=[model.call_model, compaction.compact_context, tools.run_tool, tools.quick_tool],
             stores=[
@@ -190,6 +193,8 @@ async def serving(client: Client, settings: Settings, registry: Registry) -> Asy
                 sub_sessions.report_sub_session,
                 sub_sessions.stop_sub_sessions,
                 RedeliveryActivities(database, client, settings).redeliver_forgotten,
+                scheduled.deliver_scheduled,
+                scheduled.await_scheduled,
             ],
         )
         heartbeats = HeartbeatInterceptor(settings.heartbeat_interval)

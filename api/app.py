@@ -21,6 +21,7 @@ from api.routes import (
     health,
     me,
     models,
+    schedules,
     sessions,
     stream,
     timeline,
@@ -58,7 +59,7 @@ def create_app(settings: Settings) -> FastAPI:
     if not settings.api_metrics_port:
         app.include_router(health.metrics_router)
     core = (sessions, stream, turns, timeline, tree, me, files, chat, ask, completions, edits, approvals)
-    for resource in (*core, models, usage, admin):
+    for resource in (*core, schedules, models, usage, admin):
         app.include_router(resource.router)
     problems.install(app)
     openapi.install(app)

@@ -29,6 +29,7 @@ from longhaul.streams.feed import TurnFeeds
 from longhaul.streams.reader import connect_for_reading
 from longhaul.turns.answers import CallAnswers
 from longhaul.turns.deliver import MessageDelivery, limits
+from longhaul.turns.schedules import Schedules
 from longhaul.turns.status import TurnLookup
 from longhaul.turns.stop import TurnStopper
 
@@ -60,6 +61,7 @@ class Dependencies:
         self.callers = KnownCallers(self.database)
         self.delivery = MessageDelivery(settings, self.database, self.temporal, self.turns, self.usage)
         self.answers = CallAnswers(self.database, self.temporal, settings.temporal_rpc_timeout)
+        self.schedules = Schedules(self.temporal, settings)
         self.rate_limit = RateLimit(
             self.redis,
             follow_ups=settings.follow_up_rate_limit,

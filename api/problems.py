@@ -24,6 +24,7 @@ from longhaul.errors import (
     NotFoundError,
     NotRetriedError,
     OpenTurn,
+    TooManyError,
     TooManyTurnsError,
     TurnRunsError,
     UnavailableError,
@@ -144,6 +145,8 @@ def problem_of(error: Exception) -> ProblemError:
             return ProblemError(429, "usage-limit", str(error), resets_at=error.resets_at, headers=wait)
         case FilesFullError():
             return ProblemError(413, "files-full", str(error))
+        case TooManyError():
+            return ProblemError(409, "too-many", str(error))
         case MessageIdUsedError():
             return ProblemError(409, "message-id-used", str(error))
         case AnsweredError():

@@ -75,6 +75,17 @@ class FilesFullError(LonghaulError):
         )
 
 
+class TooManyError(LonghaulError):
+    """A user has as many things of a kind as the limit allows."""
+
+    def __init__(self, things: str, limit: int, remedy: str) -> None:
+        super().__init__(f"You have {limit} {things}, which is the limit. Delete one: {remedy}.")
+
+
+class ScheduleRefusedError(LonghaulError):
+    """Temporal does not take a schedule; the text names the defect."""
+
+
 class MessageIdUsedError(LonghaulError):
     """A message id names another message already."""
 
@@ -161,3 +172,5 @@ TURN_ENDED = "TurnEnded"
 HANDED_OVER = "HandedOver"
 WORKER_DIED = "WorkerDied"
 TURN_FAILED = "TurnFailed"
+TURN_RUNS = "TurnRuns"
+SCHEDULE_UNKNOWN = "ScheduleUnknown"

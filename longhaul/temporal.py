@@ -42,6 +42,7 @@ DEFAULT_ADDRESS = "localhost:7233"
 TURN_WORKFLOW = "TurnWorkflow"
 SUB_SESSION_WORKFLOW = "SubSessionWorkflow"
 REDELIVER_WORKFLOW = "RedeliverWorkflow"
+SCHEDULED_RUN_WORKFLOW = "ScheduledRunWorkflow"
 FOLLOW_UP_SIGNAL = "follow_up"
 SUB_SESSION_ENDED_SIGNAL = "sub_session_ended"
 CALL_ANSWERED_SIGNAL = "call_answered"
@@ -92,6 +93,11 @@ def workflow_url(settings: Settings, session_id: str) -> str | None:
 def workflow_id(session_id: str) -> str:
     """The one workflow id of a session's turns: two of them cannot run at once because Temporal does not let them."""
     return f"turn:{session_id}"
+
+
+def schedule_id(id_: str) -> str:
+    """The id of a user's Schedule, and the first part of the ids of its runs: none of them is that of a turn."""
+    return f"schedule:{id_}"
 
 
 def stores_task_queue(task_queue: str) -> str:

@@ -28,6 +28,7 @@ from longhaul_client.events import (
     Voided,
 )
 from longhaul_client.models import Answer, Cancelled, Message, Progress, Sent, SessionInfo, SessionPage, Turn, Usage
+from longhaul_client.schedules import Schedule, ScheduleRun
 from longhaul_client.synchronous import Longhaul, Session
 
 __all__ = [
@@ -49,6 +50,8 @@ __all__ = [
     "ProblemError",
     "Progress",
     "ReasoningDelta",
+    "Schedule",
+    "ScheduleRun",
     "Sent",
     "Session",
     "SessionInfo",

@@ -20,6 +20,7 @@ from longhaul_client.operations import (
     TurnStream,
     message_body,
 )
+from longhaul_client.schedules import AsyncSchedules
 
 T = TypeVar("T")
 
@@ -41,6 +42,7 @@ class AsyncLonghaul:
         )
         self._patience = patience
         self.sessions = AsyncSessions(self)
+        self.schedules = AsyncSchedules(self)
 
     async def __aenter__(self) -> Self:
         return self
@@ -202,4 +204,4 @@ class AsyncSession:
 
     async def delete(self) -> None:
         """Stop what runs in it and delete it with all its rows."""
-        await self._client.run(operations.delete(self.id, self._client.patience()))
+        await self._client.run(operations.delete(f"/sessions/{self.id}", self._client.patience()))

@@ -9,11 +9,13 @@ TurnStatus = Literal["running", "waiting_for_approval", "completed", "failed", "
 RUNNING: frozenset[TurnStatus] = frozenset({"running", "waiting_for_approval"})
 
 
-class _Model(BaseModel):
+class ApiModel(BaseModel):
+    """Base of what the API answers."""
+
     model_config = ConfigDict(extra="allow", frozen=True)
 
 
-class Usage(_Model):
+class Usage(ApiModel):
     """Of one or more model calls. 1,000,000 microdollars are one US dollar; `None`: the price is not known."""
 
     calls: int = 0
@@ -24,7 +26,7 @@ class Usage(_Model):
     cost_microdollars: int | None = None
 
 
-class SessionInfo(_Model):
+class SessionInfo(ApiModel):
     """A conversation."""
 
     id: str
@@ -36,7 +38,7 @@ class SessionInfo(_Model):
     updated_at: datetime
 
 
-class Message(_Model):
+class Message(ApiModel):
     """One row of a conversation. `sequence` counts from 0 without gaps."""
 
     id: str
@@ -60,7 +62,7 @@ class SessionPage(SessionInfo):
     has_more_messages: bool = False
 
 
-class Sent(_Model):
+class Sent(ApiModel):
     """A message has been accepted."""
 
     session_id: str
@@ -69,7 +71,7 @@ class Sent(_Model):
     disposition: Literal["started", "queued"]
 
 
-class ToolCall(_Model):
+class ToolCall(ApiModel):
     """A tool call of a turn, with its result. `arguments` is JSON, as the model wrote it."""
 
     id: str
@@ -79,7 +81,7 @@ class ToolCall(_Model):
     is_error: bool = False
 
 
-class Answer(_Model):
+class Answer(ApiModel):
     """The answer to a question: that of the whole turn. `text` is the last text of the assistant."""
 
     session_id: str
@@ -93,7 +95,7 @@ class Answer(_Model):
     error: str | None = None
 
 
-class Progress(_Model):
+class Progress(ApiModel):
     """How a turn stands."""
 
     turn_id: str
@@ -114,7 +116,7 @@ class Progress(_Model):
         return self.status in RUNNING
 
 
-class Turn(_Model):
+class Turn(ApiModel):
     """One turn in a session's list."""
 
     turn_id: str
@@ -129,7 +131,7 @@ class Turn(_Model):
     message_id: str | None = None
 
 
-class Cancelled(_Model):
+class Cancelled(ApiModel):
     """The result of Stop. `cancelled` is false when nothing ran, or the turn ended by itself first."""
 
     cancelled: bool

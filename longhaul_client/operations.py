@@ -247,10 +247,10 @@ def rename(session_id: str, title: str, patience: Patience) -> Operation[Session
     return (yield from read(SessionInfo, Request("PATCH", f"/sessions/{session_id}", {"title": title}), patience))
 
 
-def delete(session_id: str, patience: Patience) -> Operation[None]:
-    """Delete a session. A repeated request finds it gone, which is what was wanted."""
+def delete(path: str, patience: Patience) -> Operation[None]:
+    """Delete a thing. A repeated request finds it gone, which is what was wanted."""
     try:
-        yield from exchange(Request("DELETE", f"/sessions/{session_id}"), patience)
+        yield from exchange(Request("DELETE", path), patience)
     except ProblemError as problem:
         if problem.status != 404:
             raise

@@ -20,6 +20,7 @@ from longhaul_client.operations import (
     TurnStream,
     message_body,
 )
+from longhaul_client.schedules import Schedules
 
 T = TypeVar("T")
 
@@ -41,6 +42,7 @@ class Longhaul:
         )
         self._patience = patience
         self.sessions = Sessions(self)
+        self.schedules = Schedules(self)
 
     def __enter__(self) -> Self:
         return self
@@ -200,4 +202,4 @@ class Session:
 
     def delete(self) -> None:
         """Stop what runs in it and delete it with all its rows."""
-        self._client.run(operations.delete(self.id, self._client.patience()))
+        self._client.run(operations.delete(f"/sessions/{self.id}", self._client.patience()))

@@ -17,6 +17,7 @@ PRINTED = {
     "ask_and_wait.py": "391",
     "follow_up_and_stop.py": "joins the turn",
     "openai_client.py": "391",
+    "schedule.py": "delivered: completed",
     "stream.py": "84",
     "sub_sessions.py": "  completed: ",
     "tour.sh": '"title":"A tour"',

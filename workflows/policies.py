@@ -33,6 +33,10 @@ CALL_RETRY = RetryPolicy(
 STORE_ONCE = timedelta(seconds=60)
 # Beyond what the activity itself gives the model (`COMPACTION_S`), so that it still books the call.
 COMPACT_ONCE = timedelta(seconds=360)
+# A scheduled message that cannot be delivered for so long is given up; the next run delivers the next one.
+SCHEDULED_DELIVERY_MAX = timedelta(hours=1)
+# A turn may wait for people for days. A run that waits longer than this does not keep the next ones from starting.
+SCHEDULED_TURN_MAX = timedelta(days=7)
 # The longest wait before a tool that ended by an exception is started again.
 TOOL_RETRY_MAX_S = 30.0
 # Beyond this a wait between tries is a timer: waiting inside a workflow task holds one of the worker's few slots.
@@ -76,6 +80,37 @@ def redelivering() -> ActivityConfig:
         "schedule_to_close_timeout": temporal.REDELIVERY_MAX / 2,
         "retry_policy": RetryPolicy(maximum_attempts=3, non_retryable_error_types=DEFECTS),
         "summary": "deliver forgotten messages again",
+    }
+
+
+def delivering_scheduled() -> ActivityConfig:
+    """Options of the delivery of a scheduled message, while the database or Temporal is away for a while."""
+    return {
+        "task_queue": temporal.stores_task_queue(workflow.info().task_queue),
+        "start_to_close_timeout": STORE_ONCE,
+        "schedule_to_close_timeout": SCHEDULED_DELIVERY_MAX,
+        "retry_policy": RetryPolicy(
+            initial_interval=timedelta(seconds=1),
+            maximum_interval=timedelta(seconds=30),
+            non_retryable_error_types=DEFECTS,
+        ),
+        "summary": "deliver the scheduled message",
+    }
+
+
+def awaiting_scheduled() -> ActivityConfig:
+    """Options of the wait for a scheduled turn: each look is an attempt, and attempts add nothing to the history."""
+    return {
+        "task_queue": temporal.stores_task_queue(workflow.info().task_queue),
+        "start_to_close_timeout": STORE_ONCE,
+        "schedule_to_close_timeout": SCHEDULED_TURN_MAX,
+        "retry_policy": RetryPolicy(
+            initial_interval=timedelta(seconds=1),
+            backoff_coefficient=1.5,
+            maximum_interval=timedelta(seconds=30),
+            non_retryable_error_types=DEFECTS,
+        ),
+        "summary": "wait for the turn",
     }
 
 

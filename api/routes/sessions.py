@@ -29,7 +29,7 @@ from api.schemas.sessions import (
     session_fields,
 )
 from longhaul.contracts import Scope
-from longhaul.db import acceptance, conversation, files, session_list, sessions, turns
+from longhaul.db import acceptance, conversation, files, schedules, session_list, sessions, turns
 from longhaul.db.connection import Connection
 from longhaul.db.messages import row_id
 from longhaul.db.session_list import SessionFilter, SessionPosition
@@ -206,7 +206,10 @@ async def change(
 
 @router.delete("/sessions/{session_id}", status_code=204, summary="Delete a session")
 async def delete(session: OwnSession, deps: Deps) -> Response:
-    """Stops the session and all sub-sessions below it, then removes their rows and streams, and the root's files."""
+    """Stops the session and all sub-sessions below it, then removes their rows, streams and schedules.
+
+    With a root session, its files are removed too.
+    """
     async with deps.database.read() as connection:
         running = await _with_descendants(connection, session)
     await asyncio.gather(*(deps.stopper.stop(session_id, STOP_MAX_S) for session_id in running))
@@ -214,7 +217,9 @@ async def delete(session: OwnSession, deps: Deps) -> Response:
         doomed = await _with_descendants(connection, session)  # A turn may have started another one until its Stop.
         turn_ids = await turns.ids_of_sessions(connection, doomed)
         shared = await files.remove_of_sessions(connection, doomed)
+        scheduled = await schedules.remove_of_sessions(connection, doomed)
         await sessions.delete_all(connection, doomed)
+    await deps.schedules.remove_all(scheduled)
     # What did not stop in time, and turns of messages that were accepted after the Stop. Without rows none follows.
     await asyncio.gather(*(deps.stopper.terminate(session_id) for session_id in doomed))
     await deps.sessions.forget(doomed)

@@ -32,6 +32,13 @@ from longhaul.contracts.activities import (
     ToolCall,
     ToolOutcome,
 )
+from longhaul.contracts.schedules import (
+    AwaitScheduled,
+    DeliveredScheduled,
+    DeliverScheduled,
+    ScheduledRun,
+    ScheduledRunEnded,
+)
 from longhaul.contracts.turn import (
     PLAN_TOOL,
     SHARE_TOOL,
@@ -66,6 +73,7 @@ __all__ = [
     "PLAN_TOOL",
     "SHARE_TOOL",
     "SUB_STATES",
+    "AwaitScheduled",
     "Budget",
     "CallAnswered",
     "CallModel",
@@ -76,6 +84,8 @@ __all__ = [
     "Contract",
     "CostLimits",
     "Delegation",
+    "DeliverScheduled",
+    "DeliveredScheduled",
     "Empty",
     "FollowUp",
     "GiveUp",
@@ -93,6 +103,8 @@ __all__ = [
     "Redelivered",
     "ReportSubSession",
     "RunTool",
+    "ScheduledRun",
+    "ScheduledRunEnded",
     "Scope",
     "SettleCall",
     "StopSubSessions",

@@ -46,6 +46,10 @@ class Turns(BaseModel):
     wait_max_seconds: Annotated[float, Field(gt=0, le=300)] = Field(
         300.0, description="Longest the `wait` tool sleeps at a time."
     )
+    max_schedules: Count = Field(20, description="Schedules that a user may have; more: 409. 0: no limit.")
+    schedule_min_seconds: Annotated[int, Field(ge=1)] = Field(
+        60, description="Shortest interval of a schedule, in seconds."
+    )
 
 
 class SubSessions(BaseModel):

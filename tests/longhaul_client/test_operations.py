@@ -218,7 +218,12 @@ def test_parts_are_events(part: dict[str, object], event: Event) -> None:
 
 @pytest.mark.parametrize(
     ("asynchronous", "synchronous"),
-    [(AsyncLonghaul, Longhaul), (AsyncSession, Session), (type(AsyncLonghaul().sessions), type(Longhaul().sessions))],
+    [
+        (AsyncLonghaul, Longhaul),
+        (AsyncSession, Session),
+        (type(AsyncLonghaul().sessions), type(Longhaul().sessions)),
+        (type(AsyncLonghaul().schedules), type(Longhaul().schedules)),
+    ],
 )
 def test_both_clients_have_the_same_methods(asynchronous: type, synchronous: type) -> None:
     def methods(kind: type) -> dict[str, tuple[list[str], str | None]]:
@@ -229,6 +234,23 @@ def test_both_clients_have_the_same_methods(asynchronous: type, synchronous: typ
         return found
 
     assert methods(asynchronous) == methods(synchronous)
+
+
+def test_a_schedule_is_made_once_however_often_it_is_asked_for() -> None:
+    made = {"id": "x", "message": "m", "cron": "@daily", "time_zone": "UTC", "overlap": "skip", "paused": False}
+    script = Script(httpx2.ReadError, json(503, {}, {"retry-after": "0"}), json(201, made))
+    schedules = Longhaul("http://api", transport=httpx2.MockTransport(script)).schedules
+    assert schedules.create(message="m", cron="@daily").id == "x"
+    assert len({request.headers["idempotency-key"] for request in script.requests}) == 1
+    assert script.bodies() == [{"message": "m", "cron": "@daily"}] * 3
+
+
+def test_a_run_is_asked_for_once() -> None:
+    """If the answer is lost, a second request would be a second run."""
+    script = Script(httpx2.ReadError, json(202, {}))
+    with pytest.raises(ConnectionLostError, match="trigger"):
+        Longhaul("http://api", transport=httpx2.MockTransport(script)).schedules.trigger("x")
+    assert len(script.requests) == 1
 
 
 def test_the_answer_of_an_operation_is_its_result() -> None:
