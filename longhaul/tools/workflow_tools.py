@@ -3,6 +3,8 @@
 Of all tools, only the arguments of these travel through workflow history: their numbers and ids, no text.
 """
 
+from uuid import UUID
+
 from pydantic import BaseModel, Field, field_validator
 
 from longhaul.contracts import Delegation, ToolCall
@@ -49,17 +51,37 @@ class GetSubSessionResult(BaseModel):
     include_progress: bool = Field(default=False, description="Also the number of its messages and the last five")
 
 
+def _require_id(value: str) -> str:
+    """Refuse what is no id: it would be text of the model in a history."""
+    try:
+        return str(UUID(value)) if value else value
+    except ValueError:
+        raise ValueError("there is no sub-session of this id; copy it from a result of run_sub_session") from None
+
+
+class _NewRunSubSession(RunSubSession):
+    """As a model may write it now. Rows and histories of older versions may hold other ids."""
+
+    _id = field_validator("sub_session_id")(_require_id)
+
+
+class _NewGetSubSessionResult(GetSubSessionResult):
+    """As `_NewRunSubSession`."""
+
+    _id = field_validator("sub_session_id")(_require_id)
+
+
 wait = Tool("wait", "Wait for a while, then go on. Survives restarts.", WaitFor, None)
 run_sub_session = Tool(
     "run_sub_session",
     "Hand a task to a sub-session that works beside you, and wait for its answer or get a handle to poll.",
-    RunSubSession,
+    _NewRunSubSession,
     None,
 )
 get_sub_session_result = Tool(
     "get_sub_session_result",
     "The status and answer of a sub-session, waiting for it if it still runs; or stop it.",
-    GetSubSessionResult,
+    _NewGetSubSessionResult,
     None,
 )
 WORKFLOW_TOOLS = {tool.name: tool for tool in (wait, run_sub_session, get_sub_session_result)}

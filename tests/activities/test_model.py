@@ -81,6 +81,8 @@ async def test_only_arguments_that_the_workflow_needs_leave_the_database(databas
         ("run_sub_session", '{"prompt": "SAID", "detached": true}', {"delegation": Delegation(detached=True)}),
         ("run_sub_session", '{"prompt": " ", "system_context": "SAID"}', {}),
         ("run_sub_session", "SAID", {}),
+        ("run_sub_session", '{"prompt": "SAID", "sub_session_id": "SAID"}', {}),
+        ("get_sub_session_result", '{"sub_session_id": "SAID"}', {}),
         ("calculator", '{"expression": "SAID"}', {}),
     ],
 )

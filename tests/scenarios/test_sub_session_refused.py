@@ -1,5 +1,7 @@
 """What the sub-session tools refuse: with a tool error that says what to do instead, and nothing started."""
 
+from uuid import NAMESPACE_OID, uuid5
+
 import pytest
 
 from longhaul.contracts import Scope
@@ -16,7 +18,7 @@ MISSING = "00000000-0000-4000-8000-000000000000"
 
 async def foreign(product: Product) -> str:
     """A sub-session of another user."""
-    found = f"foreign-{product.task_queue[-6:]}-{product.backend}"
+    found = str(uuid5(NAMESPACE_OID, f"foreign-{product.task_queue}-{product.backend}"))
     session = sessions.NewSession(found, "another user", parent_session_id="x", scope=Scope(ancestors=("x",)))
     async with product.database.write() as connection:
         await sessions.create(connection, session)

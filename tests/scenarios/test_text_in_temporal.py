@@ -16,7 +16,7 @@ from testkit.product import Product
 from testkit.servers import script
 from testkit.wait import until
 from tests.scenarios import codec
-from tests.scenarios.sub_sessions import RUN, nothing_runs, sub_of, tree, use, walk
+from tests.scenarios.sub_sessions import GET, RUN, nothing_runs, sub_of, tree, use, walk
 from tests.scenarios.support import start_working
 from worker import workflow_options
 
@@ -62,6 +62,8 @@ def everything_said() -> str:
         {"call": RUN, "arguments": task},
         {"call": RUN, "arguments": {"prompt": "CANARY-refused", "agent": "CANARY-agent"}},
         {"call": RUN, "arguments": '{"prompt": "CANARY-broken'},
+        {"call": RUN, "arguments": {"prompt": "CANARY-elsewhere", "sub_session_id": "CANARY-sub"}},
+        {"call": GET, "arguments": {"sub_session_id": "CANARY-looked-at"}},
         {"say": "CANARY-answer"},
     )
 

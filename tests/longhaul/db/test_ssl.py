@@ -20,7 +20,7 @@ from longhaul.db.database import Database
 from longhaul.db.migrate import upgrade
 from longhaul.db.models import utc_now
 from longhaul.errors import UnavailableError
-from longhaul.settings import load_settings
+from longhaul.settings import SettingsError, load_settings
 from testkit.postgres import PostgresServer
 from testkit.servers import HOST
 
@@ -67,6 +67,22 @@ def certificate(folder: Path, name: str, issuer: Certificate | None = None) -> C
     return made
 
 
+def revocations(revoked: Path | None, issuer: Certificate) -> bytes:
+    """The issuer's list of revoked certificates."""
+    key = serialization.load_pem_private_key(issuer.key.read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    builder = (
+        x509.CertificateRevocationListBuilder(x509.load_pem_x509_certificate(issuer.cert.read_bytes()).subject)
+        .last_update(utc_now() - timedelta(days=1))
+        .next_update(utc_now() + timedelta(days=1))
+    )
+    if revoked is not None:
+        serial = x509.load_pem_x509_certificate(revoked.read_bytes()).serial_number
+        one = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(utc_now()).build()
+        builder = builder.add_revoked_certificate(one)
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
 class SslServer(PostgresServer):
     """Takes connections with SSL only, except to its database `postgres`."""
 
@@ -77,7 +93,7 @@ class SslServer(PostgresServer):
     async def argv(self) -> list[str]:
         command = await super().argv()
         files = self.data.parent
-        own = certificate(files, "server", self._authority)
+        own = self.certificate = certificate(files, "server", self._authority)
         shutil.copy(self._authority.cert, files / "ca.crt")
         (self.data / "pg_hba.conf").write_text(ACCESS)
         if os.geteuid() == 0:
@@ -140,6 +156,25 @@ async def test_the_servers_certificate_is_verified(
     stranger = certificate(folder, "stranger")
     assert await connects(server, sslmode=mode, sslrootcert=authority.cert)
     assert not await connects(server, sslmode=mode, sslrootcert=stranger.cert)
+
+
+@pytest.mark.parametrize("form", ["sslcrl", "sslcrldir"])
+async def test_a_revoked_certificate_of_the_server(
+    server: SslServer, authority: Certificate, tmp_path: Path, form: str
+) -> None:
+    """By a file of revoked certificates, or by a folder of such files, as OpenSSL names them."""
+    file = tmp_path / "0a1b2c3d.r0"
+    lists = file if form == "sslcrl" else tmp_path
+    for revoked in (False, True):
+        file.write_bytes(revocations(server.certificate.cert if revoked else None, authority))
+        parameters = {"sslmode": "verify-full", "sslrootcert": authority.cert, form: lists}
+        assert await connects(server, "postgres", **parameters) is not revoked
+
+
+def test_a_folder_without_revocation_lists(tmp_path: Path) -> None:
+    (tmp_path / "crl.pem").touch()
+    with pytest.raises(SettingsError, match="openssl rehash"):
+        Database(f"postgresql+asyncpg://{HOST}/rows?sslcrldir={tmp_path}")
 
 
 async def test_certificates_of_the_system_do_not_know_our_authority(server: SslServer) -> None:
