@@ -52,7 +52,6 @@ class TurnActivities:
         with storage_faults():
             refusal = await self._usage.refusal(turn.user_id, opening.cost_limits)
             async with self._database.write() as connection:
-                session = await sessions.get(connection, turn.session_id)
                 if await turns.has_ended(connection, turn.turn_id):
                     # A signal that arrived after the turn had taken its message and ended started this run.
                     return OpenedTurn(taken=[])
@@ -66,6 +65,13 @@ class TurnActivities:
                 taken = await acceptance.place_waiting(
                     connection, turn.session_id, turn_id=turn.turn_id, round_=0, kind="message", of_all_turns=True
                 )
+                if not taken and not retries:
+                    next_turn_id = await acceptance.next_waiting_turn(connection, turn.session_id)
+                    if next_turn_id:
+                        return OpenedTurn(taken=[], next_turn_id=next_turn_id)
+                session = await sessions.get(connection, turn.session_id)
+                if session.rolled_back_turn_id not in (None, turn.turn_id):
+                    await edits.roll_back(connection, turn.session_id, session.rolled_back_turn_id, turn.turn_id)
                 if taken:
                     await turns.start(connection, begun._replace(trigger_message_id=taken[0]))
                 budgets = await budgets_of(connection, session, opening.scope, opening.started_at)

@@ -11,7 +11,18 @@ from pydantic import Field
 from api.attachments import FileReference, references
 from api.parked_body import REASON_MAX
 from api.problems import invalid
-from api.request_body import ModelName, PageContext, PostMessage, UiMessage, UiMessages, json_object, text_of, validated
+from api.request_body import (
+    ON_BUSY,
+    ModelName,
+    PageContext,
+    PostMessage,
+    UiMessage,
+    UiMessages,
+    json_object,
+    text_of,
+    validated,
+)
+from longhaul.db.busy import OnBusy
 from longhaul.db.messages import row_id
 from longhaul.db.models import ParkedStatus
 from longhaul.db.parked import Answer
@@ -35,6 +46,7 @@ class ChatMessages(UiMessages):
     tier: Tier | None = None
     model: ModelName | None = None
     effort: Effort | None = None
+    on_busy: OnBusy = Field(OnBusy.JOIN, description=ON_BUSY)
 
 
 @dataclass(frozen=True)
@@ -96,6 +108,7 @@ def parse_chat(body: bytes) -> Chat | ChatReply:
             tier=chat.tier,
             model=chat.model,
             effort=chat.effort,
+            on_busy=chat.on_busy,
         ),
         files,
         regenerate=chat.trigger == "regenerate-message",

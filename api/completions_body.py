@@ -6,7 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.chat_body import ClientSessionId
 from api.problems import ProblemError, invalid
-from api.request_body import PostMessage, json_object, validated
+from api.request_body import ON_BUSY, PostMessage, json_object, validated
+from longhaul.db.busy import OnBusy
 from longhaul.llm.models import Effort
 
 HISTORY_MAX = 1000
@@ -60,6 +61,7 @@ class ChatCompletion(BaseModel):
     user: str | None = Field(None, max_length=300, description="Each has a session of its own, if none is named.")
     metadata: CompletionMetadata | None = None
     reasoning_effort: Effort | None = None
+    on_busy: OnBusy = Field(OnBusy.JOIN, description=ON_BUSY)
 
     @property
     def system(self) -> str:

@@ -12,12 +12,14 @@ from api.problems import invalid
 from api.schemas.messages import Taken
 from api.slots import Slot
 from longhaul.contracts import Scope
-from longhaul.db import acceptance, sessions
+from longhaul.db import busy, sessions
+from longhaul.db.busy import OnBusy
 from longhaul.db.sessions import NewSession, Session
 from longhaul.errors import (
     InboxFullError,
     MessageIdUsedError,
     NotFoundError,
+    SessionBusyError,
     TooManyTurnsError,
     UnavailableError,
     UsageLimitError,
@@ -41,8 +43,10 @@ async def deliver(
             otherwise as `attach` and `MessageDelivery.deliver`.
     """
     check_model(deps, message.model)
-    async with deps.database.read() as connection:
-        joins = await acceptance.open_turn(connection, session.id) is not None
+    joins = False
+    if message.on_busy in (OnBusy.JOIN, OnBusy.REJECT):
+        async with deps.database.read() as connection:
+            joins = await busy.open_turn(connection, session.id) is not None
     if joins:
         await deps.rate_limit.count_follow_up(user)
     else:
@@ -50,7 +54,7 @@ async def deliver(
             slot.take()
         await deps.rate_limit.count_new_turn(user)
     message = await attach(deps, user, session, message, files)
-    return await _counted(deps, deps.delivery.deliver(user, session, message, joins=joins))
+    return await _counted(deps, deps.delivery.deliver(user, session, message, joins=joins, stopper=deps.stopper))
 
 
 async def replace(
@@ -99,6 +103,9 @@ async def _counted(deps: Dependencies, delivering: Awaitable[Delivery]) -> Deliv
     except InboxFullError:
         metrics.REFUSED.labels("inbox_full").inc()
         raise
+    except SessionBusyError:
+        metrics.REFUSED.labels("busy").inc()
+        raise
     except TooManyTurnsError:
         metrics.REFUSED.labels("turns").inc()
         raise
@@ -109,7 +116,7 @@ async def _counted(deps: Dependencies, delivering: Awaitable[Delivery]) -> Deliv
         metrics.REFUSED.labels("unavailable").inc()
         raise
     deps.feeds.nudge(delivery.turn_id)
-    metrics.ACCEPTED.labels("started" if delivery.started else "queued").inc()
+    metrics.ACCEPTED.labels("started" if delivery.started and not delivery.queued else "queued").inc()
     return delivery
 
 
@@ -119,7 +126,7 @@ def taken(deps: Dependencies, session_id: str, message_id: str, delivery: Delive
         session_id=session_id,
         turn_id=delivery.turn_id,
         message_id=message_id,
-        disposition="started" if delivery.started else "queued",
+        disposition="started" if delivery.started and not delivery.queued else "queued",
         progress_url=f"/v1/sessions/{session_id}/turns/{delivery.turn_id}",
         buffer_length=delivery.waiting,
         max_buffer_length=deps.settings.max_pending_messages,

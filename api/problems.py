@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from longhaul.auth import UnauthorizedError
+from longhaul.db.models import utc_now
 from longhaul.errors import (
     AnsweredError,
     FilesFullError,
@@ -24,6 +25,7 @@ from longhaul.errors import (
     NotFoundError,
     NotRetriedError,
     OpenTurn,
+    SessionBusyError,
     TooManyError,
     TooManyTurnsError,
     TurnRunsError,
@@ -73,7 +75,7 @@ class Problem(BaseModel):
     code: str = Field(description="The last part of `type`.", examples=["not-found"])
     retryable: bool = Field(description="The same request may succeed later; `Retry-After` says when.")
     errors: list[Defect] | None = None
-    running: list[Running] | None = Field(None, description="The turns that reach the limit of running turns.")
+    running: list[Running] | None = Field(None, description="The turns that are in the way.")
     resets_at: datetime | None = Field(None, description="When the limit of costs that was reached ends.")
     error: OpenAIError | None = Field(None, description="At the routes for OpenAI's clients: the same for them.")
 
@@ -149,6 +151,9 @@ def problem_of(error: Exception) -> ProblemError:
             return ProblemError(409, "too-many", str(error))
         case MessageIdUsedError():
             return ProblemError(409, "message-id-used", str(error))
+        case SessionBusyError():
+            running = [OpenTurn(error.session_id, error.turn_id, utc_now())]
+            return ProblemError(409, "busy", str(error), running=running, headers={"Retry-After": "2"})
         case AnsweredError():
             return ProblemError(409, "already-answered", str(error))
         case NotRetriedError():

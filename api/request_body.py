@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from api.attachments import FILES_MAX, FileReference, InlineFile, references
 from api.dependencies import ID, CurrentUser
 from api.problems import ProblemError, invalid
+from longhaul.db.busy import OnBusy
 from longhaul.db.messages import row_id
 from longhaul.llm.models import Effort
 from longhaul.settings.models import Tier
@@ -38,6 +39,11 @@ Text = Annotated[str, Field(min_length=1, max_length=MESSAGE_MAX), AfterValidato
 FileId = Annotated[str, Field(max_length=200, pattern=ID)]
 
 ModelName = Annotated[str, Field(min_length=1, max_length=200, examples=["gpt-5"])]
+ON_BUSY = (
+    "What becomes of the message if a turn runs. `join`: it is a follow-up of that turn. `queue`: it begins a turn of "
+    "its own behind that one. `interrupt`: that turn is stopped, and the message begins the next. `rollback`: the "
+    "same, and the stopped turn leaves the conversation. `reject`: 409. An edit always stops what runs."
+)
 MODEL_CHOICE = "One of `GET /v1/models`."
 
 
@@ -63,6 +69,7 @@ class PostMessage(BaseModel):
     tier: Tier = "standard"
     model: ModelName | None = Field(None, description=f"{MODEL_CHOICE} It counts before `tier`.")
     effort: Effort | None = Field(None, description="How much the model thinks. It counts before `mode`.")
+    on_busy: OnBusy = Field(OnBusy.JOIN, description=ON_BUSY)
 
 
 class UiMessages(BaseModel):
@@ -169,6 +176,7 @@ def parse_message(body: bytes, session_id: str, key: str | None = None) -> SentM
         tier=message.tier if "tier" in message.model_fields_set else None,
         model=message.model,
         effort=message.effort,
+        on_busy=message.on_busy,
     )
     return SentMessage(incoming, (*message.file_ids, *files))
 
@@ -225,7 +233,7 @@ def _from_ui(fields: dict[str, Any], session_id: str) -> tuple[dict[str, Any], t
         raise invalid([{"loc": ["body", "messages"], "msg": "should have a user message", "type": "missing"}])
     message = validated(UiMessage, newest)
     files = references(message.parts)
-    names = ("context", "file_ids", "mode", "tier", "model", "effort")
+    names = ("context", "file_ids", "mode", "tier", "model", "effort", "on_busy")
     options: dict[str, Any] = {name: fields[name] for name in names if name in fields}
     sent = {**options, "message": text_of(message, files), "message_id": _message_id(message.id, session_id)}
     return sent, files

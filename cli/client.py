@@ -61,16 +61,19 @@ class ReconnectingClient:
         """Post a message and follow the turn that takes it to its end.
 
         After a dropped connection the stream resumes after the last event that was seen. A POST without an answer is
-        sent again with the same message id, which the server counts as one message. `choice`: tier and mode.
+        sent again with the same message id, which the server counts as one message. `choice`: tier, mode and what
+        becomes of the message while a turn runs.
         """
         return self._follow(session, {"message": message, "message_id": str(uuid4()), **(choice or {})}, on_note)
 
-    def ask(self, session: str, message: str, on_note: Callable[[str], None]) -> dict[str, Any]:
-        """Send a message and wait for the end of the turn that takes it: `Asked` of the API.
+    def ask(
+        self, session: str, message: str, on_note: Callable[[str], None], choice: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        """Send a message and wait for the end of the turn that takes it: `Asked` of the API. `choice`: as for `send`.
 
         The message keeps its id over all requests, so the server counts it once.
         """
-        body = {"message": message, "message_id": str(uuid4())}
+        body = {"message": message, "message_id": str(uuid4()), **(choice or {})}
         follow = _Following(on_note, posted=False)
         while True:
             try:
@@ -96,7 +99,7 @@ class ReconnectingClient:
         while True:
             try:
                 if follow.posted:
-                    request = self._http.stream("GET", path, headers=follow.headers())
+                    request = self._http.stream("GET", path, params=follow.turn, headers=follow.headers())
                 else:
                     request = self._http.stream("POST", path, json=body)
                 with request as answer:
@@ -108,6 +111,8 @@ class ReconnectingClient:
                     if answer.status_code not in (200, 202):
                         answer.read()
                         raise _refusal(answer)
+                    if not follow.posted and answer.status_code == 200:
+                        follow.takes(answer.headers.get("x-longhaul-turn-id", ""))
                     follow.posted = True
                     if answer.status_code == 202:
                         answer.read()
@@ -159,11 +164,16 @@ class _Following:
 
     def __init__(self, on_note: Callable[[str], None], *, posted: bool) -> None:
         self.posted = posted
+        self.turn: dict[str, str] = {}
         self.ended = False
         self._on_note = on_note
         self._last_id = ""
         self._pause = _PAUSE
         self._alive = time.monotonic()
+
+    def takes(self, turn_id: str) -> None:
+        """This turn takes the message. It may begin behind the one that runs now."""
+        self.turn = {"turn_id": turn_id} if turn_id else {}
 
     def headers(self) -> dict[str, str]:
         return {"last-event-id": self._last_id} if self._last_id else {}

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from cli.client import ApiUrl, ReconnectingClient, Token, api_url
 from cli.conversation import as_json
+from longhaul.db.busy import OnBusy
 
 _LINE_CHARS = 160
 EXIT_CODES = {"completed": 0, "failed": 3, "cancelled": 4}
@@ -122,6 +123,9 @@ def _short(value: object) -> str:
 def send(
     message: Annotated[str, typer.Argument(help="Text of the message.")],
     session: Annotated[str, typer.Option("--session", "-s", help="Session to send it to. Default: a new one.")] = "",
+    on_busy: Annotated[
+        OnBusy, typer.Option("--on-busy", help="What becomes of the message if a turn of the session runs.")
+    ] = OnBusy.JOIN,
     json: Annotated[
         bool, typer.Option("--json", help="One JSON object for programs, when the turn has ended.")
     ] = False,
@@ -135,27 +139,30 @@ def send(
     """
     client = ReconnectingClient(api_url(url), token)
     try:
-        status = _send_for_programs(client, session, message) if json else _send_and_show(client, session, message)
+        send_with = _send_for_programs if json else _send_and_show
+        status = send_with(client, session, message, {"on_busy": on_busy.value})
     finally:
         client.close()
     if status != 0:
         raise typer.Exit(status)
 
 
-def _send_for_programs(client: ReconnectingClient, session: str, message: str) -> int:
+def _send_for_programs(client: ReconnectingClient, session: str, message: str, choice: Mapping[str, str]) -> int:
     """Print the turn's end as the API tells it; the exit code."""
     console = Console(stderr=True, highlight=False)
-    asked = client.ask(session or client.create_session(), message, lambda note: console.print(note, markup=False))
+    asked = client.ask(
+        session or client.create_session(), message, lambda note: console.print(note, markup=False), choice
+    )
     typer.echo(as_json(asked), nl=False)
     return EXIT_CODES[asked["status"]]
 
 
-def _send_and_show(client: ReconnectingClient, session: str, message: str) -> int:
+def _send_and_show(client: ReconnectingClient, session: str, message: str, choice: Mapping[str, str]) -> int:
     """Show the answer as it streams; the exit code."""
     show = Renderer(Console(highlight=False))
     session = session or client.create_session()
     try:
-        for event in client.send(session, message, show.note):
+        for event in client.send(session, message, show.note, choice):
             show.show(event)
         if not show.finished and not show.failed:
             _show_stored(client, session, show)

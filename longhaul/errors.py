@@ -101,6 +101,17 @@ class TurnRunsError(LonghaulError):
         self.turn_id = turn_id
 
 
+class SessionBusyError(LonghaulError):
+    """A turn runs, or is about to, and the message was to be rejected then."""
+
+    def __init__(self, session_id: str, turn_id: str) -> None:
+        super().__init__(
+            f"Turn {turn_id} of this session runs, and `on_busy` says to reject the message then. Nothing was changed."
+        )
+        self.session_id = session_id
+        self.turn_id = turn_id
+
+
 class AnsweredError(LonghaulError):
     """A call waits for no answer any more: it has one, its time is over, or its turn has ended or is being stopped."""
 

@@ -63,6 +63,7 @@ class MessageOptions(TypedDict, total=False):
     mode: Literal["fast", "extended_thinking"]
     tier: Literal["standard", "advanced"]
     context: PageContext
+    on_busy: Literal["join", "queue", "interrupt", "reject", "rollback"]
     more: Json
 
 

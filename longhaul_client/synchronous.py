@@ -148,7 +148,8 @@ class Session:
     def ask(self, text: str, *, timeout: float = 300.0, **options: Unpack[MessageOptions]) -> Answer:
         """Send a message and wait for the answer of the turn that takes it. `timeout`: seconds.
 
-        Options of all ways to send: `message_id` (uuid), `mode`, `tier`, `context` (`{url, content}`), `more`.
+        Options of all ways to send: `message_id` (uuid), `mode`, `tier`, `context` (`{url, content}`), `on_busy` (what
+        becomes of the message while a turn runs), `more`.
 
         Raises:
             StillRunningError: the time-out has passed; the turn goes on.

@@ -34,6 +34,7 @@ class RunningTurn:
         answered: ids of approvals whose answer has not been taken yet; signals add them.
         sub_session_ends: the newest end of each sub-session that has ended, by sub-session id.
         closed: the turn's last rows are stored.
+        begins_later: another turn begins first, so this run ends without a word.
     """
 
     def __init__(self, request: TurnInput) -> None:
@@ -46,6 +47,7 @@ class RunningTurn:
         self.sub_session_ends: dict[str, SubSessionEnded] = {}
         self.ended_at: datetime | None = None
         self.closed = False
+        self.begins_later = False
         self.error: str | None = None
         self.finish_reason = ""
         self.state = request.state or TurnState(started_at=workflow.now())
@@ -120,9 +122,11 @@ class RunningTurn:
     def untaken_messages(self) -> list[FollowUp]:
         """All messages in the inbox that the next turn has to take: its own, and those that this turn could not take.
 
-        The rows of the latter wait for the next turn by now, so they name this turn no longer.
+        The rows of the latter wait for the next turn by now, so they name this turn no longer, unless it begins later.
         """
         untaken = [f for f in self.inbox if f.message_id not in self.state.seen]
+        if self.begins_later:
+            return untaken
         return [f.model_copy(update={"turn_id": ""}) if f.turn_id == self.request.turn_id else f for f in untaken]
 
     def _is_own(self, message: FollowUp) -> bool:
@@ -153,21 +157,32 @@ class RunningTurn:
         self.mark_taken(taken)
         return taken
 
+    def put_back(self, signalled: Sequence[FollowUp]) -> None:
+        """Give back what `take_inbox` took: another turn begins first, and hands the messages on."""
+        arrived = [message for message in self.inbox if message not in signalled]
+        self.inbox = [*signalled, *arrived]
+        self.begins_later = True
+        self.update(seen=[])
+
     def mark_taken(self, message_ids: Sequence[str]) -> None:
         """Remember messages that this turn has taken: a signal may bring one of them late, or again."""
         if fresh := [message_id for message_id in message_ids if message_id not in self.state.seen]:
             self.update(seen=[*self.state.seen, *fresh])
 
-    def next_request(self, turn_id: str) -> TurnInput:
+    def next_request(self, turn_id: str, *, named_by_rows: bool) -> TurnInput:
         """The argument of the turn that follows this one, with its own messages, model and deadlines.
 
-        `turn_id` is the next turn's id, unless a message was accepted for a turn of its own.
+        `turn_id` is the next turn's id, unless a message was accepted for a turn of its own. `named_by_rows`: it is in
+        any case, because the rows of the messages say so.
         """
         request, inbox = self.request, self.untaken_messages
-        first, newest = (inbox[0], inbox[-1]) if inbox else (None, None)
+        if not named_by_rows:
+            turn_id = next((f.turn_id for f in self.messages_of_next_turn if f.turn_id), turn_id)
+        its_own = [f for f in inbox if f.turn_id in ("", turn_id)]
+        first, newest = (its_own[0], its_own[-1]) if its_own else (None, None)
         return request.model_copy(
             update={
-                "turn_id": next((f.turn_id for f in self.messages_of_next_turn if f.turn_id), turn_id),
+                "turn_id": turn_id,
                 "inbox": inbox,
                 "state": None,
                 "model": (newest.model if newest is not None else "") or request.model,

@@ -56,6 +56,7 @@ class TurnLoop:
         self._tools = ToolCalls(self._turn)
         self._round_limit_reached = False
         self._next_turn_id = ""
+        self._rows_name_next = False
         self._messages_waited_at_close = False
         self._messages_wait = False
         self._must_go_on = False
@@ -91,7 +92,7 @@ class TurnLoop:
         turn = self._turn
         while True:
             if not await self._answer():
-                return self._end()  # a late duplicate of an answered message
+                return self._end()  # a late duplicate of an answered message, or another turn begins first
             if turn.ended_at is not None or await self._closed():
                 break
         await self._signal_parent()
@@ -189,6 +190,7 @@ class TurnLoop:
 
     async def _open(self) -> bool:
         turn, request = self._turn, self._turn.request
+        signalled = list(turn.inbox)
         turn.take_inbox()
         opened = await self._uninterrupted(
             workflow.execute_local_activity_method(
@@ -206,6 +208,10 @@ class TurnLoop:
                 **policies.placing(request.limits, "open turn"),
             )
         )
+        if opened.next_turn_id:
+            self._next_turn_id, self._messages_wait, self._rows_name_next = opened.next_turn_id, True, True
+            turn.put_back(signalled)
+            return False
         turn.update(opened=True, budgets=opened.budgets, compaction_due=opened.compaction_due)
         turn.mark_taken(opened.taken)
         turn.update_published(opened.published)
@@ -362,7 +368,7 @@ class TurnLoop:
         if closed.status is not None:
             turn.status, turn.error = closed.status, None
         self._next_turn_id = closed.next_turn_id or self._next_turn_id
-        self._messages_wait = bool(closed.next_turn_id)
+        self._messages_wait = self._rows_name_next = bool(closed.next_turn_id)
         return True
 
     async def _signal_parent(self) -> None:
@@ -386,7 +392,9 @@ class TurnLoop:
         self._show_details()
         workflow.upsert_search_attributes([temporal.STATUS_ATTRIBUTE.value_set(turn.status)])
         if turn.messages_of_next_turn or self._messages_wait:
-            following = turn.next_request(self._next_turn_id or str(workflow.uuid4()))
+            following = turn.next_request(
+                self._next_turn_id or str(workflow.uuid4()), named_by_rows=self._rows_name_next
+            )
             workflow.continue_as_new(
                 following,
                 memo={temporal.TURN_ID_MEMO: following.turn_id},

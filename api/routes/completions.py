@@ -159,6 +159,7 @@ async def _ask(deps: Dependencies, user: str, body: ChatCompletion, key: str | N
         body.asked,
         model=body.model,
         effort=body.reasoning_effort,
+        on_busy=body.on_busy,
     )
     return Asked(session, message, await deliver(deps, user, session, message), body.model)
 

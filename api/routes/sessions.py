@@ -161,13 +161,19 @@ async def _pending(deps: Dependencies, session_id: str) -> Pending:
     """The workflow's inbox with texts from rows. While no workflow answers, the rows that no turn has taken."""
     async with deps.database.read() as connection:
         waiting = await acceptance.list_waiting(connection, session_id)
-    rows = {row.client_message_id: row for row in waiting}
+    rows = {row.client_message_id: row for row in waiting if row.replaced_by is None}
     progress = await deps.turns.query(session_id) if rows else None
     received = {message_id: row.created_at for message_id, row in rows.items()}
     if progress is not None:
-        received = {entry.message_id: entry.received_at for entry in progress.inbox}
+        in_inbox = {entry.message_id: entry.received_at for entry in progress.inbox}
+        received = in_inbox | {message_id: row.created_at for message_id, row in rows.items() if row.queued}
     pending_messages = [
-        PendingMessage(id=message_id, content=rows[message_id].content, received_at=received_at)
+        PendingMessage(
+            id=message_id,
+            content=rows[message_id].content,
+            received_at=received_at,
+            queued=bool(rows[message_id].queued),
+        )
         for message_id, received_at in received.items()
         if message_id in rows
     ]
@@ -176,7 +182,7 @@ async def _pending(deps: Dependencies, session_id: str) -> Pending:
 
 @router.get("/sessions/{session_id}/messages/pending", tags=["messages"], summary="Messages that wait")
 async def pending(session: OwnSession, deps: Deps) -> Pending:
-    """Messages that the running turn has received and not taken yet."""
+    """Messages that the running turn has received and not taken yet, and those that wait for turns of their own."""
     return await _pending(deps, session.id)
 
 

@@ -99,11 +99,12 @@ class MessageVersions(Answer):
 
 
 class PendingMessage(Answer):
-    """A message that waits for the running turn to take it."""
+    """A message that waits for the running turn to take it. `queued`: it waits for a turn of its own instead."""
 
     id: str = Field(examples=[A_MESSAGE])
     content: str = Field(examples=["and in euros, please"])
     received_at: datetime
+    queued: bool = False
 
 
 class Pending(Answer):

@@ -40,7 +40,7 @@ class OpenedTurn(Contract):
 
     `compaction_due`: the conversation is to be summarised before the model is called. `refusal`: why the user may start
     no turn now, so that this one fails. `retries`: the turn takes up a failed one, so it goes on without a message of
-    its own.
+    its own. `next_turn_id`: this turn has not begun, because messages wait for that one, which begins first.
     """
 
     taken: list[str]
@@ -49,6 +49,7 @@ class OpenedTurn(Contract):
     compaction_due: bool = False
     refusal: str = ""
     retries: bool = False
+    next_turn_id: str = ""
 
 
 class TakeInbox(Contract):

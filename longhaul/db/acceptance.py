@@ -11,8 +11,10 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-from sqlalchemy import bindparam, desc, func, literal, select, union_all, update
+from sqlalchemy import bindparam, func, select, update
 
+from longhaul.db import busy
+from longhaul.db.busy import Decision, OnBusy
 from longhaul.db.connection import Connection
 from longhaul.db.messages import ADVANCE, INSERT, lock_session, replace_unstorable, row_id
 from longhaul.db.models import UNFINISHED, MessageRow, SessionRow, TurnRow, columns_of
@@ -27,6 +29,8 @@ class WaitingMessage(NamedTuple):
     context: dict[str, Any] | None
     choice: dict[str, Any] | None
     created_at: datetime
+    queued: bool | None = None
+    replaced_by: str | None = None
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,8 @@ class Accepted:
         starts_turn: the message is the first of its turn.
         taken: the turn has taken the message already, so no signal is needed.
         waiting: how many messages wait for this turn, this one included.
+        queued: its turn begins when those before it have ended.
+        stops: the turn that has to be stopped for this message; empty: none.
     """
 
     row_id: str
@@ -50,17 +56,21 @@ class Accepted:
     starts_turn: bool
     taken: bool
     waiting: int
-
-
-class JoinedTurn(NamedTuple):
-    """A turn that messages join. `has_begun`: it has taken its first messages."""
-
-    turn_id: str
-    has_begun: bool
+    queued: bool = False
+    stops: str = ""
 
 
 WAITING_OR_PLACED = (
-    select(MessageRow.id, MessageRow.client_message_id, MessageRow.sequence, MessageRow.turn_id)
+    select(
+        MessageRow.id,
+        MessageRow.client_message_id,
+        MessageRow.sequence,
+        MessageRow.turn_id,
+        MessageRow.queued,
+        MessageRow.replaced_by,
+        TurnRow.status,
+    )
+    .outerjoin(TurnRow, TurnRow.turn_id == MessageRow.turn_id)
     .where(
         MessageRow.session_id == bindparam("session"),
         MessageRow.sequence.is_(None)
@@ -83,6 +93,7 @@ WAITING_OR_SAME = (
         MessageRow.client_message_id,
         MessageRow.turn_id,
         MessageRow.sequence,
+        MessageRow.queued,
         TurnRow.status,
         TurnRow.trigger_message_id,
     )
@@ -93,34 +104,6 @@ WAITING_OR_SAME = (
     )
     .order_by(MessageRow.created_at, MessageRow.id)
 )
-_stopped_turn = (
-    select(func.coalesce(SessionRow.stopped_turn_id, "")).where(SessionRow.id == bindparam("session")).scalar_subquery()
-)
-_begun = (
-    select(TurnRow.turn_id)
-    .where(TurnRow.session_id == bindparam("session"), TurnRow.status.in_(UNFINISHED))
-    .order_by(TurnRow.started_at.desc())
-    .limit(1)
-    .subquery()
-)
-# A turn without a row has not begun. A message whose turn ended without it (its workflow is lost) needs another.
-_not_begun = (
-    select(MessageRow.turn_id)
-    .outerjoin(TurnRow, TurnRow.turn_id == MessageRow.turn_id)
-    .where(
-        MessageRow.session_id == bindparam("session"),
-        MessageRow.sequence.is_(None),
-        MessageRow.turn_id != _stopped_turn,
-        TurnRow.turn_id.is_(None),
-    )
-    .order_by(MessageRow.created_at.desc(), MessageRow.id.desc())
-    .limit(1)
-    .subquery()
-)
-OPEN_TURN = union_all(
-    select(_begun.c.turn_id, literal(1).label("has_begun")).where(_begun.c.turn_id != _stopped_turn),
-    select(_not_begun.c.turn_id, literal(0).label("has_begun")),
-).order_by(desc("has_begun"))
 WAITING_FOR_TURN = (
     select(MessageRow.id)
     .where(
@@ -148,7 +131,7 @@ OLDEST_WAITING = (
 NEXT_WAITING_TURN = (
     select(MessageRow.turn_id)
     .where(MessageRow.session_id == bindparam("session"), MessageRow.sequence.is_(None))
-    .order_by(MessageRow.created_at, MessageRow.id)
+    .order_by(func.coalesce(MessageRow.queued, False), MessageRow.created_at, MessageRow.id)
     .limit(1)
 )
 MOVE_TO_TURN = (
@@ -177,15 +160,6 @@ WAITING_LONG = (
 CONTENT = select(MessageRow.content).where(MessageRow.id == bindparam("message"))
 
 
-async def open_turn(connection: Connection, session_id: str) -> JoinedTurn | None:
-    """The turn that a message joins which is accepted now; None: the message begins one.
-
-    It is the turn that has begun, unless a person has stopped that turn; else the turn that other messages wait for.
-    """
-    row = (await connection.execute(OPEN_TURN, {"session": session_id})).first()
-    return JoinedTurn(row.turn_id, bool(row.has_begun)) if row is not None else None
-
-
 async def accept(
     connection: Connection,
     *,
@@ -197,19 +171,19 @@ async def accept(
     choice: dict[str, Any] | None = None,
     limit: int,
     may_begin: Callable[[], Awaitable[None]] | None = None,
+    on_busy: OnBusy = OnBusy.JOIN,
 ) -> Accepted:
     """Keep a message until a turn takes it, and decide which turn that is; the same id again changes nothing.
 
-    It is the session's `open_turn`, else a new one.
-
     Raises:
         NotFoundError: no such session of this user.
-        InboxFullError: `limit` messages (0: no limit) wait for that turn already.
+        InboxFullError: `limit` messages (0: no limit) wait for that turn, or for turns of their own, already.
         MessageIdUsedError: the session has a message of this id with other content.
+        SessionBusyError: a turn runs, and `on_busy` says to reject the message then.
         LonghaulError: the message would begin a turn, and `may_begin` refuses that.
     """
     content = replace_unstorable(content)
-    await lock_session(connection, session_id, user_id)
+    session = await lock_session(connection, session_id, user_id)
     own_id = row_id(session_id, "user", message_id)
     rows = list(await connection.execute(WAITING_OR_SAME, {"session": session_id, "message": own_id}))
     same = next((row for row in rows if row.id == own_id), None)
@@ -226,28 +200,32 @@ async def accept(
             taken=True,
             waiting=sum(1 for row in rows if row.sequence is None and row.turn_id == same.turn_id),
         )
-    joins = await open_turn(connection, session_id)
     if same is not None and same.turn_id and (same.status is None or same.status in UNFINISHED):
-        turn = JoinedTurn(same.turn_id, has_begun=same.status is not None)
+        decision = Decision(same.turn_id, has_begun=same.status is not None, queued=bool(same.queued))
+        if on_busy in (OnBusy.INTERRUPT, OnBusy.ROLLBACK):
+            decision = decision._replace(stops=await _still_stopping(connection, session_id, session.stopped_turn_id))
     else:
-        turn = joins or JoinedTurn(str(uuid4()), has_begun=False)
-    turn_id = turn.turn_id
+        decision = await busy.decide(connection, session_id, OnBusy.JOIN if same is not None else on_busy)
+    turn_id = decision.turn_id
     waiting_ids = [row.client_message_id for row in rows if row.turn_id == turn_id]
     accepted = Accepted(
         own_id,
         turn_id=turn_id,
-        run_turn_id=turn_id if not turn.has_begun else str(uuid4()),
-        starts_turn=not turn.has_begun and (waiting_ids or [message_id])[0] == message_id,
+        run_turn_id=turn_id if not decision.has_begun else str(uuid4()),
+        starts_turn=not decision.has_begun and (waiting_ids or [message_id])[0] == message_id,
         taken=False,
         waiting=len({*waiting_ids, message_id}),
+        queued=decision.queued,
+        stops=decision.stops,
     )
     if same is not None:
         if same.turn_id != turn_id:
             await connection.execute(ASSIGN_TURN, {"message": own_id, "turn": turn_id})
         return accepted
-    if limit and len(waiting_ids) >= limit:
-        raise InboxFullError(len(waiting_ids), limit)
-    if joins is None and may_begin is not None:
+    before = sum(1 for row in rows if row.queued) if decision.queued else len(waiting_ids)
+    if limit and before >= limit:
+        raise InboxFullError(before, limit)
+    if decision.is_new and may_begin is not None:
         await may_begin()
     await connection.execute(
         INSERT,
@@ -260,9 +238,16 @@ async def accept(
             "context": context,
             "choice": choice,
             "turn_id": turn_id,
+            "queued": decision.queued or None,
         },
     )
     return accepted
+
+
+async def _still_stopping(connection: Connection, session_id: str, stopped_turn_id: str | None) -> str:
+    """The turn that was marked as stopped, if it has not ended; empty: it has."""
+    unfinished = await busy.unfinished_turn(connection, session_id)
+    return unfinished if unfinished == stopped_turn_id else ""
 
 
 async def place_waiting(
@@ -271,24 +256,30 @@ async def place_waiting(
     """Give the messages that wait for a turn their place in the conversation, in the order of their acceptance.
 
     `of_all_turns` also takes messages that wait for other turns of the session, whose workflows never started or are
-    lost. A turn that was stopped before it began takes only its own: later messages belong to the next turn.
+    lost; not those that were queued. A turn that was stopped before it began takes only its own: later messages belong
+    to the next turn. So does a turn of a queued message, and nothing while another turn has to begin before it.
 
     Returns:
-        The message ids that belong to this turn and round now; a repeated call returns the same, and those of messages
-        that were accepted since.
+        The message ids that belong to this turn and round now, those that were taken back at the end; a repeated call
+        returns the same, and those of messages that were accepted since.
     """
     session = await lock_session(connection, session_id)
-    only_own = not of_all_turns or session.stopped_turn_id == turn_id
     values = {"session": session_id, "turn": turn_id, "in_round": round_}
-    rows = [
-        row
-        for row in await connection.execute(WAITING_OR_PLACED, values)
-        if row.sequence is not None or not only_own or row.turn_id in (turn_id, None)
-    ]
+    rows = list(await connection.execute(WAITING_OR_PLACED, values))
+    of_others = of_all_turns and session.stopped_turn_id != turn_id
+    if of_others and any(row.queued and row.sequence is None and row.turn_id == turn_id for row in rows):
+        if busy.first_turn(row for row in rows if row.sequence is None and row.status is None) != turn_id:
+            return []
+        rows = [row for row in rows if row.turn_id in (turn_id, None) or row.status is not None]
+    elif of_others:
+        rows = [row for row in rows if row.turn_id == turn_id or not row.queued]
+    else:
+        rows = [row for row in rows if row.turn_id in (turn_id, None)]
     waiting = [row.id for row in rows if row.sequence is None]
     if waiting:
         await _place(connection, waiting, session.next_sequence, turn_id, round_, kind)
         await connection.execute(ADVANCE, {"session": session_id, "following": session.next_sequence + len(waiting)})
+    rows.sort(key=lambda row: row.replaced_by is not None)
     return [row.client_message_id for row in rows]
 
 
@@ -321,7 +312,7 @@ async def waiting_since(connection: Connection, session_id: str, turn_id: str) -
 
 
 async def next_waiting_turn(connection: Connection, session_id: str) -> str:
-    """The turn that the oldest waiting message of a session waits for; empty if none waits."""
+    """The turn that begins next, for which messages of a session wait; empty if none waits."""
     return await connection.scalar(NEXT_WAITING_TURN, {"session": session_id}) or ""
 
 

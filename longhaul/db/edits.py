@@ -1,4 +1,5 @@
-"""Changes of a conversation that are no turn: add a message, delete an exchange; and the begin of a turn's retry.
+"""Changes of a conversation that are no turn: add a message, delete an exchange; and what a turn that begins changes:
+a retry, and a turn that takes another one's place.
 
 Nothing is removed. A row that leaves the conversation keeps its sequence, and `replaced_by` says why it left.
 """
@@ -11,7 +12,7 @@ from longhaul.contracts import TurnStatus
 from longhaul.db import messages, turns
 from longhaul.db.connection import Connection
 from longhaul.db.messages import BY_ID, IN_CONVERSATION, NewMessage, StoredMessage, lock_session, row_id
-from longhaul.db.models import DELETED, MessageRow
+from longhaul.db.models import DELETED, MessageRow, SessionRow
 from longhaul.db.turns import NewTurn
 from longhaul.db.versions import of_message, require_idle, restore_summary
 from longhaul.errors import MessageIdUsedError, NotFoundError
@@ -82,6 +83,13 @@ VISIBLE_OF_TURN = (
     .order_by(MessageRow.sequence.desc())
 )
 REPLACE_ROW = update(MessageRow).where(MessageRow.id == bindparam("message")).values(replaced_by=bindparam("by_turn"))
+FIRST_OF_TURN = select(func.min(MessageRow.sequence)).where(*_VISIBLE, MessageRow.turn_id == bindparam("turn"))
+TAKE_TURN_OUT = (
+    update(MessageRow)
+    .where(*_VISIBLE, MessageRow.kind != "summary", MessageRow.turn_id == bindparam("turn"))
+    .values(replaced_by=bindparam("by_turn"))
+)
+ROLLED_BACK = update(SessionRow).where(SessionRow.id == bindparam("session")).values(rolled_back_turn_id=None)
 NO_END = 2**31 - 1
 
 
@@ -220,6 +228,17 @@ async def begin_retry(connection: Connection, turn: NewTurn) -> bool:
         await connection.execute(REPLACE_ROW, {"message": row.id, "by_turn": turn.turn_id})
     await turns.start(connection, turn._replace(trigger_message_id=newest.trigger_message_id))
     return True
+
+
+async def roll_back(connection: Connection, session_id: str, turn_id: str, by_turn_id: str) -> None:
+    """Take the rows of a turn that has ended out of the conversation; the turn `by_turn_id` takes its place."""
+    await lock_session(connection, session_id)
+    first = await connection.scalar(FIRST_OF_TURN, {"session": session_id, "turn": turn_id})
+    if first is not None:
+        values = {"session": session_id, "turn": turn_id, "by_turn": by_turn_id}
+        await connection.execute(TAKE_TURN_OUT, values)
+        await restore_summary(connection, session_id, first, by_turn_id)
+    await connection.execute(ROLLED_BACK, {"session": session_id})
 
 
 def added_row(session_id: str, message_id: str, role: str, content: str) -> NewMessage:

@@ -102,6 +102,7 @@ class SessionRow(Base):
     """A conversation. `next_sequence` is the lock and the counter that make its rows gapless.
 
     `stopped_turn_id` is the newest turn that a person stopped: messages accepted later belong to the next turn.
+    `rolled_back_turn_id`: a stopped turn whose rows the next turn takes out of the conversation when it opens.
     `token_scale`: how many tokens the endpoint counted for each one that we estimated, in the newest model call.
     `compaction_due`: that call's conversation is to be summarised before the next one. `summary_id`: the row of the
     newest summary, which stands for the rows up to the sequence `summarised_until`.
@@ -116,6 +117,7 @@ class SessionRow(Base):
     title: Mapped[str | None] = mapped_column(String(300))
     next_sequence: Mapped[int] = mapped_column(Integer, default=0)
     stopped_turn_id: Mapped[str | None] = mapped_column(String(64))
+    rolled_back_turn_id: Mapped[str | None] = mapped_column(String(64))
     parent_session_id: Mapped[str | None] = mapped_column(String(64))
     root_session_id: Mapped[str | None] = mapped_column(String(64))
     parent_turn_id: Mapped[str | None] = mapped_column(String(64))
@@ -148,6 +150,7 @@ class MessageRow(Base):
     `model` is the one that wrote the row, as its endpoint names it.
     `version_of` is the id of the message that this one is a later version of: edited, or to be answered again.
     `replaced_by` is the turn that took this row out of the conversation, or `DELETED`; the row keeps its sequence.
+    `queued`: it was accepted to begin a turn of its own behind a turn that ran.
     """
 
     __tablename__ = "messages"
@@ -174,6 +177,7 @@ class MessageRow(Base):
     model: Mapped[str | None] = mapped_column(String(200))
     version_of: Mapped[str | None] = mapped_column(String(64))
     replaced_by: Mapped[str | None] = mapped_column(String(64))
+    queued: Mapped[bool | None] = mapped_column(Boolean)
 
     __table_args__ = (
         UniqueConstraint("session_id", "sequence", name="uq_messages_sequence"),

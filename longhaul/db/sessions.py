@@ -39,6 +39,7 @@ class Session(NamedTuple):
     updated_at: datetime
     forked_from: str | None = None
     labels: dict[str, str] | None = None
+    rolled_back_turn_id: str | None = None
 
 
 class NewSession(NamedTuple):

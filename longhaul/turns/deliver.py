@@ -5,6 +5,7 @@ No turn runs: one starts with this message. One runs: the message joins it. Long
 """
 
 import asyncio
+import dataclasses
 import logging
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from longhaul import temporal
 from longhaul.contracts import FollowUp, Scope, TurnInput, TurnLimits, TurnStatus
 from longhaul.db import acceptance, messages, turns, versions
 from longhaul.db.acceptance import Accepted, WaitingMessage
+from longhaul.db.busy import OnBusy
 from longhaul.db.connection import Connection
 from longhaul.db.database import Database
 from longhaul.db.messages import row_id
@@ -31,6 +33,7 @@ from longhaul.errors import (
     LonghaulError,
     NotFoundError,
     NotRetriedError,
+    SessionBusyError,
     TurnRunsError,
     UnavailableError,
     UsageLimitError,
@@ -60,6 +63,7 @@ def limits(settings: Settings) -> TurnLimits:
 class IncomingMessage:
     """A valid message on its way to a turn. Its sender chose the id; the same id again is the same message.
 
+    `on_busy`: what becomes of it while a turn runs.
     `model`: one of the tiers or models that `Settings.choose` knows. Without `tier` and `model`, a new turn has the
     session's model; without `mode` and `effort`, it is fast. A follow-up leaves those of its turn as they are.
     """
@@ -71,6 +75,7 @@ class IncomingMessage:
     tier: Tier | None = None
     model: str | None = None
     effort: Effort | None = None
+    on_busy: OnBusy = OnBusy.JOIN
 
     @property
     def chosen(self) -> tuple[str, ...]:
@@ -100,11 +105,15 @@ class IncomingMessage:
 
 @dataclass(frozen=True)
 class Delivery:
-    """Which turn takes a message. `started`: the turn starts with it. `waiting`: messages in the turn's inbox."""
+    """Which turn takes a message. `started`: the turn starts with it. `waiting`: messages in the turn's inbox.
+
+    `queued`: the turn begins when those before it have ended.
+    """
 
     turn_id: str
     started: bool
     waiting: int
+    queued: bool = False
 
 
 class _BeginsTurnError(LonghaulError):
@@ -148,11 +157,18 @@ class MessageDelivery:
         self._quota = TurnQuota(settings, turns)
 
     async def deliver(
-        self, user_id: str, session: Session, message: IncomingMessage, *, joins: bool = False
+        self,
+        user_id: str,
+        session: Session,
+        message: IncomingMessage,
+        *,
+        joins: bool = False,
+        stopper: TurnStopper | None = None,
     ) -> Delivery:
         """Accept a message and make a turn take it; the same message again changes nothing.
 
         `joins`: the message probably joins a turn, so the limits of costs are only looked up if it does not.
+        `stopper`: stops the turn that the message interrupts.
 
         Raises:
             NotFoundError: the session was deleted.
@@ -160,6 +176,7 @@ class MessageDelivery:
             TooManyTurnsError: the message would begin a turn, and too many turns of this user, or of this tree, run.
             UsageLimitError: the message would begin a turn, and this user has spent what the limits allow.
             MessageIdUsedError: the id belongs to a message with other content.
+            SessionBusyError: a turn runs, and the message says to be rejected then.
             UnavailableError: try again with the same message id; no step is done twice.
         """
         check = _CostCheck(looked_up=False) if joins else await self._check_costs(user_id)
@@ -167,6 +184,9 @@ class MessageDelivery:
             accepted = await self._accept(user_id, session, message, check)
         except _BeginsTurnError:
             accepted = await self._accept(user_id, session, message, await self._check_costs(user_id))
+        if accepted.stops and stopper is not None:
+            # First, because a turn that ends finds the row of the message, whether its signal has arrived or not.
+            await stopper.request_stop(session.id, only_turn=accepted.stops)
         return await self._start_or_join(user_id, session, message, accepted)
 
     async def _check_costs(self, user_id: str) -> _CostCheck:
@@ -212,7 +232,7 @@ class MessageDelivery:
         self, user_id: str, session: Session, message: IncomingMessage, accepted: Accepted
     ) -> Delivery:
         if accepted.taken:
-            return Delivery(accepted.turn_id, accepted.starts_turn, accepted.waiting)
+            return _delivery(accepted)
         async with temporal.reachable(self._settings.temporal_rpc_timeout):
             handle = await self._signal_with_start(user_id, session, message, accepted)
         # From here on the message is safe in Temporal, so no failure may be reported to its sender.
@@ -221,7 +241,7 @@ class MessageDelivery:
         response: Any = handle._start_workflow_response
         if response.started:
             return await self._delivered_to_new_run(accepted)
-        return Delivery(accepted.turn_id, accepted.starts_turn, accepted.waiting)
+        return _delivery(accepted)
 
     async def _delivered_to_new_run(self, accepted: Accepted) -> Delivery:
         """The signal found no run. Another turn may have taken the message before its signal, and ended; else the new
@@ -246,6 +266,12 @@ class MessageDelivery:
             if await self._turns.running(session.id) is not None:
                 raise
             return await self._quota.within(partial(store, 0))
+        except SessionBusyError:
+            if await self._turns.running(session.id) is not None:
+                raise
+            # The turn's workflow is lost, or never started. A message that joins it begins the next one.
+            joining = dataclasses.replace(message, on_busy=OnBusy.JOIN)
+            return await self._accept(user_id, session, joining, check)
 
     async def _store(
         self,
@@ -272,6 +298,7 @@ class MessageDelivery:
                 choice=message.choice,
                 limit=limit,
                 may_begin=may_begin,
+                on_busy=message.on_busy,
             )
 
     async def _check_running(
@@ -435,3 +462,7 @@ class MessageDelivery:
     @property
     def _rpc_timeout(self) -> timedelta:
         return timedelta(seconds=self._settings.temporal_rpc_timeout)
+
+
+def _delivery(accepted: Accepted) -> Delivery:
+    return Delivery(accepted.turn_id, accepted.starts_turn, accepted.waiting, accepted.queued)

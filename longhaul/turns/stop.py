@@ -123,15 +123,18 @@ class TurnStopper:
             UnavailableError: Temporal does not answer.
         """
         turn = await self._turns.running(session_id)
-        if turn is None or only_turn not in ("", turn.turn_id):
-            return
-        await self._mark_stopped(session_id, turn.turn_id)
-        await self._cancel(
-            self._client.get_workflow_handle(
+        while turn is not None and only_turn in ("", turn.turn_id):
+            await self._mark_stopped(session_id, turn.turn_id)
+            run: WorkflowHandle[Any, TurnResult] = self._client.get_workflow_handle(
                 temporal.workflow_id(session_id), run_id=turn.run_id, result_type=TurnResult
             )
-        )
-        await stop_notices.publish(self._redis, session_id)
+            await self._cancel(run)
+            await stop_notices.publish(self._redis, session_id)
+            later = await self._turns.running(session_id)
+            if later is None or later.run_id == turn.run_id:
+                return
+            # That run has ended. The turn may have continued as another one, which knows nothing of the Stop.
+            turn, only_turn = later, only_turn or turn.turn_id
 
     async def _mark_stopped(self, session_id: str, turn_id: str) -> None:
         """Let messages that are accepted from now on belong to the next turn.

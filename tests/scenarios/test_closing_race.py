@@ -2,6 +2,8 @@
 
 from uuid import uuid4
 
+from longhaul.db.busy import OnBusy
+from testkit.chaos.busy_race import busy_race
 from testkit.chaos.race import race
 from testkit.checks import check_rows
 from testkit.grammar import check_stream
@@ -9,6 +11,7 @@ from testkit.product import Product
 
 # On the database that most begin with; PostgreSQL takes the same code through fewer, for the sake of the minutes.
 MESSAGES = {"sqlite": 300, "postgresql": 120}
+BUSY_MESSAGES = {"sqlite": 90, "postgresql": 60}
 TURNS = 15
 #: The turn's row is final and its stream sealed some milliseconds before its run ends: aim there.
 
@@ -50,3 +53,26 @@ async def test_hundreds_at_the_end_of_turns(product: Product) -> None:
     assert run.how["queued"] > 10, "no message joined a turn, so the race was never run"
     assert run.how["started"] > 10, "no message came after a turn, so the race was never run"
     assert all(turn.status == "completed" for turns in found.turns.values() for turn in turns)
+
+
+async def test_every_on_busy_at_random_moments(product: Product) -> None:
+    messages = BUSY_MESSAGES[product.backend]
+    run, found = await busy_race(product, messages=messages, sessions=6, seed=7)
+    assert sum(len(sent) for sent in run.sent.values()) + run.rejected == messages
+    assert {on_busy for on_busy, _ in run.how} == set(OnBusy)
+    assert run.rejected, "no message was rejected, so no turn was met"
+    assert all(run.how[kind, "queued"] for kind in (OnBusy.JOIN, OnBusy.QUEUE)), "no turn was met"
+    rows = [row for rows in found.messages.values() for row in rows]
+    assert any(row.replaced_by for row in rows), "nothing was rolled back"
+
+
+async def test_a_queued_message_is_streamed_when_its_turn_begins(product: Product) -> None:
+    session = await product.api.create_session()
+    first = await product.api.open(session, "wait 1 s")
+    await first.until_seen("start")
+    queued = await product.api.stream(session, "7+8", on_busy="queue")
+    assert (queued.status, queued.turn_id) != (202, first.log.turn_id)
+    assert "15" in check_stream(queued).text()
+    assert "15" not in check_stream(await first.done()).text()
+    turns = (await check_rows(product.database, sessions=[session])).turns[session]
+    assert [turn.turn_id for turn in turns] == [first.log.turn_id, queued.turn_id]

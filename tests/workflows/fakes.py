@@ -101,8 +101,26 @@ class FakeRows:
 
     waiting: dict[str, str] = field(default_factory=dict)
     taken: dict[str, str] = field(default_factory=dict)
+    queued: list[str] = field(default_factory=list)
     begun: str = ""
     stopped: str = ""
+
+    def queue(self, message_id: str, turn_id: str) -> None:
+        """Accept a message for a turn of its own."""
+        self.waiting[message_id] = turn_id
+        self.queued.append(turn_id)
+
+    @property
+    def next_turn(self) -> str:
+        """The turn that begins next; those of queued messages begin behind all others."""
+        return next(iter(sorted(self.waiting.values(), key=lambda turn_id: turn_id in self.queued)), "")
+
+    def first_of(self, turn_id: str) -> list[str]:
+        """The messages that a turn takes as it opens; none while another turn has to begin before it."""
+        own = self.waiting_for(turn_id)
+        if turn_id in self.queued:
+            return own if self.next_turn == turn_id else []
+        return [message_id for message_id in self.waiting if self.waiting[message_id] not in self.queued]
 
     def accept(self, message_id: str, new_turn_id: str) -> str:
         """The turn that a message belongs to."""
@@ -251,9 +269,12 @@ class FakeActivities:
         rows = self.script(opening.turn.session_id).rows
         script = await self._perform(opening.turn, " ".join(["open_turn", *rows.waiting]), opening)
         own = rows.stopped == opening.turn.turn_id
-        taken = rows.take(opening.turn.turn_id, rows.waiting_for(opening.turn.turn_id) if own else list(rows.waiting))
+        turn_id = opening.turn.turn_id
+        taken = rows.take(turn_id, rows.waiting_for(turn_id) if own else rows.first_of(turn_id))
         retries = opening.retry_of != "" and opening.retry_of == script.failed_turn
-        rows.begun = opening.turn.turn_id if taken or retries else ""
+        rows.begun = turn_id if taken or retries else ""
+        if not rows.begun:
+            return OpenedTurn(taken=[], next_turn_id=rows.next_turn)
         if (budget := script.time_budget) is None:
             refusal = script.refusal if opening.cost_limits != CostLimits() else ""
             return OpenedTurn(taken=taken, compaction_due=script.compaction_due, refusal=refusal, retries=retries)
@@ -330,7 +351,7 @@ class FakeActivities:
         for message_id in rows.waiting_for(turn_id):
             rows.waiting[message_id] = closing.next_turn_id
         rows.begun = ""
-        return ClosedTurn(next_turn_id=next(iter(rows.waiting.values()), ""))
+        return ClosedTurn(next_turn_id=rows.next_turn)
 
     @activity.defn
     async def prepare_sub_session(self, call: PrepareSubSession) -> PreparedSubSession:
@@ -406,6 +427,13 @@ class Session:
         )
         sub._handle = self._client.get_workflow_handle(temporal.workflow_id(sub.id), result_type=TurnResult)
         return sub
+
+    async def queue(self, message_id: str, **options: Any) -> str:
+        """Accept a message for a turn of its own, then signal-with-start; the id of that turn."""
+        turn_id = str(uuid4())
+        self.script.rows.queue(message_id, turn_id)
+        await self.send(message_id, **options)
+        return turn_id
 
     async def send(
         self, message_id: str, limits: TurnLimits | None = None, scope: Scope | None = None, **options: Any

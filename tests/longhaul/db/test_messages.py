@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import select
 
 from longhaul.contracts import Progress, TurnStatus
-from longhaul.db import acceptance, conversation, messages, sessions, turns
+from longhaul.db import acceptance, busy, conversation, messages, sessions, turns
 from longhaul.db.conversation import OpenToolCall
 from longhaul.db.database import Database
 from longhaul.db.messages import NewMessage, StoredMessage
@@ -193,7 +193,7 @@ async def test_a_message_joins_the_turn_that_has_begun(database: Database) -> No
     joined = await accept(database, "b")
     assert (joined.turn_id, joined.starts_turn, joined.waiting) == (turn_id, False, 1)
     async with database.read() as connection:
-        assert await acceptance.open_turn(connection, SESSION) == (turn_id, True)
+        assert await busy.open_turn(connection, SESSION) == (turn_id, True)
     assert joined.run_turn_id != turn_id, "a run that finds the turn's workflow gone needs an id of its own"
     async with database.write() as connection:
         await messages.lock_session(connection, SESSION)
@@ -222,7 +222,7 @@ async def test_a_message_after_stop_begins_the_next_turn(database: Database, beg
         await accept(database, "waits")
     async with database.write() as connection:
         await turns.mark_stopped(connection, SESSION, turn_id)
-        assert await acceptance.open_turn(connection, SESSION) is None
+        assert await busy.open_turn(connection, SESSION) is None
     later, latest = await accept(database, "b"), await accept(database, "c")
     assert later.turn_id == latest.turn_id != turn_id
     assert (later.starts_turn, latest.starts_turn) == (True, False)
@@ -256,7 +256,7 @@ async def test_a_message_of_a_lost_turn_gets_another_one(database: Database) -> 
     assert (await accept(database, "b")).turn_id == turn_id
     await end(database, turn_id, TurnStatus.FAILED)
     async with database.read() as connection:
-        assert await acceptance.open_turn(connection, SESSION) is None, "a message would join a turn that has ended"
+        assert await busy.open_turn(connection, SESSION) is None, "a message would join a turn that has ended"
     again = await accept(database, "b")
     assert (again.taken, again.starts_turn) == (False, True)
     assert turn_id != again.turn_id == again.run_turn_id
