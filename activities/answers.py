@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from longhaul.contracts import CallModel, CloseTurn, OpenTurn, Progress, TurnRef, TurnStatus, Usage
-from longhaul.db import acceptance, conversation, ledger, messages, profiles, sessions, turns
+from longhaul.db import acceptance, conversation, encrypted_reasoning, ledger, messages, profiles, sessions, turns
 from longhaul.db.connection import Connection
 from longhaul.db.conversation import PromptMessage
 from longhaul.db.ledger import PaidCall
@@ -18,6 +18,7 @@ from longhaul.errors import TurnEndedError
 from longhaul.llm import prompts
 from longhaul.llm.completion import Completion
 from longhaul.llm.request import About
+from longhaul.llm.responses import EncryptedReasoning
 from longhaul.llm.tokens import scale_from
 from longhaul.streams.blocks import AT, Block, blocks_of_rows
 
@@ -73,7 +74,8 @@ class Prompt:
     `about`: what stands behind the first message. `rows`: the conversation behind its summary, if there is one.
     `stored`: this round's answer, if an earlier attempt has stored it. `call_ids`: the tool calls that the model has
     made in this turn. `token_scale`: how many tokens the endpoint counted for an estimated one in the session's last
-    call. `images`: those that the model is shown, as data URLs by file id.
+    call. `images`: those that the model is shown, as data URLs by file id. `encrypted`: what the turn's model has
+    reasoned in its earlier rounds, by assistant row, for the endpoint alone.
     """
 
     about: About
@@ -82,9 +84,11 @@ class Prompt:
     call_ids: list[str]
     token_scale: float | None
     images: Mapping[str, str] = field(default_factory=dict)
+    encrypted: Mapping[str, list[EncryptedReasoning]] = field(default_factory=dict)
 
 
-async def load_prompt(connection: Connection, call: CallModel) -> Prompt:
+async def load_prompt(connection: Connection, call: CallModel, reasoned_by: str = "") -> Prompt:
+    """What a round's request is built from. `reasoned_by`: the model that is sent its encrypted reasoning, if any."""
     session_id, turn_id = call.turn.session_id, call.turn.turn_id
     session = await sessions.get(connection, session_id)
     rows = await unsummarised(connection, session)
@@ -103,7 +107,13 @@ async def load_prompt(connection: Connection, call: CallModel) -> Prompt:
             *(made["id"] for row in rows if row.turn_id == turn_id for made in row.tool_calls or ()),
         ],
         token_scale=session.token_scale,
+        encrypted=await _encrypted(connection, turn_id, reasoned_by) if reasoned_by and call.round > 1 else {},
     )
+
+
+async def _encrypted(connection: Connection, turn_id: str, model: str) -> dict[str, list[EncryptedReasoning]]:
+    found = await encrypted_reasoning.of_turn(connection, turn_id, model)
+    return {row: [EncryptedReasoning.model_validate(item) for item in items] for row, items in found.items()}
 
 
 async def unsummarised(connection: Connection, session: Session) -> list[PromptMessage]:
@@ -150,6 +160,9 @@ async def store_answer(
     if answer.id not in appended and (stored := await stored_answer(connection, call)) is not None:
         received = (messages.replace_unstorable(completion.text), answer.tool_calls or [])
         return replace(stored, is_ours=(stored.text, stored.tool_calls) == received)
+    if completion.encrypted:
+        items = [one.model_dump() for one in completion.encrypted]
+        await encrypted_reasoning.store(connection, answer.id, turn.turn_id, paid.model, items)
     # An estimate says nothing about how the endpoint counts.
     scale = None if completion.is_estimated else scale_from(completion.estimated_tokens, completion.usage.prompt_tokens)
     due = completion.compaction_due

@@ -193,7 +193,8 @@ class ModelActivities:
             attempt = Attempt(call, models, state, publisher, step, paid_call(call, number, models[0]), reserves)
             with storage_faults():
                 async with self._database.read() as connection:
-                    prompt = await load_prompt(connection, call)
+                    speaks_responses = self._settings.model_api != "chat"
+                    prompt = await load_prompt(connection, call, attempt.model if speaks_responses else "")
             answer = await self._earlier_answer(attempt, prompt)
             cut_off = await self._clear_stream(attempt, answer)
             if answer is None:
@@ -271,6 +272,7 @@ class ModelActivities:
             tools=self._tools.schemas(call.scope),
             max_tokens=max_tokens,
             images=prompt.images,
+            encrypted=prompt.encrypted,
         )
         if not attempt.reserves:
             return request

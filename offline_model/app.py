@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import orjson
@@ -12,16 +12,20 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from offline_model.answer import broken, decide
+from offline_model import responses
+from offline_model.answer import Answer, broken, decide
 from offline_model.conversation import open_tasks
-from offline_model.request import ChatRequest
-from offline_model.response import ChatResponse, error_response
+from offline_model.request import RESPONSES_ONLY, ChatRequest
+from offline_model.response import ChatResponse, chat_events, error_response
 from offline_model.script import Pace
 from offline_model.state import CallRecord, FaultBook, InstalledFault, Stats
 
 #: Pleasant to watch; tests and benchmarks set their own.
 DEFAULT_PACE = Pace(ttft=200, delay=15)
 CALL_HEADER = "x-longhaul-call"
+ONLY_RESPONSES = "This model is only supported in v1/responses and not in v1/chat/completions."
+Read = Callable[[bytes, str], ChatRequest]
+EventsOf = Callable[[ChatRequest, Answer], tuple[bytes, list[bytes]]]
 
 
 class OfflineApp:
@@ -42,7 +46,10 @@ class OfflineApp:
             return
         match http.method, http.url.path.rstrip("/"):
             case "POST", "/v1/chat/completions":
-                await self._chat(body, http.headers.get(CALL_HEADER, ""), scope, receive, send)
+                await self._answer(ChatRequest.read, chat_events, body, http, send)
+                return
+            case "POST", "/v1/responses":
+                await self._answer(responses.read, responses.events_of, body, http, send)
                 return
             case "GET", "/healthz":
                 response: Response = JSONResponse({"status": "ok"})
@@ -59,13 +66,16 @@ class OfflineApp:
                 response = error_response(404, f"Unknown request URL: {method} {path}.")
         await response(scope, receive, send)
 
-    async def _chat(self, body: bytes, key: str, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer(self, read: Read, events_of: EventsOf, body: bytes, http: Request, send: Send) -> None:
         """Answer one request; a client that goes away ends the work at once."""
-        begun = time.perf_counter()
+        begun, key, receive = time.perf_counter(), http.headers.get(CALL_HEADER, ""), http.receive
         try:
-            request = ChatRequest.read(body, key)
-        except ValidationError as error:
-            await _refusal(error)(scope, receive, send)
+            request = read(body, key)
+        except (ValidationError, responses.RefusedError) as error:
+            await _refusal(error)(http.scope, receive, send)
+            return
+        if RESPONSES_ONLY in request.model and events_of is chat_events:
+            await error_response(404, ONLY_RESPONSES, param="model")(http.scope, receive, send)
             return
         record = CallRecord(key)
         self._stats.begin(record)
@@ -78,8 +88,8 @@ class OfflineApp:
             )
             if fault:
                 answer = broken(answer, fault.kind)
-            response = ChatResponse(request, answer, fault, begun, record)
-            await _until_done_or_gone(response.play(scope, receive, send), receive)
+            response = ChatResponse(request, answer, fault, begun, record, events_of)
+            await _until_done_or_gone(response.play(http.scope, receive, send), receive)
         finally:
             self._stats.end(record)
             if record.microdollars:
@@ -93,7 +103,9 @@ class OfflineApp:
         return JSONResponse({})
 
 
-def _refusal(error: ValidationError) -> Response:
+def _refusal(error: ValidationError | responses.RefusedError) -> Response:
+    if isinstance(error, responses.RefusedError):
+        return error_response(400, str(error), param=error.param, code=error.code)
     first = error.errors()[0]
     return error_response(400, first["msg"], param=".".join(map(str, first["loc"])) or None)
 

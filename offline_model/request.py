@@ -11,6 +11,8 @@ from offline_model.script import Fault
 
 #: A model of a name like `offline-status-503` answers each request with that status.
 _STATUS = re.compile(r"\bstatus-([45]\d\d)\b")
+#: A model of such a name answers the Responses API only.
+RESPONSES_ONLY = "responses-only"
 #: A model of a name like `offline-window-16000` refuses requests of more tokens than that.
 _WINDOW = re.compile(r"\bwindow-(\d{1,9})\b")
 # Roughly what OpenAI's tokenizers do before they look into their tables. What uses this server must not know it: a real
@@ -47,7 +49,7 @@ class Message(BaseModel):
 
 
 class ChatRequest(BaseModel):
-    """The fields of a request that the offline model uses."""
+    """The fields of a request that the offline model uses. `seals`: reasoning is also wanted in an encrypted form."""
 
     model: str = Field(min_length=1)
     messages: list[Message] = Field(min_length=1)
@@ -57,19 +59,22 @@ class ChatRequest(BaseModel):
     usage: dict[str, Any] | None = None
     reasoning_effort: str = ""
     reasoning: dict[str, Any] | None = None
+    seals: bool = False
     digest: str = ""
     prompt_tokens: int = 0
 
     @classmethod
-    def read(cls, raw: bytes, call_key: str) -> "ChatRequest":
+    def read(cls, raw: bytes, call_key: str, size: int = 0) -> "ChatRequest":
         """Check and read a body. The call key is part of the digest, so tool call ids differ from turn to turn.
+
+        `size`: bytes of the request, if they are others than the body's.
 
         Raises:
             ValidationError: OpenAI would not accept this body.
         """
         request = cls.model_validate_json(raw)
         request.digest = blake2b(raw + call_key.encode(), digest_size=8).hexdigest()
-        request.prompt_tokens = max(1, len(raw) // 4) if request.window is None else request.counted()
+        request.prompt_tokens = max(1, (size or len(raw)) // 4) if request.window is None else request.counted()
         return request
 
     @property

@@ -1,7 +1,8 @@
-"""Sending an answer in the OpenAI Chat Completions protocol, at its pace, broken where a fault asks for it."""
+"""Sending an answer in its protocol (here that of Chat Completions), at its pace, broken where a fault asks for it."""
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,13 +22,17 @@ _SSE = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control
 
 @dataclass(slots=True)
 class ChatResponse:
-    """The response to one request; `begun` is when the request arrived, on the performance counter."""
+    """The response to one request; `begun` is when the request arrived, on the performance counter.
+
+    `events_of`: writes an answer in the protocol of the request.
+    """
 
     request: ChatRequest
     answer: Answer
     fault: Fault | None
     begun: float
     record: CallRecord
+    events_of: Callable[[ChatRequest, Answer], tuple[bytes, list[bytes]]]
 
     async def play(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the answer, or break where the fault says so."""
@@ -52,7 +57,7 @@ class ChatResponse:
 
     async def _stream(self, fault_kind: str, fault_number: int, send: Send) -> None:
         """Send each chunk when it is due; chunks that are overdue go out together."""
-        head, events = _stream_events(self.request, self.answer)
+        head, events = self.events_of(self.request, self.answer)
         tokens = _tokens(self.answer)
         last = len(events) - 1
         if fault_kind == "badchunk":
@@ -121,7 +126,7 @@ def _too_long(window: int, counted: int) -> JSONResponse:
     return error_response(400, message, param="messages", code="context_length_exceeded")
 
 
-def _usage(request: ChatRequest, answer: Answer) -> dict[str, Any]:
+def usage_of(request: ChatRequest, answer: Answer) -> dict[str, Any]:
     """Tokens by rule of thumb, and a made-up price so that budgets and cost displays have something to show."""
     reasoning, completion = len(answer.reasoning), sum(_tokens(answer))
     return {
@@ -142,11 +147,11 @@ def _tokens(answer: Answer) -> list[int]:
     """The tokens in each event of the stream; those of a call come with its name."""
     tokens = [1 for _ in answer.reasoning] + [max(1, len(piece) // 16) for piece in answer.pieces]
     for call in answer.calls:
-        tokens += [8, *(0 for _ in _pieces(call))]
+        tokens += [8, *(0 for _ in pieces_of(call))]
     return [*tokens, 0]
 
 
-def _stream_events(request: ChatRequest, answer: Answer) -> tuple[bytes, list[bytes]]:
+def chat_events(request: ChatRequest, answer: Answer) -> tuple[bytes, list[bytes]]:
     """The first event, and all others with the end of the stream as the last.
 
     They are built before the first is due, so that their pace does not depend on their size.
@@ -169,20 +174,24 @@ def _stream_events(request: ChatRequest, answer: Answer) -> tuple[bytes, list[by
         events += [before + orjson.dumps(delta) + after for delta in _call_deltas(request, index, call)]
     tail = before + b'{},"finish_reason":' + orjson.dumps(answer.finish) + b"}]}\n\n"
     if request.include_usage:
-        tail += prefix + b',"choices":[],"usage":' + orjson.dumps(_usage(request, answer)) + b"}\n\n"
+        tail += prefix + b',"choices":[],"usage":' + orjson.dumps(usage_of(request, answer)) + b"}\n\n"
     head = before + b'{"role":"assistant","content":""}' + after
     return head, [*events, tail + b"data: [DONE]\n\n"]
 
 
 def _call_deltas(request: ChatRequest, index: int, call: ToolCall) -> list[dict[str, Any]]:
     """A tool call with its arguments in two to four pieces, as real models send them."""
-    first = {"index": index, "id": f"call_{request.digest}_{index}", "type": "function"}
+    first = {"index": index, "id": call_id(request, index), "type": "function"}
     deltas = [{**first, "function": {"name": call.name, "arguments": ""}}]
-    deltas += [{"index": index, "function": {"arguments": piece}} for piece in _pieces(call)]
+    deltas += [{"index": index, "function": {"arguments": piece}} for piece in pieces_of(call)]
     return [{"tool_calls": [delta]} for delta in deltas]
 
 
-def _pieces(call: ToolCall) -> list[str]:
+def call_id(request: ChatRequest, index: int) -> str:
+    return f"call_{request.digest}_{index}"
+
+
+def pieces_of(call: ToolCall) -> list[str]:
     count = min(4, max(2, len(call.arguments) // 12))
     size = max(1, -(-len(call.arguments) // count))
     return [call.arguments[start : start + size] for start in range(0, len(call.arguments), size)]

@@ -338,6 +338,21 @@ class LedgerStatus(StrEnum):
     ESTIMATED = "estimated"
 
 
+class EncryptedReasoningRow(Base):
+    """The reasoning behind an assistant's message that only its endpoint can read: sent back within the turn, and shown
+    to nobody. `model`: the one that was asked.
+    """
+
+    __tablename__ = "encrypted_reasoning"
+
+    message_id: Mapped[str] = mapped_column(ForeignKey("messages.id", ondelete="CASCADE"), primary_key=True)
+    turn_id: Mapped[str] = mapped_column(String(64))
+    model: Mapped[str] = mapped_column(String(200))
+    items: Mapped[list[dict[str, Any]] | None] = mapped_column(ReadableJSON(none_as_null=True))
+
+    __table_args__ = (Index("ix_encrypted_reasoning_turn", "turn_id"),)
+
+
 class LedgerRow(Base):
     """One attempt at a model call: the truth of usage.
 

@@ -1,4 +1,4 @@
-"""Streaming Chat Completions through the `openai` client.
+"""Streaming answers of Chat Completions, or of the Responses API in the same form, through the `openai` client.
 
 The client sends the request and raises its errors. The answer's lines are decoded here, because building the client's
 typed models costs 30 ms of CPU per 200 chunks, and the worker's CPU limits turns per second.
@@ -16,6 +16,15 @@ from openai import APIStatusError, AsyncAPIResponse, AsyncOpenAI
 
 from longhaul.errors import StreamBrokenError
 from longhaul.llm.failures import context_refusal
+from longhaul.llm.responses import (
+    ITEMS,
+    NO_ROUTE,
+    ResponseEvents,
+    refused_option,
+    responses_body,
+    wants_responses,
+    without_encrypted,
+)
 from longhaul.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -34,10 +43,15 @@ IDLE_PRECISION = 0.02
 
 
 class ModelClient:
-    """The model endpoint of the settings. Temporal retries, so the client does not."""
+    """The model endpoint of the settings. Temporal retries, so the client does not.
+
+    It remembers which models answer the Responses API only, and what their requests had to leave out.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._speaks_responses: set[str] = set()
+        self._left_out: dict[str, list[str]] = {}
         self._client = AsyncOpenAI(
             api_key=settings.openai_api_key.get_secret_value() or "none",
             base_url=settings.openai_base_url or None,
@@ -62,12 +76,7 @@ class ModelClient:
         response: AsyncAPIResponse[Any] | None = None
         try:
             async with asyncio.timeout(idle) as idle_limit:
-                response = await self._client.post(
-                    "/chat/completions",
-                    cast_to=AsyncAPIResponse[Any],
-                    content=orjson.dumps({**body, "stream": True}),
-                    options={"headers": {**HEADERS, CALL_HEADER: call_key}},
-                )
+                response, events = await self._ask(body, call_key)
                 extended = loop.time()
                 lines = _data_lines(response)
                 async for line in lines:
@@ -78,12 +87,19 @@ class ModelClient:
                         chunk = orjson.loads(line)
                     except orjson.JSONDecodeError as error:
                         raise StreamBrokenError("The model sent a chunk that is not JSON.") from error
-                    if isinstance(chunk, dict):
+                    if not isinstance(chunk, dict):
+                        continue
+                    if events is not None:
+                        chunk = events.chunk(chunk)
+                    if chunk is not None:
                         _raise_error_in(chunk)
                         yield chunk
-                        if loop.time() > extended + idle * IDLE_PRECISION:
-                            extended = loop.time()
-                            idle_limit.reschedule(extended + idle)
+                    if events is not None and events.ended:
+                        await _drain(lines)
+                        return
+                    if loop.time() > extended + idle * IDLE_PRECISION:
+                        extended = loop.time()
+                        idle_limit.reschedule(extended + idle)
         except APIStatusError as error:
             if refusal := context_refusal(error.body, error.status_code):
                 raise refusal from error
@@ -95,6 +111,54 @@ class ModelClient:
         finally:
             if response is not None:
                 await response.close()
+
+    async def _ask(self, body: dict[str, Any], call_key: str) -> "tuple[AsyncAPIResponse[Any], ResponseEvents | None]":
+        """The response of the API that the model speaks, and what translates its events.
+
+        With `LONGHAUL_MODEL_API=auto`, Chat Completions are asked first. A model whose endpoint sends that request to
+        the Responses API is asked there from then on.
+        """
+        model, api = body["model"], self._settings.model_api
+        if api == "responses" or model in self._speaks_responses:
+            return await self._ask_responses(body, call_key), ResponseEvents()
+        try:
+            sent = {**body, "messages": without_encrypted(body["messages"]), "stream": True}
+            return await self._post("/chat/completions", sent, call_key), None
+        except APIStatusError as refusal:
+            if api == "chat" or not wants_responses(refusal):
+                raise
+            try:
+                response = await self._ask_responses(body, call_key)
+            except APIStatusError as error:
+                if error.status_code in NO_ROUTE:
+                    raise refusal from None
+                raise
+        log.info("%s is asked by the Responses API from now on", model)
+        self._speaks_responses.add(model)
+        return response, ResponseEvents()
+
+    async def _ask_responses(self, body: dict[str, Any], call_key: str) -> "AsyncAPIResponse[Any]":
+        left_out = self._left_out.setdefault(body["model"], [])
+        now = [*left_out]
+        while True:
+            try:
+                return await self._post("/responses", responses_body(body, now), call_key)
+            except APIStatusError as error:
+                option = refused_option(error)
+                if option is None or option in now:
+                    raise
+                log.warning("the endpoint refuses %s of a request to %s; it is sent without", option, body["model"])
+                now.append(option)
+                if option != ITEMS:  # those of another turn may be taken
+                    left_out.append(option)
+
+    async def _post(self, path: str, body: dict[str, Any], call_key: str) -> "AsyncAPIResponse[Any]":
+        return await self._client.post(
+            path,
+            cast_to=AsyncAPIResponse[Any],
+            content=orjson.dumps(body),
+            options={"headers": {**HEADERS, CALL_HEADER: call_key}},
+        )
 
     async def close(self) -> None:
         await self._client.close()

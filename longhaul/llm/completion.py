@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import orjson
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from longhaul.contracts import Usage
+from longhaul.llm.responses import ENCRYPTED, EncryptedReasoning
 from longhaul.streams.blocks import Block
 
 log = logging.getLogger(__name__)
@@ -22,6 +23,7 @@ CACHE_CREATION = ("cache_creation_tokens", "cache_creation_input_tokens", "cache
 # The columns' limits; an endpoint's odd value must not make its answer impossible to store.
 ID_MAX, NAME_MAX, REASON_MAX = 200, 200, 32
 COUNT_MAX, DOLLARS_MAX = 2**31 - 1, 10**9
+ENCRYPTED_MAX_CHARS = 1_000_000
 
 
 class CompletedCall(BaseModel):
@@ -48,6 +50,7 @@ class Completion(BaseModel):
     `compaction_due`: the conversation has become too long to be given to the model as it is.
     `stretches`: of what `text` and `reasoning` consist, in the order in which they came. Checkpoints of older versions
     have none.
+    `encrypted`: reasoning that only the endpoint can read. Checkpoints leave it out: it stays in the database alone.
     """
 
     text: str = ""
@@ -61,6 +64,7 @@ class Completion(BaseModel):
     duration_ms: int = 0
     estimated_tokens: int = 0
     compaction_due: bool = False
+    encrypted: list[EncryptedReasoning] = Field(default=[], exclude=True)
 
     def blocks(self) -> list[Block]:
         """Text and reasoning in their order."""
@@ -96,6 +100,7 @@ class Assembler:
         self._calls: list[_Call] = []
         self._ids = set(taken)
         self._splitter = ReasoningSplitter()
+        self._encrypted: list[EncryptedReasoning] = []
         self.finish_reason = ""
         self.usage: Usage | None = None
         self.model = ""
@@ -105,6 +110,8 @@ class Assembler:
         self.model = self.model or _plain(chunk.get("model"), NAME_MAX)
         if isinstance(chunk.get("usage"), dict):
             self.usage = _usage(chunk["usage"])
+        if isinstance(encrypted := chunk.get(ENCRYPTED), EncryptedReasoning):
+            self._keep_encrypted(encrypted)
         choices = chunk.get("choices")
         if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
             return []
@@ -145,6 +152,13 @@ class Assembler:
         self._text.append(piece)
         self._stretches[-1].length += len(piece)
         return [*ended, ("text", piece, "")]
+
+    def _keep_encrypted(self, encrypted: EncryptedReasoning) -> None:
+        kept = sum(len(one.item["encrypted_content"]) for one in (*self._encrypted, encrypted))
+        if kept > ENCRYPTED_MAX_CHARS:
+            log.warning("dropped encrypted reasoning of over %d characters", ENCRYPTED_MAX_CHARS)
+            return
+        self._encrypted.append(encrypted)
 
     def _end_reasoning(self) -> list[Piece]:
         if self._reasons_since is None:
@@ -219,6 +233,7 @@ class Assembler:
             is_estimated=self.usage is None,
             model=self.model,
             duration_ms=duration_ms,
+            encrypted=self._encrypted,
         )
 
 

@@ -11,6 +11,7 @@ from longhaul.llm.effort import is_anthropic, is_openai_reasoning, reasoning_fie
 from longhaul.llm.fit import fit
 from longhaul.llm.images import files_of
 from longhaul.llm.models import EFFORTS, Effort, ModelInfo, model_info
+from longhaul.llm.responses import ENCRYPTED, EncryptedReasoning, without_encrypted
 from longhaul.llm.tokens import tokens_of_tools
 from longhaul.settings import Settings
 from longhaul.tools.registry import defect_of_arguments
@@ -24,6 +25,7 @@ MARKUP = re.compile(
 #: Of a message that is not in its final form yet.
 IMAGES = "images"
 NO_IMAGES: Mapping[str, str] = {}
+NOT_ENCRYPTED: Mapping[str, Sequence[EncryptedReasoning]] = {}
 COST_ENDPOINTS = ("openrouter.ai", "127.0.0.1", "localhost")
 
 
@@ -81,17 +83,23 @@ def request_for(
     tools: list[dict[str, Any]],
     max_tokens: float,
     images: Mapping[str, str] = NO_IMAGES,
+    encrypted: Mapping[str, Sequence[EncryptedReasoning]] = NOT_ENCRYPTED,
 ) -> Request:
     """The request that answers a conversation's `rows`, shortened to `max_tokens` estimated tokens.
 
-    `images`: those that the model is shown, as data URLs by the id of their file.
+    `images`: those that the model is shown, as data URLs by the id of their file. `encrypted`: reasoning for the
+    endpoint alone, by assistant row; it goes first when the request is too long.
     """
+    most = settings.tool_result_max_chars
     messages = [
         system_message(settings.system_prompt),
-        *openai_messages(rows, tool_result_max=settings.tool_result_max_chars, about=about, images=images),
+        *openai_messages(rows, tool_result_max=most, about=about, images=images, encrypted=encrypted),
     ]
     of_tools = tokens_of_tools(tools)
     fitted = fit(messages, max_tokens - of_tools)
+    if encrypted and fitted.messages is not messages:
+        messages = without_encrypted(messages)
+        fitted = fit(messages, max_tokens - of_tools)
     shown = [with_images(message) for message in fitted.messages]
     body = request_body(settings, model=model, effort=effort, messages=shown, tools=tools)
     tokens = round(fitted.tokens + of_tools)
@@ -164,7 +172,12 @@ def with_images(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def openai_messages(
-    rows: Sequence[Any], *, tool_result_max: int, about: About = NOTHING, images: Mapping[str, str] = NO_IMAGES
+    rows: Sequence[Any],
+    *,
+    tool_result_max: int,
+    about: About = NOTHING,
+    images: Mapping[str, str] = NO_IMAGES,
+    encrypted: Mapping[str, Sequence[EncryptedReasoning]] = NOT_ENCRYPTED,
 ) -> list[dict[str, Any]]:
     """Rows in order, as messages: results directly follow their calls, consecutive assistant rows are merged.
 
@@ -195,7 +208,7 @@ def openai_messages(
             behind += block("user_files", "\n".join(map(_file_line, files_of(row))))
             messages.append({"role": "user", "content": escaped(row.content) + behind, **_images_of([row], images)})
         elif row.role == "assistant" and row.kind != "error":
-            _append_assistant(messages, row)
+            _append_assistant(messages, row, encrypted.get(row.id, ()) if encrypted else ())
             messages += [_result(results, row.turn_id, call, tool_result_max) for call in row.tool_calls or ()]
         elif row.role == "system" and row.kind == "stop":
             # Not a system message: some endpoints refuse those in the middle of a conversation.
@@ -221,17 +234,21 @@ def escaped(text: str) -> str:
     return MARKUP.sub("&lt;", text)
 
 
-def _append_assistant(messages: list[dict[str, Any]], row: Any) -> None:
+def _append_assistant(messages: list[dict[str, Any]], row: Any, encrypted: Sequence[EncryptedReasoning]) -> None:
     calls = [_sendable(call) for call in row.tool_calls or ()]
     last = messages[-1] if messages else None
     if last is not None and last["role"] == "assistant" and "tool_calls" not in last:
         last["content"] = "\n\n".join(filter(None, (last["content"], row.content)))
         if calls:
             last["tool_calls"] = calls
+        if encrypted:
+            last[ENCRYPTED] = [*last.get(ENCRYPTED, ()), *encrypted]
         return
     if not row.content and not calls:
         return
     message: dict[str, Any] = {"role": "assistant", "content": row.content or None}
+    if encrypted:
+        message[ENCRYPTED] = [*encrypted]
     messages.append({**message, "tool_calls": calls} if calls else message)
 
 

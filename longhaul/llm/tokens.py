@@ -12,6 +12,8 @@ from typing import Any
 
 import orjson
 
+from longhaul.llm.responses import ENCRYPTED
+
 _UPPER = bytes(range(65, 91))
 _LOWER = bytes(range(97, 123))
 _DIGITS = b"0123456789"
@@ -23,6 +25,8 @@ _OF_TWO, _OF_THREE, _OF_FOUR = bytes(range(0xC2, 0xE0)), bytes(range(0xE0, 0xF0)
 PER_MESSAGE = 4
 #: What providers count for a photograph: OpenAI 765 to 1,105, Anthropic up to 1,600.
 PER_IMAGE = 1_600
+#: Tokens of a character of encrypted reasoning: base64 of more bytes than its text has.
+PER_ENCRYPTED = 0.2
 #: A calibration outside of these is an endpoint's odd count, not a tokenizer.
 SCALE_MIN, SCALE_MAX = 0.25, 8.0
 CALIBRATED_FROM = 200
@@ -47,7 +51,13 @@ def tokens_of_text(text: str) -> float:
 
 def tokens_of_message(message: dict[str, Any]) -> float:
     """The estimated tokens of one message in the OpenAI shape."""
-    return PER_MESSAGE + PER_IMAGE * _images_in(message) + sum(map(tokens_of_text, _texts_of(message)))
+    encrypted = sum(len(one.item["encrypted_content"]) for one in message.get(ENCRYPTED, ()))
+    return (
+        PER_ENCRYPTED * encrypted
+        + PER_MESSAGE
+        + PER_IMAGE * _images_in(message)
+        + sum(map(tokens_of_text, _texts_of(message)))
+    )
 
 
 def _images_in(message: dict[str, Any]) -> int:

@@ -63,6 +63,11 @@ class Models(BaseModel):
     )
     model_connect_timeout: Seconds = Field(10.0, description="Seconds to reach the endpoint.")
     model_max_seconds: Seconds = Field(7200.0, description="Seconds one model call may take, retries included.")
+    model_api: Literal["auto", "chat", "responses"] = Field(
+        "auto",
+        description="API of the endpoint: Chat Completions or Responses. `auto`: Chat Completions, and Responses for a "
+        "model whose endpoint refuses the former.",
+    )
     model_usage_cost: bool | None = Field(
         None, description="Ask the endpoint for `usage.cost`. Unset: where it is known to answer."
     )

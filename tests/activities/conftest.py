@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -34,15 +35,22 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
-@pytest.fixture
-async def database(template: Path, tmp_path: Path) -> AsyncIterator[Database]:
-    """A database with one session."""
-    await asyncio.to_thread(shutil.copy, template, tmp_path / "longhaul.db")
-    database = Database(f"sqlite:///{tmp_path / 'longhaul.db'}")
+@asynccontextmanager
+async def database_with_a_session(template: Path, path: Path) -> AsyncIterator[Database]:
+    """A new database at a path."""
+    await asyncio.to_thread(shutil.copy, template, path)
+    database = Database(f"sqlite:///{path}")
     async with database.write() as connection:
         await sessions.create(connection, sessions.NewSession(TURN.session_id, TURN.user_id))
     yield database
     await database.close()
+
+
+@pytest.fixture
+async def database(template: Path, tmp_path: Path) -> AsyncIterator[Database]:
+    """A database with one session."""
+    async with database_with_a_session(template, tmp_path / "longhaul.db") as database:
+        yield database
 
 
 @pytest.fixture
