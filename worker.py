@@ -12,7 +12,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -45,6 +45,7 @@ from longhaul.files.store import FileStore
 from longhaul.limits.counters import SpendingCounters
 from longhaul.limits.usage import UsageLimits
 from longhaul.llm.client import ModelClient
+from longhaul.mcp.config import ServerConfig, load_servers
 from longhaul.payloads import data_converter
 from longhaul.settings import Settings, SettingsError, load_settings
 from longhaul.tools import Registry
@@ -155,9 +156,16 @@ async def polling(workers: Sequence[Worker]) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def serving(client: Client, settings: Settings, registry: Registry) -> AsyncIterator[None]:
+async def serving(
+    client: Client, settings: Settings, registry: Registry, mcp: Mapping[str, ServerConfig] | None = None
+) -> AsyncIterator[None]:
     """Open the other clients, build the activities, and let the workers poll until the block ends."""
     async with AsyncExitStack() as stack:
+        if mcp:
+            from longhaul.mcp.servers import McpServers  # the SDK takes half a second, which others need not wait
+
+            servers = await stack.enter_async_context(McpServers(mcp, registry, settings).running())
+            registry = registry.with_source(servers)
         journals = Journals.of(settings.journals, f"{temporal.address(settings)} {client.namespace}")
         await stack.enter_async_context(_beside(DeadWorkers(client, journals, settings.heartbeat_timeout).watch()))
         database = Database(settings.sqlalchemy_url)
@@ -176,7 +184,7 @@ async def serving(client: Client, settings: Settings, registry: Registry) -> Asy
         model = ModelActivities(database, streams, model_client, registry, FileStore(settings), settings)
         compaction = CompactionActivities(database, streams, model_client, settings)
         tools = ToolActivities(database, streams, registry, settings)
-        parked = ParkedActivities(database, streams, settings)
+        parked = ParkedActivities(database, streams, registry, settings)
         sub_sessions = SubSessionActivities(database, streams, client, redis_client, registry, usage, settings)
         scheduled = ScheduleActivities(database, client, usage, settings)
         activities = Activities(
@@ -216,7 +224,7 @@ async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
             await task
 
 
-async def run(settings: Settings, registry: Registry) -> None:
+async def run(settings: Settings, registry: Registry, mcp: Mapping[str, ServerConfig] | None = None) -> None:
     """Run a worker until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -230,7 +238,7 @@ async def run(settings: Settings, registry: Registry) -> None:
     client = await _connected(settings, stop)
     if client is None:
         return
-    async with serving(client, settings, registry):
+    async with serving(client, settings, registry, mcp):
         log.info("worker ready on task queue %s", settings.task_queue)
         await _show_alive(stop)
         log.info("worker drains for up to %g s", settings.shutdown_grace)
@@ -289,6 +297,7 @@ def main() -> int:
     try:
         settings = load_settings()
         registry = load_tools(settings)
+        mcp = load_servers(settings)
         data_converter(settings.payload_codec)  # here, so that a wrong one is one line
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")
@@ -297,7 +306,7 @@ def main() -> int:
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     with contextlib.suppress(KeyboardInterrupt):
         try:
-            uvloop.run(run(settings, registry))
+            uvloop.run(run(settings, registry, mcp))
         except SetupError as error:
             sys.stderr.write(f"{error}\n")
             return 1

@@ -14,6 +14,7 @@ from longhaul.db.parked import NewParked, ParkedRow
 from longhaul.llm import prompts
 from longhaul.settings import Settings
 from longhaul.streams.events import approval_part
+from longhaul.tools import Registry
 
 STATUS_WITHOUT_ANSWER = {GiveUp.TIME: ParkedStatus.EXPIRED, GiveUp.MESSAGE: ParkedStatus.SKIPPED}
 
@@ -21,15 +22,17 @@ STATUS_WITHOUT_ANSWER = {GiveUp.TIME: ParkedStatus.EXPIRED, GiveUp.MESSAGE: Park
 class ParkedActivities:
     """Asks people and clients about tool calls, and takes their answers."""
 
-    def __init__(self, database: Database, streams: TurnStreams, settings: Settings) -> None:
+    def __init__(self, database: Database, streams: TurnStreams, tools: Registry, settings: Settings) -> None:
         self._database = database
         self._streams = streams
+        self._tools = tools
         self._results = ToolResults(database, streams, settings.storage_window)
 
     @activity.defn
     async def park_call(self, call: ParkCall) -> ParkedCall:
         """Store and show that a call waits. It does not wait if the person has allowed its tool for the session."""
         turn, now = call.turn, utc_now()
+        tool = self._tools.find(call.name)
         with storage_faults():
             async with self._database.write() as connection:
                 rows = await conversation.rows_of_round(connection, turn.turn_id, call.round)
@@ -42,6 +45,7 @@ class ParkedActivities:
                     tool_call_id=call.tool_call_id,
                     tool_name=call.name,
                     kind=call.kind,
+                    definition=tool.definition if tool is not None else "",
                     arguments=conversation.arguments_of_call(rows, call.tool_call_id) or "{}",
                     asked_at=now,
                     expires_at=now + timedelta(seconds=call.timeout) if call.timeout else None,

@@ -135,6 +135,8 @@ class ToolChecks:
         row = await self._read(partial(parked.get, parked_id=asked), patience)
         if row is None or row.status is not ParkedStatus.ALLOWED:
             raise ToolError(prompts.NOT_APPROVED.format(name=call.name))
+        if row.definition != tool.definition:
+            raise ToolError(prompts.TOOL_CHANGED.format(name=call.name))
         return row.new_arguments
 
     async def _check(self, call: RunTool, tool: Tool, arguments: str, patience: Patience) -> None:

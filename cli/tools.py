@@ -2,7 +2,10 @@
 
 import asyncio
 import keyword
+import logging
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from uuid import uuid4
@@ -17,7 +20,8 @@ from longhaul.settings import Settings, load_settings
 # Tools are imported by the commands that need them: the other commands start faster without.
 if TYPE_CHECKING:
     from longhaul.contracts import Scope, ToolProgress
-    from longhaul.tools import Tool
+    from longhaul.mcp.servers import McpServers
+    from longhaul.tools import Registry, Tool
 
 app = typer.Typer(help="List tools, begin one, try one without a model.", no_args_is_help=True)
 
@@ -59,13 +63,42 @@ def list_tools() -> None:
 
     settings = load_settings()
     offered = offered_tools(settings)
-    load_tools(settings)  # names what is wrong with the settings
+    own = load_tools(settings)  # names what is wrong with the settings
     table = Table("tool", "from", "what it does", box=None, pad_edge=False)
     for one in offered.values():
-        words = _words(one.tool, off=one.tool.name in settings.disabled_tools)
-        summary = " ".join(one.tool.description.split("\n", 1)[0].split())
-        table.add_row(one.tool.name, one.source, f"{summary} ({words})" if words else summary)
+        table.add_row(*_row(one.tool, one.source, off=one.tool.name in settings.disabled_tools))
+    tools, troubles = asyncio.run(_of_servers(settings, own))
+    for tool in tools:
+        table.add_row(*_row(tool, f"MCP server {tool.name.split('__')[0]}", off=False))
     Console(highlight=False, markup=False).print(table)
+    for trouble in troubles:
+        typer.echo(trouble, err=True)
+
+
+async def _of_servers(settings: Settings, own: "Registry") -> tuple[list["Tool"], list[str]]:
+    """The tools of MCP servers, and what is wrong with those servers."""
+    async with _with_servers(settings, own) as servers:
+        return (list(servers.tools.values()), list(servers.troubles)) if servers is not None else ([], [])
+
+
+@asynccontextmanager
+async def _with_servers(settings: Settings, own: "Registry") -> "AsyncIterator[McpServers | None]":
+    """The MCP servers of the settings, connected until the block ends; None without any."""
+    if not settings.mcp_config:
+        yield None
+        return
+    from longhaul.mcp.config import load_servers
+    from longhaul.mcp.servers import McpServers
+
+    logging.getLogger("longhaul.mcp").setLevel(logging.ERROR)  # `list` shows what is wrong
+    async with McpServers(load_servers(settings), own, settings).running() as servers:
+        yield servers
+
+
+def _row(tool: "Tool", source: str, *, off: bool) -> tuple[str, str, str]:
+    words = _words(tool, off=off)
+    summary = " ".join(tool.description.split("\n", 1)[0].split())
+    return tool.name, source, f"{summary} ({words})" if words else summary
 
 
 def _words(tool: "Tool", *, off: bool) -> str:
@@ -124,27 +157,29 @@ async def _run(settings: Settings, name: str, arguments: str, scope: "Scope", wo
     from longhaul.tools import ToolContext, ToolError
     from longhaul.tools.load import load_tools
 
-    tool = load_tools(settings).get(name, scope)
-    parsed = tool.parse(arguments)
-    if tool.run is None:
-        raise ToolError(f"{name} is performed by a turn's workflow and cannot be run alone.")
-    if scope.dry_run and tool.changes:
-        return tool.told(parsed)
-    context = ToolContext(
-        user_id="local",
-        session_id=str(uuid4()),
-        turn_id=str(uuid4()),
-        tool_call_id="try",
-        workspace=workspace,
-        scope=scope,
-        workspace_max_bytes=settings.workspace_max_bytes,
-        report=_show,
-    )
-    try:
-        async with asyncio.timeout(tool.timeout or settings.tool_timeout):
-            return await tool.run(parsed, context)
-    finally:
-        context.ended.set()
+    registry = load_tools(settings)
+    async with _with_servers(settings, registry) as servers:
+        tool = (registry.with_source(servers) if servers is not None else registry).get(name, scope)
+        parsed = tool.parse(arguments)
+        if tool.run is None:
+            raise ToolError(f"{name} is performed by a turn's workflow and cannot be run alone.")
+        if scope.dry_run and tool.changes:
+            return tool.told(parsed)
+        context = ToolContext(
+            user_id="local",
+            session_id=str(uuid4()),
+            turn_id=str(uuid4()),
+            tool_call_id="try",
+            workspace=workspace,
+            scope=scope,
+            workspace_max_bytes=settings.workspace_max_bytes,
+            report=_show,
+        )
+        try:
+            async with asyncio.timeout(tool.timeout or settings.tool_timeout):
+                return await tool.run(parsed, context)
+        finally:
+            context.ended.set()
 
 
 def _show(progress: "ToolProgress") -> None:

@@ -290,7 +290,8 @@ class ParkedCallRow(Base):
 
     `arguments`: as the model wrote them. `new_arguments`: those that the person wants instead. `answer`: the text of
     the person or the client, such as the reason of a denial. `for_session`: the consent holds for this tool in the
-    whole session. `settled_at`: the turn has taken the answer.
+    whole session. `settled_at`: the turn has taken the answer. `definition`: that of the tool when the call was asked
+    about; the consent is one to this tool only.
     """
 
     __tablename__ = "parked_calls"
@@ -313,6 +314,7 @@ class ParkedCallRow(Base):
     expires_at: Mapped[datetime | None]
     answered_at: Mapped[datetime | None]
     settled_at: Mapped[datetime | None]
+    definition: Mapped[str] = mapped_column(String(64), server_default="", default="")
 
     __table_args__ = (
         Index("ix_parked_calls_session", "session_id", "turn_id"),

@@ -42,6 +42,7 @@ class ParkedRow(NamedTuple):
     expires_at: datetime | None
     answered_at: datetime | None
     settled_at: datetime | None
+    definition: str = ""
 
 
 class NewParked(NamedTuple):
@@ -58,6 +59,7 @@ class NewParked(NamedTuple):
     arguments: str
     asked_at: datetime
     expires_at: datetime | None
+    definition: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ ALLOWED_FOR_SESSION = (
     .where(
         ParkedCallRow.session_id == bindparam("session"),
         ParkedCallRow.tool_name == bindparam("tool"),
+        ParkedCallRow.definition == bindparam("definition"),
         ParkedCallRow.status == ParkedStatus.ALLOWED,
         ParkedCallRow.for_session,
     )
@@ -154,7 +157,7 @@ async def park(connection: Connection, new: NewParked) -> ParkedRow:
         return known
     if await turns.has_ended(connection, new.turn_id):
         raise TurnEndedError(new.turn_id)
-    same_tool = {"session": new.session_id, "tool": new.tool_name}
+    same_tool = {"session": new.session_id, "tool": new.tool_name, "definition": new.definition}
     allowed = new.kind is ParkKind.APPROVAL and await connection.scalar(ALLOWED_FOR_SESSION, same_tool) is not None
     values = {
         **new._asdict(),

@@ -37,6 +37,10 @@ CANCELLED_CALL = "Cancelled: the turn was stopped before this call had a result.
 FORKED_CALL = "Not known here: the conversation was forked before this call had a result."
 LOST_CALL = "Lost: the turn ended before this call had a result; whether it took effect is not known."
 NOT_APPROVED = "{name} was not run: this call needs a person's approval, and nobody was asked."
+TOOL_CHANGED = (
+    "{name} was not run: its server has changed what the tool is since a person was asked about this call. Call it "
+    "again, so that they are asked about the tool as it is now."
+)
 DENIED_CALL = "The person did not allow this call, and it was not run. Their reason: {reason}"
 DENIED_QUESTION = "The person does not want to answer this question. Their reason: {reason}"
 DENIED_WITHOUT_REASON = "none was given; ask them what to do instead"

@@ -21,6 +21,12 @@ class Tools(BaseModel):
         description="Your own tools beside ours, comma-separated: `module`, or `module:name` of a tool, a list or "
         "`Registry` of tools, or a function that returns one.",
     )
+    mcp_config: str = Field(
+        "", description="JSON file with MCP servers, in the form that MCP clients share (docs/mcp.md). Empty: none."
+    )
+    mcp_max_bytes: Annotated[int, Field(ge=10_000)] = Field(
+        8_000_000, description="Bytes of one message of an MCP server. A larger one ends the call with an error."
+    )
     web_fetch: bool = Field(
         default=False, description="Offer the tool `web_fetch`, which reads pages at public addresses."
     )

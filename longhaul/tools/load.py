@@ -32,7 +32,9 @@ def load_tools(settings: Settings) -> Registry:
             that there is not; the text is one line that says why.
     """
     offered = offered_tools(settings)
-    if unknown := [name for name in settings.disabled_tools if name not in offered]:
+    # What a server offers is not known before it answers.
+    of_servers = {name for name in settings.disabled_tools if settings.mcp_config and "__" in name}
+    if unknown := [name for name in settings.disabled_tools if name not in offered and name not in of_servers]:
         raise not_allowed("disabled_tools", ",".join(unknown), f"the tools are {', '.join(sorted(offered))}")
     kept = {name: one for name, one in offered.items() if name not in settings.disabled_tools}
     for one in kept.values():

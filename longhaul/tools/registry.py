@@ -1,11 +1,11 @@
 """Tools: a name, typed arguments, a JSON Schema for the model, and what a call may do and cost."""
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from string import Formatter
-from typing import Any, TypedDict, Unpack, overload
+from typing import Any, Protocol, TypedDict, Unpack, overload
 
 import orjson
 from pydantic import BaseModel, ValidationError
@@ -40,6 +40,9 @@ class Tool:
         requires: tools that must have succeeded in this session before.
         price_microdollars: what a call costs that succeeds. It is booked, and a session's budget must have room for it.
         would: what a call would do, for dry runs, with the names of arguments: "send {subject} to {to}".
+        parameters: the JSON Schema that the model is shown, where it is not that of `arguments`.
+        definition: what names exactly this tool where somebody else may put another one in its place: consent to one
+            is none to the other.
     """
 
     name: str
@@ -55,6 +58,8 @@ class Tool:
     requires: tuple[str, ...] = ()
     would: str = ""
     price_microdollars: int = 0
+    parameters: Mapping[str, Any] | None = None
+    definition: str = ""
 
     def __post_init__(self) -> None:
         if self.repeatable is None:
@@ -91,11 +96,16 @@ class Tool:
     @cached_property
     def schema(self) -> dict[str, Any]:
         """The tool in the OpenAI shape; built once, because that takes longer than the rest of a request."""
+        if self.parameters is not None:
+            return self._shown(dict(self.parameters))
         parameters = self.arguments.model_json_schema()
         parameters.pop("title", None)
         parameters.pop("description", None)
         for property_schema in parameters.get("properties", {}).values():
             property_schema.pop("title", None)
+        return self._shown(parameters)
+
+    def _shown(self, parameters: dict[str, Any]) -> dict[str, Any]:
         return {
             "type": "function",
             "function": {"name": self.name, "description": self.description, "parameters": parameters},
@@ -200,14 +210,32 @@ def _made(name: str, description: str, arguments: type[BaseModel], run: Run, opt
     return Tool(name, description, arguments, run, **others)
 
 
-class Registry:
-    """The tools of a deployment, by name."""
+class ToolSource(Protocol):
+    """Tools that come and go while a process runs."""
 
-    def __init__(self, tools: Iterable[Tool]) -> None:
+    @property
+    def tools(self) -> Mapping[str, Tool]:
+        """Those that are there now, by name."""
+
+    def why_missing(self, tool_name: str) -> str | None:
+        """Why a tool that may come back is not there; None if the name is unknown."""
+
+
+class Registry:
+    """The tools of a deployment, by name: its own, and behind them those of a source."""
+
+    def __init__(self, tools: Iterable[Tool], source: ToolSource | None = None) -> None:
         self._tools = {tool.name: tool for tool in tools}
+        self._source = source
 
     def __iter__(self) -> Iterator[Tool]:
-        return iter(self._tools.values())
+        yield from self._tools.values()
+        if self._source is not None:
+            yield from self._source.tools.values()
+
+    def with_source(self, source: ToolSource) -> "Registry":
+        """The same tools, and those of a source."""
+        return Registry(self._tools.values(), source)
 
     def get(self, name: str, scope: Scope) -> Tool:
         """A tool that this scope may use.
@@ -215,7 +243,14 @@ class Registry:
         Raises:
             ToolError: no tool has that name, or it is not allowed here; the text lists the allowed ones.
         """
-        known = self._tools.get(name)
+        known = self.find(name)
+        if (
+            known is None
+            and allowed(name, scope)
+            and self._source is not None
+            and (why := self._source.why_missing(name))
+        ):
+            raise ToolError(f"The tool {name!r} is not there now: {why}.")
         if known is None or not allowed(name, scope):
             names = ", ".join(sorted(tool.name for tool in self.allowed(scope)))
             reason = "is not allowed in this session" if known else "does not exist"
@@ -224,10 +259,11 @@ class Registry:
 
     def find(self, name: str) -> Tool | None:
         """The tool of this name, whoever may use it; None if there is none."""
-        return self._tools.get(name)
+        known = self._tools.get(name)
+        return known if known is not None or self._source is None else self._source.tools.get(name)
 
     def allowed(self, scope: Scope) -> list[Tool]:
-        return [tool for tool in self._tools.values() if allowed(tool.name, scope)]
+        return [tool for tool in self if allowed(tool.name, scope)]
 
     def schemas(self, scope: Scope) -> list[dict[str, Any]]:
         """The allowed tools in the OpenAI shape, always in the same order, so that prompt caches hit."""

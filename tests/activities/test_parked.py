@@ -1,5 +1,7 @@
 """Asking people about tool calls: what is stored and said, and that no tool runs without the consent that it needs."""
 
+import sys
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -56,6 +58,7 @@ async def careful_above(arguments: Payment, context: ToolContext) -> str:
     return f"paid {arguments.amount}"
 
 
+module_of_test = sys.modules[__name__]
 TOOLS = Registry([pay, careful_above, *default_tools()])
 
 
@@ -90,13 +93,13 @@ async def park(
         kind=kind,
         timeout=timeout,
     )
-    asked = ParkedActivities(database, NO_STREAMS, SETTINGS)
+    asked = ParkedActivities(database, NO_STREAMS, TOOLS, SETTINGS)
     return cast("ParkedCall", await ActivityEnvironment().run(asked.park_call, given))
 
 
 async def settle(database: Database, call: ParkedCall, give_up: GiveUp | None = None) -> ParkedCall:
     given = SettleCall(turn=TURN, round=1, tool_call_id="c0", name="pay", approval_id=call.approval_id, give_up=give_up)
-    asked = ParkedActivities(database, NO_STREAMS, SETTINGS)
+    asked = ParkedActivities(database, NO_STREAMS, TOOLS, SETTINGS)
     return cast("ParkedCall", await ActivityEnvironment().run(asked.settle_call, given))
 
 
@@ -116,6 +119,36 @@ async def result(database: Database, call: str = "c0") -> tuple[str, bool]:
         rows = await conversation.rows_of_round(connection, TURN.turn_id, 1)
     (found,) = [row for row in rows if row.tool_call_id == call]
     return found.content, found.is_error
+
+
+def pay_of(definition: str) -> Registry:
+    """The tool of a server that says so of it."""
+    return Registry([replace(pay, definition=definition), careful_above, *default_tools()])
+
+
+async def test_a_tool_that_changes_after_it_was_allowed_is_not_run(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module_of_test, "TOOLS", pay_of("pays"))
+    call = await park(database)
+    await answer(database, call, ALLOWED)
+    await settle(database, call)
+    monkeypatch.setattr(module_of_test, "TOOLS", pay_of("pays somebody else"))
+    assert (await run(database, approved=True)).status is ToolStatus.ERROR
+    assert await result(database) == (prompts.TOOL_CHANGED.format(name="pay"), True)
+    assert RUNS == []
+
+
+async def test_consent_for_the_session_is_consent_to_one_definition(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module_of_test, "TOOLS", pay_of("pays"))
+    call = await park(database)
+    await answer(database, call, Answer(ParkedStatus.ALLOWED, for_session=True))
+    await settle(database, call)
+    assert not (await park(database, "c1")).waits
+    monkeypatch.setattr(module_of_test, "TOOLS", pay_of("pays somebody else"))
+    assert (await park(database, "c2")).waits
 
 
 async def test_asked_twice_is_asked_once(database: Database) -> None:
