@@ -58,6 +58,20 @@ class Asked:
     model: str
 
 
+class CutOffError(ProblemError):
+    """This server stops while the turn runs. Without a key, the same request would send its message twice."""
+
+    def __init__(self, asked: Asked, *, repeatable: bool) -> None:
+        turn = f"/v1/sessions/{asked.session.id}/turns/{asked.delivery.turn_id}"
+        remedy = "Send the same request with the same Idempotency-Key." if repeatable else f"See GET {turn}."
+        super().__init__(
+            503,
+            "unavailable" if repeatable else "answer-cut-off",
+            f"This server restarts; the turn goes on, and nothing is lost. {remedy}",
+            headers={"Retry-After": "5"} if repeatable else {"x-should-retry": "false"},
+        )
+
+
 class Texts:
     """What a completion says, out of a chat's parts: all texts of the turn, with an empty line between them."""
 
@@ -131,7 +145,7 @@ async def complete(
             if not parts and await request.is_disconnected():
                 break
     if not texts.finished:
-        raise UnavailableError("This server, which restarts,")
+        raise CutOffError(asked, repeatable=key is not None)
     if texts.error is not None:
         raise TurnFailedError(texts.error)
     choice = {"index": 0, "message": {"role": "assistant", "content": said}, "finish_reason": "stop"}

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import uuid4
 
 import openai
@@ -114,6 +115,31 @@ async def test_a_turn_that_fails(client: AsyncOpenAI) -> None:
     )
     with pytest.raises(openai.APIError):
         _ = [chunk async for chunk in stream]
+
+
+async def test_no_client_asks_twice_because_the_api_restarts(make_product: MakeProduct) -> None:
+    """The message was accepted, and the request has no key: OpenAI's client would send it again by itself."""
+    product = await make_product()
+    messages: list[Any] = [{"role": "user", "content": "speak 60 [delay=50]"}]
+
+    async def runs() -> bool:
+        status, body = await product.api.call("GET", "/sessions/whole/turns")
+        return status == 200 and bool(body["turns"])
+
+    async with AsyncOpenAI(base_url=f"{product.url()}/v1", api_key="none") as client:
+        asking = asyncio.create_task(
+            client.chat.completions.create(model="standard", messages=messages, metadata={"session_id": "whole"})
+        )
+        await until(runs, what="the turn runs")
+        await product.apis[0].terminate()
+        with pytest.raises(openai.InternalServerError) as cut:
+            await asking
+    assert (cut.value.status_code, cut.value.response.headers["x-should-retry"]) == (503, "false")
+    api = product.client(await product.start_api())
+    await api.until_idle("whole")
+    assert len(await api.turns("whole")) == 1
+    rows = await check_rows(product.database, sessions=["whole"])
+    assert len(rows.of("whole", "user")) == 1
 
 
 async def test_the_api_is_killed_in_the_middle(make_product: MakeProduct) -> None:
