@@ -23,6 +23,7 @@ from api.routes import (
     models,
     schedules,
     sessions,
+    shares,
     stream,
     timeline,
     tree,
@@ -58,7 +59,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(health.router)
     if not settings.api_metrics_port:
         app.include_router(health.metrics_router)
-    core = (sessions, stream, turns, timeline, tree, me, files, chat, ask, completions, edits, approvals)
+    core = (sessions, stream, turns, timeline, tree, me, files, chat, ask, completions, edits, approvals, shares)
     for resource in (*core, schedules, models, usage, admin):
         app.include_router(resource.router)
     problems.install(app)

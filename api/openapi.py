@@ -14,6 +14,7 @@ TAGS = [
     {"name": "sessions", "description": "Conversations and their sub-sessions."},
     {"name": "messages", "description": "Say something; watch the answer come."},
     {"name": "turns", "description": "What one message set off: progress, history, Stop."},
+    {"name": "shares", "description": "Read-only links, and what they show."},
     {"name": "files", "description": "Files for messages, and files that tools have made."},
     {"name": "models", "description": "What may answer."},
     {"name": "operations", "description": "For those who run it."},

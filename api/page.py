@@ -17,6 +17,8 @@ SECURITY = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
 }
+#: Nothing keeps what a link shows, no search engine lists it, and no page that it leads to learns of the link.
+PRIVATE = {"cache-control": "private, no-store", "referrer-policy": "no-referrer", "x-robots-tag": "noindex, nofollow"}
 NOT_BUILT = """<!doctype html><html lang="en"><title>Longhaul</title>
 <p>Longhaul runs, but its chat page has not been built. Run <code>make page</code>, then load this page again.
 The API is described at <a href="/docs">/docs</a>.</p></html>"""
@@ -42,6 +44,13 @@ def install(app: FastAPI, dist: Path = DIST) -> None:
         if not index.exists():
             return HTMLResponse(NOT_BUILT, 503, headers=SECURITY)
         return FileResponse(index, headers={**SECURITY, "cache-control": "no-cache"})
+
+    @app.get("/shared/{token}", include_in_schema=False)
+    async def shared() -> Response:
+        """The same page: it reads the token from its address. Whether the link works, `/v1/shared/{token}` tells."""
+        answer = await page()
+        answer.headers.update(PRIVATE)
+        return answer
 
     @app.get("/favicon.svg", include_in_schema=False)
     async def icon() -> Response:

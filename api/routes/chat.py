@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
@@ -15,6 +16,7 @@ from api.chat_reply import continue_chat
 from api.chat_stream import RUN_ID, TAIL_INDEX, ChatEvents, ChatView
 from api.delivery import deliver, own_or_new_session, replace
 from api.dependencies import ID, CurrentUser, Dependencies, Deps, OwnSession, StreamSlot
+from api.ownership import SessionRecord
 from api.problems import CONFLICT, RESPONSES, TOO_LARGE, TOO_MANY
 from api.request_body import MESSAGE_BODY_MAX, body_schema, read_body
 from api.schemas.messages import MessageVersion, MessageVersions, StoredMessage
@@ -56,6 +58,16 @@ ASKING = ("6", "7")
 #: A turn that ended so recently is shown to who resumes: it may have ended since that client loaded the history.
 ENDED_LATELY_S = 30
 NOTHING_RUNS = Response(status_code=204)
+
+
+@dataclass(frozen=True)
+class HistoryPage:
+    """Which page of a history is wanted: `limit` stored rows before a sequence, and how they are shown."""
+
+    limit: int
+    before_sequence: int | None
+    details: bool
+    ai: str | None
 
 
 def _take_back(version: str | None) -> TakeBack:
@@ -215,7 +227,6 @@ async def _newest_follow_up(deps: Dependencies, turn_id: str) -> str | None:
 )
 async def ui_history(
     session: OwnSession,
-    user: CurrentUser,
     deps: Deps,
     response: Response,
     limit: Annotated[int, Query(ge=1, le=HISTORY_ROWS, description="Of stored rows, the newest.")] = HISTORY_ROWS,
@@ -230,15 +241,26 @@ async def ui_history(
     A page begins with the beginning of a turn, so it may hold more rows than `limit`. If older messages exist, the
     header `Link` with `rel="next"` has the address of the page before this one.
     """
+    wanted = HistoryPage(limit, before_sequence, details=details, ai=ai)
+    return await history_page(deps, session, wanted, f"/v1/sessions/{session.id}/ui-messages", response)
+
+
+async def history_page(
+    deps: Dependencies, session: SessionRecord, wanted: HistoryPage, path: str, response: Response
+) -> list[dict[str, Any]]:
+    """One page of a session's messages; `response` gets the address of the page before, which is below `path`."""
     async with deps.database.read() as connection:
-        rows, more = await conversation.page_of_whole_turns(connection, session.id, user, limit, before_sequence)
+        rows, more = await conversation.page_of_whole_turns(
+            connection, session.id, session.user_id, wanted.limit, wanted.before_sequence
+        )
         found = await turns.by_ids(connection, {row.turn_id for row in rows if row.turn_id is not None})
-        asked = await parked.approvals_of_session(connection, session.id) if ai in ASKING else []
+        asked = await parked.approvals_of_session(connection, session.id) if wanted.ai in ASKING else []
     if more:
-        query = {"limit": limit, "before_sequence": rows[0].sequence, **({"details": "true"} if details else {})}
-        query |= {"ai": ai} if ai is not None else {}
-        response.headers["link"] = f'</v1/sessions/{session.id}/ui-messages?{urlencode(query)}>; rel="next"'
-    return with_approvals(ui_messages(rows, found, details=details), asked)
+        query: dict[str, Any] = {"limit": wanted.limit, "before_sequence": rows[0].sequence}
+        query |= {"details": "true"} if wanted.details else {}
+        query |= {"ai": wanted.ai} if wanted.ai is not None else {}
+        response.headers["link"] = f'<{path}?{urlencode(query)}>; rel="next"'
+    return with_approvals(ui_messages(rows, found, details=wanted.details), asked)
 
 
 @router.get("/sessions/{session_id}/messages/{message_id}/versions", summary="Versions of a message")

@@ -133,7 +133,7 @@ async def page(
     """The newest page first. A page may hold a few rows more than `limit`, so that no tool result lacks its call."""
     async with deps.database.read() as connection:
         rows, more = await conversation.page(connection, session.id, user, limit, before_sequence)
-    active, pending = await asyncio.gather(_active(deps, session.id), _pending(deps, session.id))
+    active, pending = await asyncio.gather(active_turn(deps, session.id), _pending(deps, session.id))
     return SessionPage.model_validate(
         {
             **session_fields(session, deps.settings),
@@ -146,7 +146,8 @@ async def page(
     )
 
 
-async def _active(deps: Dependencies, session_id: str) -> ActiveTurn | None:
+async def active_turn(deps: Dependencies, session_id: str) -> ActiveTurn | None:
+    """The turn that runs in a session, as people are shown it."""
     try:
         turn = await deps.turns.active(session_id)
     except UnavailableError:

@@ -136,16 +136,21 @@ async def resume(
     """From `Last-Event-ID` (or `after`), else from the turn's start. A client that was cut off just before a turn's
     end gets what it missed."""
     after = last_event_id or after
-    turn_to_stream = await _turn_to_resume(deps, session, turn_id, after)
+    turn_to_stream = await turn_to_resume(deps, session, turn_id, after)
     if turn_to_stream is None:
         return Response(status_code=204)
     slot.take()
     return TurnEvents(deps, session.id, turn_to_stream, after).response()
 
 
-async def _turn_to_resume(
+async def turn_to_resume(
     deps: Dependencies, session: SessionRecord, turn_id: str | None, after: str | None
 ) -> str | None:
+    """The turn whose stream goes on behind the event `after`; None: nothing runs, and that client missed no end.
+
+    Raises:
+        NotFoundError: the session has no turn `turn_id`.
+    """
     if turn_id is not None:
         if not await deps.turns.exists(session.id, turn_id):
             raise NotFoundError(f"There is no turn {turn_id} of session {session.id}.")

@@ -4,7 +4,7 @@ import asyncio
 
 from fastapi import APIRouter
 
-from api.dependencies import Deps, OwnSession
+from api.dependencies import Dependencies, Deps, OwnSession
 from api.ownership import SessionRecord
 from api.problems import RESPONSES
 from api.schemas.turns import NodeProgress, TreeNode
@@ -19,6 +19,11 @@ ASK_AT_ONCE = 20
 @router.get("/sessions/{session_id}/tree", summary="A session and its sub-sessions")
 async def tree(session: OwnSession, deps: Deps) -> TreeNode:
     """Status, progress and cost of each."""
+    return await tree_of(deps, session)
+
+
+async def tree_of(deps: Dependencies, session: SessionRecord) -> TreeNode:
+    """A session and those below it as they stand now."""
     async with deps.database.read() as connection:
         below = await sessions.descendants(connection, session.id, session.root_session_id)
         rows = [session, *map(SessionRecord.model_validate, below)]

@@ -332,6 +332,24 @@ class ParkedCallRow(Base):
 PATH = String(1000).with_variant(String(1000, collation="C"), "postgresql")
 
 
+class ShareRow(Base):
+    """A link by which anyone who has it reads one session. Revoking a link removes its row.
+
+    The token is kept as it is: whoever can read this table can read what the link shows.
+    """
+
+    __tablename__ = "shares"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    session_id: Mapped[str] = mapped_column(ForeignKey("sessions.id", ondelete="CASCADE"))
+    user_id: Mapped[str] = mapped_column(String(255))
+    token: Mapped[str] = mapped_column(String(64), unique=True)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    expires_at: Mapped[datetime | None]
+
+    __table_args__ = (Index("ix_shares_session", "session_id", "created_at", "id"),)
+
+
 class LedgerStatus(StrEnum):
     """What a ledger row holds: a reservation for a call that runs, the bill, or an estimate where no bill arrived."""
 

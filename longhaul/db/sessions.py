@@ -10,7 +10,7 @@ from sqlalchemy.engine import Row
 from longhaul.contracts import Scope
 from longhaul.db.connection import Connection
 from longhaul.db.messages import replace_unstorable
-from longhaul.db.models import MessageRow, ParkedCallRow, SessionRow, TurnRow, columns_of
+from longhaul.db.models import MessageRow, ParkedCallRow, SessionRow, ShareRow, TurnRow, columns_of
 from longhaul.errors import NotFoundError
 
 TITLE_MAX = 300
@@ -219,6 +219,6 @@ async def delete_all(connection: Connection, session_ids: Sequence[str]) -> None
     await connection.execute(
         select(SessionRow.id).where(SessionRow.id.in_(session_ids)).order_by(SessionRow.id).with_for_update()
     )
-    for table in (MessageRow, TurnRow, ParkedCallRow):
+    for table in (MessageRow, TurnRow, ParkedCallRow, ShareRow):
         await connection.execute(delete(table).where(table.session_id.in_(session_ids)))
     await connection.execute(delete(SessionRow).where(SessionRow.id.in_(session_ids)))

@@ -18,7 +18,7 @@ from testkit.product import Product
 
 SECRET = "a secret that only this test knows, long enough"
 CLAIMS: dict[str, Any] = {"aud": "longhaul", "exp": 2**32}
-PAGE = {"/", "/favicon.svg", "/assets"}
+PAGE = {"/", "/favicon.svg", "/assets", "/shared/{token}"}
 DOCUMENTATION = {"/openapi.json", "/docs", "/docs/oauth2-redirect", "/static-offline-docs"}
 OPEN = {"/healthz", "/readyz", "/metrics"} | PAGE | DOCUMENTATION
 OTHER = str(uuid4())
@@ -91,6 +91,9 @@ async def test_the_others_things_are_not_there(guarded: Product) -> None:
         if path in OPEN:
             continue
         nobody = await status_and_text(bob, method, address(path, session, turn), {})
+        if path.startswith("/v1/shared/"):  # the link is the token
+            assert nobody[0] == 404, f"{method} {path} of no link: {nobody}"
+            continue
         assert nobody[0] == 401, f"{method} {path} without a token: {nobody}"
         if "{session_id}" not in path:
             continue
