@@ -6,7 +6,7 @@ LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --genera
 .DEFAULT_GOAL := help
 # Where it is set, each of the many processes of a run compiles our code anew.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help setup page run stop check test bench bench-peers bench-viewers bench-context chaos lock models settings-doc clean
+.PHONY: help setup page run stop check test bench bench-peers bench-viewers bench-context bench-bill bench-calls chaos lock models settings-doc clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -48,6 +48,12 @@ bench-viewers: setup ## How far behind 1,000 viewers are and what they and polls
 
 bench-context: setup ## 300 turns each of English, Chinese and base64 in a window of 16,000 tokens.
 	$(PYTHON) -m bench.context $(ARGS)
+
+bench-bill: setup ## 500 turns with random faults: the ledger against the endpoint's bill. ARGS="--kill-every 5" kills workers.
+	$(PYTHON) -m bench.bill $(ARGS)
+
+bench-calls: setup ## One turn with 100 tool calls of 5 KB in a conversation of 200,000 tokens.
+	$(PYTHON) -m bench.calls $(ARGS)
 
 chaos: setup ## Kill processes of a running stack at random moments and count lost messages (none).
 	$(PYTHON) -m bench.chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)

@@ -27,6 +27,7 @@ from temporalio.worker import Interceptor, UnsandboxedWorkflowRunner, Worker, Wo
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from activities.attempt import HEARTBEAT_THROTTLE, HeartbeatInterceptor, TurnStreams
+from activities.bills import BillActivities
 from activities.compaction import CompactionActivities
 from activities.dead_workers import DeadWorkers
 from activities.journal import Journal, JournalInterceptor, JournalRunner, Journals
@@ -44,6 +45,7 @@ from longhaul.errors import SetupError, UnavailableError
 from longhaul.files.store import FileStore
 from longhaul.limits.counters import SpendingCounters
 from longhaul.limits.usage import UsageLimits
+from longhaul.llm.bills import knows_bills
 from longhaul.llm.client import ModelClient
 from longhaul.mcp.config import ServerConfig, load_servers
 from longhaul.payloads import data_converter
@@ -51,6 +53,7 @@ from longhaul.settings import Settings, SettingsError, load_settings
 from longhaul.tools import Registry
 from longhaul.tools.load import load_tools
 from longhaul.turns import stop_notices
+from workflows.bills import BillsWorkflow
 from workflows.redelivery import RedeliverWorkflow
 from workflows.schedules import ScheduledRunWorkflow
 from workflows.turn import SubSessionWorkflow, TurnWorkflow
@@ -75,7 +78,7 @@ def workflow_options(*, sandboxed: bool = True) -> dict[str, Any]:
     sandbox would take a tenth of its CPU.
     """
     return {
-        "workflows": [TurnWorkflow, SubSessionWorkflow, RedeliverWorkflow, ScheduledRunWorkflow],
+        "workflows": [TurnWorkflow, SubSessionWorkflow, RedeliverWorkflow, BillsWorkflow, ScheduledRunWorkflow],
         "workflow_runner": SandboxedWorkflowRunner(restrictions=RESTRICTIONS)
         if sandboxed
         else UnsandboxedWorkflowRunner(),
@@ -201,6 +204,7 @@ async def serving(
                 sub_sessions.report_sub_session,
                 sub_sessions.stop_sub_sessions,
                 RedeliveryActivities(database, client, settings).redeliver_forgotten,
+                BillActivities(database, model_client).correct_estimates,
                 scheduled.deliver_scheduled,
                 scheduled.await_scheduled,
             ],
@@ -270,6 +274,7 @@ async def _connected(settings: Settings, stop: asyncio.Event) -> Client | None:
                 client = await temporal.connect(settings, runtime=runtime, identity=_identity())
                 await temporal.register_search_attributes(client)
                 await temporal.schedule_redelivery(client, settings)
+                await temporal.schedule_bills(client, settings, wanted=knows_bills(settings))
                 return client
         except UnavailableError:
             if time.monotonic() > patience:

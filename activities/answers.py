@@ -152,7 +152,7 @@ async def store_answer(
     An answer that is stored already stays and counts. `paid`: the attempt that received this one.
     """
     turn = call.turn
-    used = paid._replace(model=completion.model or paid.model)
+    used = paid._replace(model=completion.model or paid.model, generation_id=completion.response_id or None)
     rows = answer_rows(call, completion, "message", used.model)
     answer = rows[-1]
     appended = await append_to_turn(connection, turn, rows)

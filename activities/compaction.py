@@ -119,7 +119,7 @@ class CompactionActivities:
         async def settle(*, billed: bool) -> None:
             if billed:
                 broken = self._estimate(asking, token_scale).completed(assembler.completion(0))
-                await self._costs.book(paid, broken.usage, estimated=broken.is_estimated)
+                await self._costs.book(paid, broken)
             elif _reserves(compacting):
                 await self._costs.release(paid)
 
@@ -181,7 +181,7 @@ class CompactionActivities:
                     await sessions.note_summary(connection, turn.session_id, summary_id, until)
                 await ledger.book(connection, paid, completion.usage, estimated=completion.is_estimated)
         except (TurnEndedError, NotFoundError):
-            await self._costs.book(paid, completion.usage, estimated=completion.is_estimated)
+            await self._costs.book(paid, completion)
             raise
 
 

@@ -74,11 +74,12 @@ class Costs:
         async with self._database.write() as connection:
             return await ledger.reserve(connection, paid, reservation, call.scope, only_if_it_fits=True)
 
-    async def book(self, call: PaidCall, usage: Usage, *, estimated: bool = False) -> None:
+    async def book(self, call: PaidCall, received: Completion) -> None:
         """Book what an attempt has used."""
+        call = call._replace(generation_id=received.response_id or None)
         async with self._database.write() as connection:
             await ledger.lock(connection, call.session_id)
-            await ledger.book(connection, call, usage, estimated=estimated)
+            await ledger.book(connection, call, received.usage, estimated=received.is_estimated)
 
     async def release(self, call: PaidCall) -> None:
         """Give back what was reserved for a call that the endpoint refused."""

@@ -62,6 +62,7 @@ from longhaul.llm.failures import ModelFailure, classify, retry_delay, took_too_
 from longhaul.llm.models import model_info
 from longhaul.llm.outages import Outages
 from longhaul.llm.request import Request, effort_of, request_for, room, with_answer_limit
+from longhaul.llm.tokens import scale_from
 from longhaul.settings import Settings
 from longhaul.streams.blocks import pieces_of
 from longhaul.streams.ending import Ending, end_stream
@@ -174,6 +175,7 @@ class ModelActivities:
         self._settings = settings
         self._costs = Costs(database)
         self._approvals = ApprovalRules(settings.approve)
+        self._scales: dict[str, float] = {}
         self._outages = Outages(settings.model_down_seconds)
 
     @activity.defn
@@ -279,7 +281,9 @@ class ModelActivities:
         return request._replace(body=with_answer_limit(request.body, self._settings.budget_answer_tokens))
 
     def _estimate(self, request: Request, prompt: Prompt) -> Estimate:
-        return Estimate(request, prompt.token_scale, self._settings.prompt_cache_ttl)
+        """Estimates for a request: by the session's own calibration, else by that of the model's newest call here."""
+        scale = prompt.token_scale or self._scales.get(request.body["model"])
+        return Estimate(request, scale, self._settings.prompt_cache_ttl)
 
     async def _reserve(self, attempt: Attempt, prompt: Prompt, request: Request, cut_off: CutOff | None) -> None:
         """Reserve what the call may cost, if a budget limits it. An attempt that was cut off is booked first.
@@ -293,7 +297,8 @@ class ModelActivities:
         with storage_faults():
             if cut_off is not None:
                 earlier = paid_call(call, cut_off.attempt or attempt.paid.attempt - 1, attempt.model)
-                await self._costs.book(earlier, estimate.usage(Completion(text=cut_off.text)), estimated=True)
+                usage = estimate.usage(Completion(text=cut_off.text))
+                await self._costs.book(earlier, Completion(usage=usage, is_estimated=True))
             if not attempt.reserves:
                 return
             lifetime_s = settings.model_max_seconds + settings.storage_window
@@ -352,6 +357,9 @@ class ModelActivities:
                 step.take_back()
         self._outages.answered(attempt.model)
         completion = received()
+        scale = scale_from(completion.estimated_tokens, completion.usage.prompt_tokens)
+        if scale is not None and not completion.is_estimated:
+            self._scales[attempt.model] = scale
         # A request that had to be shortened shows less than people and tools have said: a summary shows more.
         tokens = completion.usage.prompt_tokens + completion.usage.completion_tokens
         window, share = asking.request.model.window, self._settings.context_share
@@ -442,7 +450,7 @@ class ModelActivities:
                 async with self._database.write() as connection:
                     return await store_answer(connection, call, completion, paid, may_end_turn=not stop_requested())
             except (TurnEndedError, NotFoundError):
-                await self._costs.book(paid, completion.usage, estimated=completion.is_estimated)
+                await self._costs.book(paid, completion)
                 raise
 
         return await stored_despite_stop(
@@ -472,7 +480,7 @@ class ModelActivities:
             if received is None:
                 await self._costs.release(attempt.paid)
             else:
-                await self._costs.book(attempt.paid, received.usage, estimated=received.is_estimated)
+                await self._costs.book(attempt.paid, received)
 
         await stored_despite_stop(settle, patience_s)
 

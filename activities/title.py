@@ -138,7 +138,7 @@ class Titles:
                 await self._costs.release(call)
             else:
                 broken = self._estimate(request).completed(assembler.completion(0))
-                await self._costs.book(call, broken.usage, estimated=broken.is_estimated)
+                await self._costs.book(call, broken)
             raise
         return self._estimate(request).completed(assembler.completion(0))
 

@@ -42,6 +42,7 @@ DEFAULT_ADDRESS = "localhost:7233"
 TURN_WORKFLOW = "TurnWorkflow"
 SUB_SESSION_WORKFLOW = "SubSessionWorkflow"
 REDELIVER_WORKFLOW = "RedeliverWorkflow"
+BILLS_WORKFLOW = "BillsWorkflow"
 SCHEDULED_RUN_WORKFLOW = "ScheduledRunWorkflow"
 FOLLOW_UP_SIGNAL = "follow_up"
 SUB_SESSION_ENDED_SIGNAL = "sub_session_ended"
@@ -61,6 +62,7 @@ SEARCH_ATTRIBUTES = (USER_ATTRIBUTE.name, SESSION_ATTRIBUTE.name, STATUS_ATTRIBU
 
 # A redelivery that hangs, or is pinned to a build without workers, must not keep the next ones from starting for ever.
 REDELIVERY_MAX = timedelta(minutes=10)
+BILLS_EVERY = timedelta(minutes=1)
 
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
@@ -103,6 +105,11 @@ def schedule_id(id_: str) -> str:
 def stores_task_queue(task_queue: str) -> str:
     """The task queue of the activities that only store: they have slots of their own, beside the calls' slots."""
     return f"{task_queue}-stores"
+
+
+def bills_id(task_queue: str) -> str:
+    """The id of the Schedule that asks for bills."""
+    return f"{task_queue}-bills"
 
 
 def redelivery_id(task_queue: str) -> str:
@@ -244,22 +251,56 @@ async def register_search_attributes(client: Client) -> None:
 async def schedule_redelivery(client: Client, settings: Settings) -> None:
     """Make sure of the Schedule that delivers forgotten messages again, or of its absence if the settings turn it off.
 
-    An existing one gets the current interval and stays paused if it is paused. Without it nothing else is lost, so a
-    server that refuses it costs a warning.
+    Raises:
+        RPCError: Temporal cannot be reached now.
+    """
+    await _schedule(
+        client,
+        settings.task_queue,
+        redelivery_id(settings.task_queue),
+        REDELIVER_WORKFLOW,
+        timedelta(seconds=settings.redeliver_after),
+        does="delivers forgotten messages again",
+        refused="messages whose delivery failed wait for the next message of their session. Allow this worker to write "
+        f"Schedules in namespace {client.namespace!r}, or set LONGHAUL_REDELIVER_AFTER=0.",
+    )
+
+
+async def schedule_bills(client: Client, settings: Settings, *, wanted: bool) -> None:
+    """Make sure of the Schedule that asks for the bills of calls that broke off, or of its absence.
 
     Raises:
         RPCError: Temporal cannot be reached now.
     """
-    schedule_id, after = redelivery_id(settings.task_queue), timedelta(seconds=settings.redeliver_after)
+    await _schedule(
+        client,
+        settings.task_queue,
+        bills_id(settings.task_queue),
+        BILLS_WORKFLOW,
+        BILLS_EVERY if wanted else timedelta(),
+        does="asks for the bills of calls that broke off",
+        refused="the costs of calls that broke off stay estimates. Allow this worker to write Schedules in namespace "
+        f"{client.namespace!r}, or set LONGHAUL_MODEL_LATE_BILLS=false.",
+    )
+
+
+async def _schedule(
+    client: Client, task_queue: str, schedule_id: str, workflow: str, after: timedelta, *, does: str, refused: str
+) -> None:
+    """Make sure of a Schedule, or of its absence if `after` is 0.
+
+    An existing one gets the current interval and stays paused if it is paused. Without it nothing else is lost, so a
+    server that refuses it costs a warning.
+    """
     handle = client.get_schedule_handle(schedule_id)
     schedule = Schedule(
         action=ScheduleActionStartWorkflow(
-            REDELIVER_WORKFLOW,
+            workflow,
             Empty(),
             id=schedule_id,
-            task_queue=settings.task_queue,
+            task_queue=task_queue,
             execution_timeout=REDELIVERY_MAX,
-            static_summary="delivers forgotten messages again",
+            static_summary=does,
         ),
         spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=max(after, timedelta(seconds=1)))]),
         # A run that is late, or that was missed while the server was away, is not made up for: the next one does it.
@@ -287,10 +328,5 @@ async def schedule_redelivery(client: Client, settings: Settings) -> None:
         if error.status == RPCStatusCode.NOT_FOUND:  # there is none to delete, or another worker deleted it
             return
         log.warning(
-            "Temporal refuses the Schedule %s (%s: %s), so messages whose delivery failed wait for the next message of "
-            "their session. Allow this worker to write Schedules in namespace %r, or set LONGHAUL_REDELIVER_AFTER=0.",
-            schedule_id,
-            error.status.name,
-            error.message,
-            client.namespace,
+            "Temporal refuses the Schedule %s (%s: %s), so %s", schedule_id, error.status.name, error.message, refused
         )

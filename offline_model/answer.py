@@ -83,8 +83,10 @@ def _calls_of(task: Task, tools: frozenset[str]) -> list[ToolCall]:
     else:
         unfinished = [sub for sub in _sub_sessions(task) if sub.unfinished and GET in tools]
         calls = [_tool_call(GET, {"sub_session_id": sub.id, "wait_if_running": 60}) for sub in unfinished]
-    if (done := _last_round(task)) < _rounds_wanted(task) and "calculator" in tools:
-        calls.append(_tool_call("calculator", {"expression": f"{done + 1}+0"}))
+    if (rounds := _rounds_wanted(task)) is not None and (done := _last_round(task, rounds)) < rounds.rounds:
+        expression, name = f"{done + 1}+0", _tool_of(rounds)
+        call = _tool_call(name, {"path": rounds.read} if rounds.read else {"expression": expression})
+        calls += [call] if name in tools else []
     return calls
 
 
@@ -92,12 +94,18 @@ def _plain_calls(task: Task, tools: frozenset[str]) -> list[Call]:
     return [step for step in task.of(Call) if step.call in tools or not step.optional]
 
 
-def _rounds_wanted(task: Task) -> int:
-    return max((step.rounds for step in task.of(Rounds)), default=0)
+def _rounds_wanted(task: Task) -> Rounds | None:
+    return max(task.of(Rounds), key=lambda step: step.rounds, default=None)
 
 
-def _last_round(task: Task) -> int:
+def _tool_of(rounds: Rounds) -> str:
+    return "read_file" if rounds.read else "calculator"
+
+
+def _last_round(task: Task, rounds: Rounds) -> int:
     """The last round made, read from the arguments as they stand, for they may be malformed."""
+    if rounds.read:
+        return sum(call.name == "read_file" for call in task.calls())
     return max((int(match[1]) for call in task.calls() if (match := _ROUND.search(call.arguments))), default=0)
 
 
@@ -118,7 +126,7 @@ def _report(task: Task, tools: frozenset[str]) -> list[str]:
     said = [step.say for step in task.of(Say)]
     wanted = {step.call for step in task.of(Call) if step.optional}
     wanted |= {RUN} if task.of(Delegate) else set()
-    wanted |= {"calculator"} if task.of(Rounds) else set()
+    wanted |= {_tool_of(step) for step in task.of(Rounds)}
     if missing := sorted(wanted - tools):
         said.append(f"I have no tool {' or '.join(missing)} here.")
     made = task.calls(first_round_only=True)[: len(_plain_calls(task, tools))]
@@ -127,8 +135,8 @@ def _report(task: Task, tools: frozenset[str]) -> list[str]:
         answers = [sub.answer() for sub in _sub_sessions(task) if sub.text is not None]
         numbered = [f"{number}. {text}" for number, text in enumerate(answers, 1)]
         said.append("\n".join(numbered if len(answers) > 1 else answers) or "No sub-session was started.")
-    if wanted_rounds := _rounds_wanted(task):
-        said.append(f"{_last_round(task)} of {wanted_rounds} rounds are done.")
+    if rounds := _rounds_wanted(task):
+        said.append(f"{_last_round(task, rounds)} of {rounds.rounds} rounds are done.")
     echo = [f"You wrote: “{english.shortened(each.text, 80)}”." for each in task.entries if not each.follow_up]
     return said or echo
 

@@ -55,6 +55,8 @@ class OfflineApp:
                 response: Response = JSONResponse({"status": "ok"})
             case "GET", "/stats":
                 response = Response(orjson.dumps(self._stats, default=list), media_type="application/json")
+            case "GET", "/v1/generation":
+                response = self._generation(http.query_params.get("id", ""))
             case "GET", "/bill":
                 response = Response(orjson.dumps(list(self._bill)), media_type="application/json")
             case "POST", "/faults":
@@ -79,6 +81,7 @@ class OfflineApp:
             return
         record = CallRecord(key)
         self._stats.begin(record)
+        record.id = request.response_id = f"gen-{request.digest}-{self._stats.calls}"
         try:
             tasks = open_tasks(request.messages)
             answer = decide(request, tasks, self._pace)
@@ -94,6 +97,19 @@ class OfflineApp:
             self._stats.end(record)
             if record.microdollars:
                 self._bill.append(record)
+
+    def _generation(self, response_id: str) -> Response:
+        """The record of one call that has ended, as OpenRouter has it."""
+        record = next((one for one in reversed(self._bill) if one.id == response_id), None)
+        if record is None:
+            return error_response(404, f"Generation {response_id} not found.")
+        data = {
+            "id": record.id,
+            "total_cost": record.microdollars / 1e6,
+            "native_tokens_prompt": record.prompt_tokens,
+            "native_tokens_completion": record.completion_tokens,
+        }
+        return JSONResponse({"data": data})
 
     def _install_fault(self, body: bytes) -> Response:
         try:

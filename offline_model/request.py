@@ -61,6 +61,7 @@ class ChatRequest(BaseModel):
     reasoning: dict[str, Any] | None = None
     seals: bool = False
     digest: str = ""
+    response_id: str = ""
     prompt_tokens: int = 0
 
     @classmethod

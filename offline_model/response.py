@@ -95,6 +95,7 @@ class ChatResponse:
         self.record.outcome = "badchunk" if fault_kind == "badchunk" else "completed"
 
     def _charge(self, completion_tokens: int) -> None:
+        self.record.prompt_tokens, self.record.completion_tokens = self.request.prompt_tokens, completion_tokens
         self.record.microdollars = round(_microdollars(self.request, completion_tokens))
 
 
@@ -157,7 +158,7 @@ def chat_events(request: ChatRequest, answer: Answer) -> tuple[bytes, list[bytes
     They are built before the first is due, so that their pace does not depend on their size.
     """
     base = {
-        "id": f"chatcmpl-{request.digest}",
+        "id": request.response_id,
         "object": "chat.completion.chunk",
         "created": int(time.time()),
         "model": request.model,

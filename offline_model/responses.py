@@ -153,7 +153,7 @@ class _Writer:
 
     def __init__(self, request: ChatRequest) -> None:
         self.response: dict[str, Any] = {
-            "id": f"resp_{request.digest}",
+            "id": request.response_id,
             "object": "response",
             "model": request.model,
             "status": "in_progress",

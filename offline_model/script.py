@@ -56,9 +56,10 @@ class Call(Step):
 
 
 class Rounds(Step):
-    """Make so many rounds, with one call of the calculator in each."""
+    """Make so many rounds, with one call in each: of the calculator, or of `read_file` for the file to `read`."""
 
     rounds: int
+    read: str = ""
 
 
 class Delegate(Step):

@@ -27,7 +27,7 @@ class BoundedCounter(dict[str, int]):
 class CallRecord:
     """One request; times are Unix seconds, for measuring against the client's clock.
 
-    `microdollars`: what it costs, as far as it was sent. `usage_sent`: the client was told so.
+    `microdollars`: what it costs, as far as it was sent. `usage_sent`: the client was told so. `id`: of the response.
     """
 
     key: str
@@ -37,6 +37,9 @@ class CallRecord:
     outcome: str = "running"
     microdollars: int = 0
     usage_sent: bool = False
+    id: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
 
 
 @dataclass(slots=True)

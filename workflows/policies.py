@@ -83,6 +83,16 @@ def redelivering() -> ActivityConfig:
     }
 
 
+def asking_for_bills() -> ActivityConfig:
+    """Options of asking for the bills of calls that broke off. The Schedule repeats it, so one try is enough."""
+    return {
+        "task_queue": temporal.stores_task_queue(workflow.info().task_queue),
+        "start_to_close_timeout": temporal.REDELIVERY_MAX / 2,
+        "retry_policy": RetryPolicy(maximum_attempts=1),
+        "summary": "ask for the bills of calls that broke off",
+    }
+
+
 def delivering_scheduled() -> ActivityConfig:
     """Options of the delivery of a scheduled message, while the database or Temporal is away for a while."""
     return {

@@ -280,6 +280,12 @@ class Redelivered(Contract):
     messages: int = 0
 
 
+class CorrectedEstimates(Contract):
+    """How many estimated costs a run has replaced by the endpoint's bills."""
+
+    rows: int = 0
+
+
 class PrepareSubSession(Contract):
     """Create (or find) the sub-session of a `run_sub_session` call and store its prompt, both from the call's row.
 

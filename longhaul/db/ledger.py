@@ -6,7 +6,7 @@ replaces the reservation, or an estimate does where no bill arrived.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from sqlalchemy import bindparam, delete, exists, func, insert, select, update
@@ -14,11 +14,13 @@ from sqlalchemy.engine import Row
 
 from longhaul.contracts import Budget, Scope, Usage
 from longhaul.db.connection import Booking, Connection
-from longhaul.db.models import UNFINISHED, LedgerRow, LedgerStatus, SessionRow, TurnRow, utc_now
+from longhaul.db.models import UNFINISHED, LedgerRow, LedgerStatus, SessionRow, TurnRow, columns_of, utc_now
 
 
 class PaidCall(NamedTuple):
-    """An attempt at a model call. `path` is `Scope.path` of its session; `kind`: what the call is made for."""
+    """An attempt at a model call. `path` is `Scope.path` of its session; `kind`: what the call is made for;
+    `generation_id`: the endpoint's name of it.
+    """
 
     id: str
     user_id: str
@@ -29,6 +31,14 @@ class PaidCall(NamedTuple):
     attempt: int
     model: str
     kind: str = "turn"
+    generation_id: str | None = None
+
+
+class Unbilled(NamedTuple):
+    """An estimate that the endpoint can be asked about. `asked`: how often it was already."""
+
+    call: PaidCall
+    asked: int
 
 
 class Reservation(NamedTuple):
@@ -88,10 +98,26 @@ REPLACE = (
     .values(
         status=bindparam("new_status"),
         model=bindparam("new_model"),
+        generation_id=bindparam("new_generation_id"),
+        ask_at=bindparam("new_ask_at"),
         **{name: bindparam(f"new_{name}") for name in Usage.model_fields if name != "calls"},
         reserved_microdollars=None,
         reserved_until=None,
     )
+)
+#: How often an endpoint is asked for a bill, the wait before the first time in seconds, and how the waits grow: 3 hours
+#: in all.
+ASKS_MAX, ASK_AFTER_S, ASK_FACTOR = 8, 10.0, 3.0
+UNBILLED = (
+    select(*columns_of(LedgerRow, PaidCall), LedgerRow.asked)
+    .where(LedgerRow.ask_at <= bindparam("now"), LedgerRow.status == LedgerStatus.ESTIMATED)
+    .order_by(LedgerRow.ask_at)
+    .limit(bindparam("most"))
+)
+ASK_LATER = (
+    update(LedgerRow)
+    .where(LedgerRow.id == bindparam("entry"), LedgerRow.status == LedgerStatus.ESTIMATED)
+    .values(asked=bindparam("times"), ask_at=bindparam("later"))
 )
 TO_ESTIMATE = (
     update(LedgerRow)
@@ -150,11 +176,15 @@ async def book(connection: Connection, call: PaidCall, usage: Usage, *, estimate
     entered = (await connection.execute(ENTERED, {"entry": call.id})).first()
     new_status = LedgerStatus.ESTIMATED if estimated else LedgerStatus.BOOKED
     cost, now = usage.cost_microdollars or 0, utc_now()
+    # A bill that the endpoint knows takes some seconds until it can be asked for.
+    ask_at = now + timedelta(seconds=ASK_AFTER_S) if estimated and call.generation_id else None
     if entered is None:
-        await _insert(connection, call, {**spent, "status": new_status, "created_at": now})
+        await _insert(connection, call, {**spent, "status": new_status, "created_at": now, "ask_at": ask_at})
         connection.bookings.append(Booking(call.user_id, cost, now))
     elif entered.status == LedgerStatus.RESERVED or (entered.status == LedgerStatus.ESTIMATED and not estimated):
-        values = {f"new_{name}": value for name, value in {**spent, "model": call.model, "status": new_status}.items()}
+        new = {**spent, "model": call.model, "status": new_status}
+        new |= {"generation_id": call.generation_id, "ask_at": ask_at}
+        values = {f"new_{name}": value for name, value in new.items()}
         await connection.execute(REPLACE, {"entry": call.id, **values})
         counted = 0 if entered.status == LedgerStatus.RESERVED else entered.cost_microdollars or 0
         connection.bookings.append(Booking(call.user_id, cost - counted, entered.created_at))
@@ -257,6 +287,19 @@ async def settle_turn(connection: Connection, session_id: str, turn_id: str) -> 
     """
     await connection.execute(RELEASE_TOOLS, {"session": session_id, "turn": turn_id})
     _note_estimates(connection, await connection.execute(TO_ESTIMATE, {"session": session_id, "turn": turn_id}))
+
+
+async def unbilled(connection: Connection, most: int) -> list[Unbilled]:
+    """Estimates whose bill is to be asked for now."""
+    rows = await connection.execute(UNBILLED, {"now": utc_now(), "most": most})
+    return [Unbilled(PaidCall._make(tuple(row)[:-1]), row.asked) for row in rows]
+
+
+async def ask_later(connection: Connection, row: Unbilled) -> None:
+    """Note that there was no bill; after `ASKS_MAX` times the estimate stands for good."""
+    asked = row.asked + 1
+    later = utc_now() + timedelta(seconds=ASK_AFTER_S * ASK_FACTOR**asked) if asked < ASKS_MAX else None
+    await connection.execute(ASK_LATER, {"entry": row.call.id, "times": asked, "later": later})
 
 
 async def usage_of_round(

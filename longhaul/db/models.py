@@ -378,6 +378,7 @@ class LedgerRow(Base):
 
     While it runs under a budget, its row is a reservation: tokens and cost are those of its prompt, and until
     `reserved_until` it holds `reserved_microdollars` (null: all that is left, because the price is unknown).
+    Of an estimate, the endpoint may be `asked` for its bill from `ask_at` on, by the `generation_id` that it gave.
     """
 
     __tablename__ = "usage_ledger"
@@ -402,8 +403,17 @@ class LedgerRow(Base):
     reserved_microdollars: Mapped[int | None] = mapped_column(BigInteger)
     reserved_until: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    generation_id: Mapped[str | None] = mapped_column(String(200))
+    asked: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    ask_at: Mapped[datetime | None]
 
     __table_args__ = (
+        Index(
+            "ix_ledger_ask",
+            "ask_at",
+            postgresql_where=text("ask_at IS NOT NULL"),
+            sqlite_where=text("ask_at IS NOT NULL"),
+        ),
         Index("ix_ledger_user", "user_id", "created_at"),
         Index("ix_ledger_created", "created_at"),
         Index("ix_ledger_turn", "session_id", "turn_id"),

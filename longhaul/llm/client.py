@@ -12,9 +12,12 @@ from typing import Any
 
 import httpx2
 import orjson
-from openai import APIStatusError, AsyncAPIResponse, AsyncOpenAI
+from openai import APIStatusError, AsyncAPIResponse, AsyncOpenAI, NotFoundError
+from openai._types import RequestOptions
 
+from longhaul.contracts import Usage
 from longhaul.errors import StreamBrokenError
+from longhaul.llm.bills import usage_of_record
 from longhaul.llm.failures import context_refusal
 from longhaul.llm.responses import (
     ITEMS,
@@ -159,6 +162,19 @@ class ModelClient:
             content=orjson.dumps(body),
             options={"headers": {**HEADERS, CALL_HEADER: call_key}},
         )
+
+    async def bill(self, response_id: str) -> Usage | None:
+        """What a call has used, by the endpoint's record of it; None: there is none (yet).
+
+        Raises:
+            openai.OpenAIError: the endpoint refused or cannot be reached.
+        """
+        try:
+            options: RequestOptions = {"params": {"id": response_id}}
+            record = await self._client.get("/generation", cast_to=object, options=options)
+        except NotFoundError:
+            return None
+        return usage_of_record(record)
 
     async def close(self) -> None:
         await self._client.close()

@@ -45,8 +45,8 @@ class Stretch(BaseModel):
 class Completion(BaseModel):
     """A whole answer; usually small enough for a heartbeat's checkpoint.
 
-    `is_estimated`: its endpoint sent no usage. `estimated_tokens`: what the prompt was estimated to take, which
-    calibrates the next estimate; 0: not known.
+    `is_estimated`: its endpoint sent no usage. `response_id`: the endpoint's name of it.
+    `estimated_tokens`: what the prompt was estimated to take, which calibrates the next estimate; 0: not known.
     `compaction_due`: the conversation has become too long to be given to the model as it is.
     `stretches`: of what `text` and `reasoning` consist, in the order in which they came. Checkpoints of older versions
     have none.
@@ -61,6 +61,7 @@ class Completion(BaseModel):
     usage: Usage = Usage()
     is_estimated: bool = False
     model: str = ""
+    response_id: str = ""
     duration_ms: int = 0
     estimated_tokens: int = 0
     compaction_due: bool = False
@@ -104,10 +105,12 @@ class Assembler:
         self.finish_reason = ""
         self.usage: Usage | None = None
         self.model = ""
+        self.id = ""
 
     def feed(self, chunk: dict[str, Any]) -> list[Piece]:
         """The pieces in a chunk: text, reasoning, or a tool call's name or arguments with the call's id."""
         self.model = self.model or _plain(chunk.get("model"), NAME_MAX)
+        self.id = self.id or _plain(chunk.get("id"), ID_MAX)
         if isinstance(chunk.get("usage"), dict):
             self.usage = _usage(chunk["usage"])
         if isinstance(encrypted := chunk.get(ENCRYPTED), EncryptedReasoning):
@@ -232,6 +235,7 @@ class Assembler:
             usage=self.usage or Usage(calls=1),
             is_estimated=self.usage is None,
             model=self.model,
+            response_id=self.id,
             duration_ms=duration_ms,
             encrypted=self._encrypted,
         )
@@ -331,11 +335,11 @@ def _usage(sent: dict[str, Any]) -> Usage:
     answer = sent.get("completion_tokens_details")
     return Usage(
         calls=1,
-        prompt_tokens=_count(sent.get("prompt_tokens")),
-        completion_tokens=_count(sent.get("completion_tokens")),
-        cached_tokens=_count(details.get("cached_tokens")) or _count(sent.get("cache_read_input_tokens")),
+        prompt_tokens=count(sent.get("prompt_tokens")),
+        completion_tokens=count(sent.get("completion_tokens")),
+        cached_tokens=count(details.get("cached_tokens")) or count(sent.get("cache_read_input_tokens")),
         cache_creation_tokens=_cache_creation(sent, details),
-        reasoning_tokens=_count(answer.get("reasoning_tokens")) if isinstance(answer, dict) else 0,
+        reasoning_tokens=count(answer.get("reasoning_tokens")) if isinstance(answer, dict) else 0,
         cost_microdollars=microdollars(sent.get("cost")),
     )
 
@@ -343,10 +347,11 @@ def _usage(sent: dict[str, Any]) -> Usage:
 def _cache_creation(sent: dict[str, Any], details: dict[str, Any]) -> int:
     """The tokens that the provider has written to its cache, in Anthropic's field, LiteLLM's or OpenRouter's."""
     named = (details.get(name) for name in CACHE_CREATION)
-    return next(filter(None, map(_count, (sent.get("cache_creation_input_tokens"), *named))), 0)
+    return next(filter(None, map(count, (sent.get("cache_creation_input_tokens"), *named))), 0)
 
 
-def _count(value: Any) -> int:
+def count(value: Any) -> int:
+    """A number of tokens as a column can hold it; 0 for anything else."""
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= COUNT_MAX else 0
 
 

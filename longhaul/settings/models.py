@@ -71,6 +71,11 @@ class Models(BaseModel):
     model_usage_cost: bool | None = Field(
         None, description="Ask the endpoint for `usage.cost`. Unset: where it is known to answer."
     )
+    model_late_bills: bool | None = Field(
+        None,
+        description="Ask the endpoint for the bills of calls that broke off (`GET /generation?id=`, as OpenRouter "
+        "answers it). Unset: where it is known to answer.",
+    )
     budget_answer_tokens: Annotated[int, Field(ge=1)] = Field(
         16_384,
         description="Tokens that one answer may have in a session with a budget of money: its cost is reserved before.",

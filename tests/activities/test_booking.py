@@ -137,7 +137,7 @@ async def test_the_bill_replaces_an_estimate_and_nothing_replaces_the_bill(datab
         (Usage(cost_microdollars=10), False, 9),
         (Usage(cost_microdollars=11), True, 9),
     ):
-        await costs.book(paid, usage, estimated=estimated)
+        await costs.book(paid, Completion(usage=usage, is_estimated=estimated))
         assert [row.cost_microdollars for row in await booked(database)] == [expected]
 
 
@@ -178,7 +178,7 @@ async def test_a_call_waits_for_what_others_have_reserved(database: Database) ->
     assert model.requests == []
     assert state is not None
     assert (state.waits, state.failures) == (3, 0)
-    await costs.book(paid_call(other, 1), Usage(cost_microdollars=100))
+    await costs.book(paid_call(other, 1), Completion(usage=Usage(cost_microdollars=100)))
     _, failure = await attempt(database, model, stream, state, 4, 600, call)
     assert failure is None
     assert model.requests[0]["max_tokens"] == SETTINGS.budget_answer_tokens
@@ -200,7 +200,8 @@ async def test_waiting_for_others_has_an_end(database: Database) -> None:
 async def test_a_used_up_budget_asks_nothing(database: Database) -> None:
     call = limited(100)
     await start(database, TURN.turn_id)
-    await Costs(database).book(paid_call(call.model_copy(update={"round": 7}), 1), Usage(cost_microdollars=100))
+    earlier = paid_call(call.model_copy(update={"round": 7}), 1)
+    await Costs(database).book(earlier, Completion(usage=Usage(cost_microdollars=100)))
     model = Model(("whole", None))
     _, failure = await attempt(database, model, Recorder(), None, 1, 600, call)
     assert failure is not None

@@ -8,15 +8,17 @@ from uuid import uuid4
 
 import pytest
 from sqlalchemy import update
+from temporalio import activity
 from temporalio.client import Client
 from temporalio.service import RPCError
 
 from activities.redelivery import RedeliveryActivities
+from longhaul.contracts import CorrectedEstimates, Empty
 from longhaul.db import acceptance, sessions
 from longhaul.db.database import Database
 from longhaul.db.migrate import upgrade
 from longhaul.db.models import MessageRow, utc_now
-from longhaul.temporal import redelivery_id, schedule_redelivery
+from longhaul.temporal import bills_id, redelivery_id, schedule_bills, schedule_redelivery
 from testkit.wait import until
 from tests.workflows.conftest import heartbeats, settings
 from tests.workflows.fakes import FakeActivities, Session
@@ -46,6 +48,28 @@ async def test_a_message_without_a_signal_starts_its_turn(workflow_client: Clien
             await schedule_redelivery(workflow_client, mine.model_copy(update={"redeliver_after": 0.0}))
     finally:
         await database.close()
+
+
+async def test_bills_are_asked_for_by_a_schedule_of_their_own(workflow_client: Client) -> None:
+    """Its run asks for the bills, and it is gone once the endpoint cannot be asked."""
+    asked = 0
+
+    @activity.defn
+    async def correct_estimates(_: Empty) -> CorrectedEstimates:
+        nonlocal asked
+        asked += 1
+        return CorrectedEstimates(rows=1)
+
+    fakes, mine = FakeActivities(), settings(task_queue=f"bills-{uuid4()}")
+    activities = replace(fakes.all(), stores=[*fakes.all().stores, correct_estimates])
+    async with polling(build(workflow_client, mine, activities, heartbeats())):
+        await schedule_bills(workflow_client, mine, wanted=True)
+        handle = workflow_client.get_schedule_handle(bills_id(mine.task_queue))
+        await handle.trigger()
+        await until(lambda: asked > 0, what="the bills are asked for")
+        await schedule_bills(workflow_client, mine, wanted=False)
+        with pytest.raises(RPCError, match="not found"):
+            await handle.describe()
 
 
 async def test_the_schedule_is_kept_changed_and_removed(workflow_client: Client) -> None:
