@@ -1,10 +1,14 @@
 """The chat page at `/`: files that `make page` builds from `web/`."""
 
+import mimetypes
+import os
 from pathlib import Path
 
 from fastapi import FastAPI
+from starlette.datastructures import Headers
 from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
 
 DIST = Path(__file__).resolve().parents[1] / "web" / "dist"
 # What a model writes can neither run as a script nor load anything from another host. The component library sets
@@ -25,11 +29,21 @@ The API is described at <a href="/docs">/docs</a>.</p></html>"""
 
 
 class Assets(StaticFiles):
-    """Files whose names change with their content, so that browsers may keep them for ever."""
+    """Files whose names change with their content, so that browsers may keep them for ever; compressed by the build."""
 
-    def file_response(self, *args: object, **kwargs: object) -> Response:
-        """A file with its caching header."""
-        response = super().file_response(*args, **kwargs)  # type: ignore[arg-type]
+    def file_response(
+        self, full_path: str | os.PathLike[str], stat_result: os.stat_result, scope: Scope, status_code: int = 200
+    ) -> Response:
+        """A file with its caching header, compressed for those who take that."""
+        compressed = Path(f"{full_path}.gz")
+        takes = "gzip" in Headers(scope=scope).get("accept-encoding", "")
+        if takes and compressed.exists():
+            response = super().file_response(compressed, compressed.stat(), scope, status_code)
+            response.headers["content-encoding"] = "gzip"
+            response.headers["content-type"] = mimetypes.guess_type(full_path)[0] or "application/octet-stream"
+        else:
+            response = super().file_response(full_path, stat_result, scope, status_code)
+        response.headers["vary"] = "accept-encoding"
         response.headers["cache-control"] = "public, max-age=31536000, immutable"
         response.headers["x-content-type-options"] = "nosniff"
         return response

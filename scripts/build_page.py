@@ -3,6 +3,7 @@
 Node and npm come from a wheel, so the machine needs neither. A page that is up to date is left as it is.
 """
 
+import gzip
 import hashlib
 import os
 import shutil
@@ -56,7 +57,15 @@ def build() -> None:
     if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
         npm("ci", "--no-audit", "--no-fund", "--loglevel=error")
     npm("run", "--silent", "build")
+    compress(DIST / "assets")
     (DIST / ".digest").write_text(digest, encoding="utf-8")
+
+
+def compress(assets: Path) -> None:
+    """Put a compressed file beside each script and style sheet: the API sends that to browsers."""
+    for path in sorted(assets.iterdir()):
+        if path.suffix in (".js", ".css"):
+            path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes(), mtime=0))
 
 
 def main() -> int:

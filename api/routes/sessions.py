@@ -35,6 +35,7 @@ from longhaul.db.messages import row_id
 from longhaul.db.session_list import SessionFilter, SessionPosition
 from longhaul.errors import UnavailableError
 from longhaul.streams.ending import expire_streams
+from longhaul.streams.events import file_part
 from longhaul.streams.reader import newest_id
 from longhaul.turns.stop import STOP_MAX_S
 
@@ -172,6 +173,7 @@ async def _pending(deps: Dependencies, session_id: str) -> Pending:
         PendingMessage(
             id=message_id,
             content=rows[message_id].content,
+            files=[file_part(file) for file in (rows[message_id].context or {}).get("files") or ()],
             received_at=received_at,
             queued=bool(rows[message_id].queued),
         )

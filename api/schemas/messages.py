@@ -103,6 +103,7 @@ class PendingMessage(Answer):
 
     id: str = Field(examples=[A_MESSAGE])
     content: str = Field(examples=["and in euros, please"])
+    files: list[dict[str, Any]] = Field([], description="Its files, as the AI SDK's `file` parts.")
     received_at: datetime
     queued: bool = False
 

@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from api import page
+from scripts.build_page import compress
 
 
 @pytest.fixture
@@ -37,6 +38,16 @@ def test_files_with_a_digest_in_their_name_are_kept_by_browsers(dist: Path) -> N
     assert "immutable" in client.get("/assets/index-1.js").headers["cache-control"]
     assert client.get("/assets/../index.html").status_code == 404
     assert client.get("/assets/%2e%2e/index.html").status_code == 404
+
+
+def test_scripts_are_sent_compressed_to_those_who_take_that(dist: Path) -> None:
+    compress(dist / "assets")
+    client = client_of(dist)
+    for encoding, sent in (("gzip, br", "gzip"), ("identity", None)):
+        answer = client.get("/assets/index-1.js", headers={"accept-encoding": encoding})
+        assert (answer.status_code, answer.text, answer.headers.get("content-encoding")) == (200, "1", sent)
+        assert answer.headers["content-type"].startswith("text/javascript")
+        assert answer.headers["vary"] == "accept-encoding"
 
 
 def test_a_page_that_is_not_built_says_how(tmp_path: Path) -> None:

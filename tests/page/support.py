@@ -39,5 +39,4 @@ async def shows_what_is_stored(page: Page, product: Product, session: str) -> No
     rows = await product.api.messages(session)
     texts = [row["content"] for row in rows if row["role"] in ("user", "assistant") and not row["is_error"]]
     wanted = [plain for text in texts if (plain := " ".join(text.split()))]
-    shown = await log(page).locator("[data-from]").all_inner_texts()
-    assert [" ".join(text.split()) for text in shown] == wanted
+    await expect(log(page).locator("[data-from]")).to_have_text(wanted, use_inner_text=True)

@@ -80,6 +80,18 @@ async def test_stop_keeps_what_was_said(product: Product, visit: Visit) -> None:
     await expect(log(page)).to_contain_text("= 42")
 
 
+async def test_a_message_that_interrupts_begins_the_next_turn(product: Product, visit: Visit) -> None:
+    session, page = await (await visit(product)).chat()
+    await send(page, "speak 2000 [delay=20]")
+    await expect(log(page)).to_contain_text(re.compile(r"(\w+ ){10}"))
+    await page.get_by_label("Message", exact=True).fill("What is 6 * 7?")
+    await page.get_by_role("button", name="Stop the running turn and send").click()
+    await expect(log(page)).to_contain_text("= 42")
+    await until_idle(page)
+    await shows_what_is_stored(page, product, session)
+    assert [turn["status"] for turn in await product.api.turns(session)] == ["completed", "cancelled"]
+
+
 async def test_a_call_that_is_stopped_did_not_fail(product: Product, visit: Visit) -> None:
     _, page = await (await visit(product)).chat()
     await send(page, "wait 250 s")
@@ -318,6 +330,7 @@ async def test_the_worker_is_killed_in_mid_answer(make_product: MakeProduct, vis
 async def test_the_timeline_of_a_turn_and_the_choice_of_a_model(product: Product, visit: Visit) -> None:
     session, page = await (await visit(product)).chat()
     await page.get_by_label("Model", exact=True).select_option("advanced")
+    await page.get_by_label("Thinking", exact=True).select_option("high")
     await send(page, "What is 6 * 7?")
     await expect(log(page)).to_contain_text("= 42")
     await until_idle(page)
@@ -329,6 +342,12 @@ async def test_the_timeline_of_a_turn_and_the_choice_of_a_model(product: Product
     assert (await product.api.turns(session))[0]["tier"] == "advanced"
     await page.reload()
     await expect(page.get_by_label("Model", exact=True)).to_have_value("advanced")
+    await page.get_by_label("for one message").check()
+    await page.get_by_label("Model", exact=True).select_option("standard")
+    await send(page, "What is 9 * 9?")
+    await expect(log(page)).to_contain_text("= 81")
+    await expect(page.get_by_label("Model", exact=True)).to_have_value("advanced")
+    assert (await product.api.turns(session))[0]["tier"] == "standard"
 
 
 async def test_used_limits_are_shown(product: Product, visit: Visit) -> None:

@@ -1,10 +1,11 @@
-import { ArrowDown, ArrowLeft, Network } from "lucide-react";
+import { ArrowLeft, Network } from "lucide-react";
 import { useCallback, useEffect, useMemo, useRef, useState } from "react";
 import { Link } from "wouter";
 import { ApiError, type Turn, api } from "./api";
 import { Composer } from "./Composer";
 import { Header } from "./Header";
-import { type Message, textOf, turnOf } from "./messages";
+import { type Message, filesOf, textOf, turnOf } from "./messages";
+import { MessageList } from "./MessageList";
 import { Answer } from "./MessageView";
 import type { Sessions } from "./Sidebar";
 import { firstMessages } from "./Start";
@@ -13,8 +14,6 @@ import { t } from "./texts";
 import { Timeline } from "./Timeline";
 import { type Opened, open, useTurns } from "./useTurns";
 import { type Shown, UserBubble, UserMessage } from "./UserMessage";
-
-const NEAR_END_PX = 120;
 
 /** One chat: loads its newest page, then shows it. */
 export function Chat({ id, sessions, onMenu }: { id: string; sessions: Sessions; onMenu: () => void }) {
@@ -83,7 +82,8 @@ function Conversation({ opened, sessions, onMenu }: { opened: Opened; sessions: 
   }, [id, send]);
 
   useTabTitle(title, busy);
-  const list = useStickToEnd();
+  const [toEndSignal, setToEndSignal] = useState(0);
+  const [editing, setEditing] = useState(""); // the id of a message
   const [shown, setShown] = useState<Shown | null>(null); // an earlier version
   const messages = useMemo(() => withVersion(chat.messages, shown), [chat.messages, shown]);
   const ended = JSON.stringify([...endingsOf(messages, chat.live.subSessions)]);
@@ -91,6 +91,44 @@ function Conversation({ opened, sessions, onMenu }: { opened: Opened; sessions: 
   const [timeline, setTimeline] = useState(""); // of this turn
   const waits = [...chat.live.approvals.values()].some((approval) => approval.status === "waiting");
   const canChange = !busy && shown === null;
+  const lasts = useMemo(() => lastOfTurns(messages), [messages]);
+  const row = (message: Message, index: number) => {
+    const isNewest = index === messages.length - 1;
+    const streaming = busy && isNewest && message.role === "assistant";
+    if (message.role === "user") {
+      return (
+        <div key={message.id} className="pb-2">
+          <UserMessage
+            sessionId={id}
+            messageId={message.id}
+            text={textOf(message)}
+            files={filesOf(message)}
+            edited={message.metadata?.edited ?? false}
+            shown={shown?.messageId === message.id ? shown : undefined}
+            onShow={busy ? undefined : setShown}
+            editing={editing === message.id}
+            onEditing={setEditing}
+            onEdit={canChange ? chat.edit : undefined}
+          />
+        </div>
+      );
+    }
+    const isLast = lasts.has(message.id);
+    return (
+      <div key={message.id} className="pb-6">
+        <Answer
+          message={message}
+          streaming={streaming}
+          live={chat.live}
+          endings={endings}
+          turn={isLast ? turns.get(turnOf(message)) : undefined}
+          onRetry={canChange && isNewest ? chat.retry : undefined}
+          onTimeline={setTimeline}
+          onAnswerAgain={canChange && isLast ? chat.answerAgain : undefined}
+        />
+      </div>
+    );
+  };
   return (
     <>
       <Header
@@ -108,60 +146,19 @@ function Conversation({ opened, sessions, onMenu }: { opened: Opened; sessions: 
           <Network size={18} />
         </Link>
       </Header>
-      <div className="relative min-h-0 flex-1">
-        <div ref={list.scroller} onScroll={list.onScroll} className="h-full overflow-y-auto" tabIndex={0} role="log" aria-label={title}>
-          <div ref={list.content} className="mx-auto flex max-w-3xl flex-col gap-6 px-4 py-6">
-            {chat.hasEarlier && (
-              <button type="button" className="button self-center" onClick={() => void chat.loadEarlier()}>
-                {t.earlier}
-              </button>
-            )}
-            {messages.map((message, index) => {
-              const streaming = busy && index === messages.length - 1 && message.role === "assistant";
-              return (
-                <div className={message.role === "user" ? "message -mb-4" : streaming ? "" : "message"} key={message.id}>
-                  {message.role === "user" ? (
-                    <UserMessage
-                      sessionId={id}
-                      messageId={message.id}
-                      text={textOf(message)}
-                      edited={message.metadata?.edited ?? false}
-                      shown={shown?.messageId === message.id ? shown : undefined}
-                      onShow={busy ? undefined : setShown}
-                      onEdit={canChange ? chat.edit : undefined}
-                    />
-                  ) : (
-                    <Answer
-                      message={message}
-                      streaming={streaming}
-                      live={chat.live}
-                      endings={endings}
-                      turn={isLastOfTurn(messages, index) ? turns.get(turnOf(message)) : undefined}
-                      onRetry={canChange && index === messages.length - 1 ? chat.retry : undefined}
-                      onTimeline={setTimeline}
-                      onAnswerAgain={canChange && isLastOfTurn(messages, index) ? chat.answerAgain : undefined}
-                    />
-                  )}
-                </div>
-              );
-            })}
-            {busy && (
-              <p role="status" className="flex items-center gap-2 text-sm text-muted-foreground">
-                <span className="spinner text-primary" aria-hidden />
-                {chat.offline ? t.offline : chat.retryingIn !== null ? t.retrying(chat.retryingIn) : waits ? t.waitsForYou : t.working}
-              </p>
-            )}
-            {chat.waiting.map((message) => (
-              <UserBubble key={message.id} text={message.content} waiting />
-            ))}
-          </div>
-        </div>
-        {!list.atEnd && (
-          <button type="button" onClick={list.toEnd} aria-label={t.jump} title={t.jump} className="icon-button absolute bottom-3 left-1/2 -translate-x-1/2 border bg-background shadow-md">
-            <ArrowDown size={18} />
-          </button>
+      <MessageList title={title} messages={messages} hasEarlier={chat.hasEarlier && shown === null} loadEarlier={chat.loadEarlier} keep={editing} toEndSignal={toEndSignal} row={row}>
+        {busy && (
+          <p role="status" className="flex items-center gap-2 pb-6 text-sm text-muted-foreground">
+            <span className="spinner text-primary" aria-hidden />
+            {chat.offline ? t.offline : chat.retryingIn !== null ? t.retrying(chat.retryingIn) : waits ? t.waitsForYou : t.working}
+          </p>
         )}
-      </div>
+        {chat.waiting.map((message) => (
+          <div key={message.id} className="pb-6">
+            <UserBubble text={message.content} files={message.files} waiting />
+          </div>
+        ))}
+      </MessageList>
       {shown !== null && (
         <p className="mx-auto flex w-full max-w-3xl flex-wrap items-center gap-3 px-4 py-2 text-sm text-muted-foreground" role="status">
           {t.oldVersion}
@@ -176,20 +173,21 @@ function Conversation({ opened, sessions, onMenu }: { opened: Opened; sessions: 
         stopping={chat.stopping}
         problem={chat.problem}
         onStop={chat.stop}
-        onSend={(text) => {
+        onSend={(draft) => {
           setShown(null);
-          list.toEnd();
-          return send(text);
+          setToEndSignal((now) => now + 1);
+          return send(draft);
         }}
       />
     </>
   );
 }
 
-/** Follow-ups divide the answer of a turn; its figures stand below the last piece. */
-function isLastOfTurn(messages: Message[], index: number): boolean {
-  const turn = turnOf(messages[index]!);
-  return !messages.slice(index + 1).some((later) => later.role === "assistant" && turnOf(later) === turn);
+/** Follow-ups divide the answer of a turn; its figures stand below the last piece. The ids of these pieces. */
+function lastOfTurns(messages: Message[]): ReadonlySet<string> {
+  const lasts = new Map<string, string>();
+  for (const message of messages) if (message.role === "assistant") lasts.set(turnOf(message), message.id);
+  return new Set(lasts.values());
 }
 
 /** The conversation with an earlier version of a message, and what followed it then. */
@@ -220,28 +218,3 @@ function useTabTitle(title: string, busy: boolean): void {
     [],
   );
 }
-
-/** Keeps the newest message in view while the reader is at the end, and leaves the reader alone otherwise. */
-function useStickToEnd() {
-  const scroller = useRef<HTMLDivElement>(null);
-  const content = useRef<HTMLDivElement>(null);
-  const stick = useRef(true);
-  const [atEnd, setAtEnd] = useState(true);
-  const toEnd = useCallback(() => {
-    stick.current = true;
-    scroller.current?.scrollTo({ top: scroller.current.scrollHeight });
-  }, []);
-  useEffect(() => {
-    const observer = new ResizeObserver(() => stick.current && toEnd());
-    if (content.current) observer.observe(content.current);
-    if (scroller.current) observer.observe(scroller.current);
-    return () => observer.disconnect();
-  }, [toEnd]);
-  const onScroll = useCallback(() => {
-    const box = scroller.current!;
-    stick.current = box.scrollHeight - box.scrollTop - box.clientHeight < NEAR_END_PX;
-    setAtEnd(stick.current);
-  }, []);
-  return { scroller, content, atEnd, toEnd, onScroll };
-}
-

@@ -2,6 +2,8 @@ import { ChartNoAxesGantt, Check, ChevronRight, Copy, RotateCcw } from "lucide-r
 import { memo, useEffect, useState } from "react";
 import type { Turn } from "./api";
 import { Approval } from "./Approval";
+import { Files } from "./FileView";
+import { type FilePart, fileId } from "./files";
 import { Markdown } from "./Markdown";
 import { type Live, type Message, type Part, isTool, textOf, toolNameOf, turnOf } from "./messages";
 import { Plan } from "./Plan";
@@ -29,7 +31,7 @@ export const Answer = memo(function Answer({ message, streaming, live, endings, 
     <div className="flex flex-col gap-3" aria-busy={streaming}>
       <span className="sr-only">{t.copilot}:</span>
       {shown.map((part, index) => (
-        <PartView key={index} part={part} streaming={streaming && part === last} running={streaming} live={live} endings={endings} />
+        <PartView key={index} part={part.type === "file" ? named(part, message) : part} streaming={streaming && part === last} running={streaming} live={live} endings={endings} />
       ))}
       {message.metadata?.status === "failed" && (
         <div className="flex flex-wrap items-center gap-3 rounded-lg border border-danger px-3 py-2 text-sm text-danger">
@@ -49,9 +51,17 @@ export const Answer = memo(function Answer({ message, streaming, live, endings, 
   );
 });
 
+/** A file that the copilot shows, with its name: the output of the call that shared it has that. */
+function named(file: FilePart, message: Message): FilePart {
+  const outputs = message.parts.flatMap((part) => (isTool(part) && part.state === "output-available" ? [JSON.stringify(part.output)] : []));
+  const shared = outputs.find((output) => output.includes(fileId(file)));
+  const name = shared && /\\?"name\\?":\s*\\?"([^"\\]+)/.exec(shared)?.[1];
+  return name ? { ...file, filename: name } : file;
+}
+
 function isShown(part: Part): boolean {
   if (part.type === "text" || part.type === "reasoning") return part.text.trim() !== "";
-  return isTool(part) || part.type === "data-compaction" || part.type === "data-plan";
+  return isTool(part) || part.type === "file" || part.type === "data-compaction" || part.type === "data-plan";
 }
 
 function PartView(props: {
@@ -73,6 +83,7 @@ function PartView(props: {
   if (part.type === "data-compaction") {
     return <p className="border-y py-1 text-center text-xs text-muted-foreground">{t.compacted}</p>;
   }
+  if (part.type === "file") return <Files files={[part]} align="start" />;
   if (part.type === "data-plan") return <Plan steps={part.data.plan} />;
   if (!isTool(part)) return null;
   const name = toolNameOf(part);

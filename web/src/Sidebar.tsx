@@ -4,6 +4,7 @@ import { useCallback, useEffect, useMemo, useRef, useState } from "react";
 import { Link, useLocation, useRoute } from "wouter";
 import { type Session, api } from "./api";
 import { Dialog } from "./Dialog";
+import { save } from "./files";
 import { markdownOf } from "./messages";
 import { t } from "./texts";
 import { Usage } from "./Usage";
@@ -263,9 +264,5 @@ async function download(id: string, title: string): Promise<void> {
     messages = [...page.messages, ...messages];
   }
   const text = markdownOf(title, messages, { user: t.you, assistant: t.copilot });
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([text], { type: "text/markdown" }));
-  link.download = `${title.replace(/[^\p{L}\p{N} _-]/gu, "").trim() || "chat"}.md`;
-  link.click();
-  URL.revokeObjectURL(link.href);
+  save(new Blob([text], { type: "text/markdown" }), `${title.replace(/[^\p{L}\p{N} _-]/gu, "").trim() || "chat"}.md`);
 }

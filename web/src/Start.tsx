@@ -1,23 +1,23 @@
 import { useState } from "react";
 import { useLocation } from "wouter";
 import { api } from "./api";
-import { Composer } from "./Composer";
+import { Composer, type Draft } from "./Composer";
 import { Header } from "./Header";
 import { t } from "./texts";
 
 /** The first message of each new chat, between its creation and the moment in which the chat is shown. */
-export const firstMessages = new Map<string, string>();
+export const firstMessages = new Map<string, Draft>();
 
 export function Start({ onMenu, onCreated }: { onMenu: () => void; onCreated: () => void }) {
   const [, navigate] = useLocation();
   const [problem, setProblem] = useState("");
   const [busy, setBusy] = useState(false);
-  const start = async (text: string): Promise<boolean> => {
+  const start = async (draft: Draft): Promise<boolean> => {
     setBusy(true);
     setProblem("");
     try {
       const { id } = await api.create();
-      firstMessages.set(id, text);
+      firstMessages.set(id, draft);
       onCreated();
       navigate(`/s/${id}`);
       return true;
@@ -38,7 +38,7 @@ export function Start({ onMenu, onCreated }: { onMenu: () => void; onCreated: ()
         <ul className="flex w-full max-w-2xl flex-col gap-2">
           {t.suggestions.map((text) => (
             <li key={text}>
-              <button type="button" disabled={busy} onClick={() => void start(text)} className="w-full rounded-xl border bg-card px-4 py-2.5 text-left text-sm hover:bg-muted">
+              <button type="button" disabled={busy} onClick={() => void start({ text, files: [] })} className="w-full rounded-xl border bg-card px-4 py-2.5 text-left text-sm hover:bg-muted">
                 {text}
               </button>
             </li>

@@ -1,12 +1,15 @@
 import { ChevronLeft, ChevronRight, Pencil } from "lucide-react";
 import { useEffect, useRef, useState } from "react";
 import { type Version, api } from "./api";
+import { Files } from "./FileView";
+import type { FilePart } from "./files";
 import { t } from "./texts";
 
 /** What a person wrote. */
-export function UserBubble({ text, waiting }: { text: string; waiting?: boolean }) {
+export function UserBubble({ text, files = [], waiting }: { text: string; files?: FilePart[]; waiting?: boolean }) {
   return (
-    <div className="flex justify-end">
+    <div className="flex flex-col items-end gap-2">
+      <Files files={files} align="end" />
       <div
         className={`max-w-[85%] rounded-2xl rounded-br-md px-4 py-2 whitespace-pre-wrap [overflow-wrap:anywhere] ${waiting ? "border border-dashed text-muted-foreground" : "bg-bubble"}`}
       >
@@ -33,19 +36,21 @@ interface Props {
   sessionId: string;
   messageId: string;
   text: string;
+  files: FilePart[];
   edited: boolean;
   shown?: Shown; // of this message
   onShow?: (shown: Shown | null) => void;
+  editing: boolean;
+  onEditing: (messageId: string) => void; // empty: no message is edited
   onEdit?: (messageId: string, text: string) => Promise<boolean>;
 }
 
 /** A message in the conversation: it can be edited, and its versions can be looked at. */
-export function UserMessage({ sessionId, messageId, text, edited, shown, onShow, onEdit }: Props) {
-  const [editing, setEditing] = useState(false);
-  if (editing && onEdit) return <Edit text={text} onCancel={() => setEditing(false)} onSend={(wanted) => onEdit(messageId, wanted)} />;
+export function UserMessage({ sessionId, messageId, text, files, edited, shown, onShow, editing, onEditing, onEdit }: Props) {
+  if (editing && onEdit) return <Edit text={text} onCancel={() => onEditing("")} onSend={(wanted) => onEdit(messageId, wanted)} />;
   return (
     <div className="group/user flex flex-col gap-1">
-      <UserBubble text={text} />
+      <UserBubble text={text} files={files} />
       <div className="flex min-h-6 items-center justify-end gap-1 text-xs text-muted-foreground">
         {onEdit && (
           <button
@@ -53,7 +58,7 @@ export function UserMessage({ sessionId, messageId, text, edited, shown, onShow,
             aria-label={t.edit}
             title={t.edit}
             className="icon-button size-6 group-focus-within/user:opacity-100 group-hover/user:opacity-100 md:opacity-0"
-            onClick={() => setEditing(true)}
+            onClick={() => onEditing(messageId)}
           >
             <Pencil size={13} />
           </button>

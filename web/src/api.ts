@@ -1,6 +1,7 @@
 /** The HTTP API, typed as far as the page uses it. The page knows nothing of the server but this. */
 
 import { choice } from "./choice";
+import type { FilePart } from "./files";
 import type { Message } from "./messages";
 
 export type TurnStatus = "running" | "waiting_for_approval" | "completed" | "failed" | "cancelled";
@@ -25,6 +26,7 @@ export interface Session {
 export interface WaitingMessage {
   id: string;
   content: string;
+  files?: FilePart[];
 }
 
 /** How a session stands; of its rows, the newest alone is asked for. */
@@ -74,6 +76,13 @@ export interface Timeline {
   started_at: string;
   ended_at: string | null;
   spans: Span[];
+}
+
+/** A tier or a model that a message may choose. `abilities`: null where nothing is known. */
+export interface Model {
+  id: string;
+  model: string;
+  abilities: { efforts: string[] } | null;
 }
 
 /** How much of a limit is used, in percent; 100 from the limit on. */
@@ -173,17 +182,19 @@ export const api = {
   history: (id: string) => historyAt(`/v1/sessions/${id}/ui-messages?limit=${PAGE_ROWS}&details=true`),
   historyAt,
   versions: (id: string, messageId: string) => call<{ versions: Version[] }>("GET", `/sessions/${id}/messages/${messageId}/versions`),
-  followUp: (id: string, message: string, messageId: string) =>
+  followUp: (id: string, message: string, messageId: string, fileIds: string[]) =>
     call<{ turn_id: string; disposition: "started" | "queued" }>("POST", `/sessions/${id}/messages`, {
       message,
       message_id: messageId,
-      ...choice.get(),
+      file_ids: fileIds,
+      ...choice.fields(),
     }),
   stop: (id: string) => call<{ cancelled: boolean }>("POST", `/sessions/${id}/cancel`),
   turns: (id: string, signal?: AbortSignal) => call<{ turns: Turn[] }>("GET", `/sessions/${id}/turns?limit=200`, undefined, signal),
   decide: (approvalId: string, decision: object) => call<unknown>("POST", `/approvals/${approvalId}`, decision),
   retry: (id: string, turnId: string) => call<unknown>("POST", `/sessions/${id}/turns/${turnId}/retry`),
   timeline: (id: string, turnId: string) => call<Timeline>("GET", `/sessions/${id}/turns/${turnId}/timeline`),
+  models: () => call<{ data: Model[] }>("GET", "/models"),
   usage: (signal: AbortSignal) => call<Limits>("GET", "/usage", undefined, signal),
   tree: (id: string, signal?: AbortSignal) => call<TreeNode>("GET", `/sessions/${id}/tree`, undefined, signal),
 };

@@ -1,34 +1,51 @@
-/** Which model answers the next messages, and whether it thinks first. The choice stays in this browser. */
+/** Which model answers the next messages, and how much it thinks. The choice stays in this browser. */
 
 import { useSyncExternalStore } from "react";
 
-const VALUES = { tier: ["standard", "advanced"], mode: ["fast", "extended_thinking"] } as const;
 const KEY = "longhaul.choice";
+const TIERS = ["standard", "advanced"];
+const MODES = ["fast", "extended_thinking"];
 
+/** `model`: a tier, or a model of `GET /v1/models`. `thinking`: a mode, or an effort. `once`: for one message only. */
 export interface Choice {
-  tier: (typeof VALUES.tier)[number];
-  mode: (typeof VALUES.mode)[number];
+  model: string;
+  thinking: string;
+  once: boolean;
+}
+
+/** A choice as the fields of a message. */
+interface ChoiceFields {
+  tier?: string;
+  model?: string;
+  mode?: string;
+  effort?: string;
 }
 
 function kept(): Choice {
-  const parts = (localStorage.getItem(KEY) ?? "").split(" ");
-  return {
-    tier: VALUES.tier.find((value) => value === parts[0]) ?? "standard",
-    mode: VALUES.mode.find((value) => value === parts[1]) ?? "fast",
-  };
+  const [model, thinking] = (localStorage.getItem(KEY) ?? "").split(" ");
+  return { model: model || "standard", thinking: thinking || "fast", once: false };
 }
 
 let current = kept();
 const listeners = new Set<() => void>();
 
+function change(next: Choice): void {
+  current = next;
+  if (!next.once) localStorage.setItem(KEY, `${next.model} ${next.thinking}`);
+  for (const listener of listeners) listener();
+}
+
 export const choice = {
-  values: VALUES,
+  tiers: TIERS,
+  modes: MODES,
   get: (): Choice => current,
-  set: (changes: Partial<Choice>) => {
-    current = { ...current, ...changes };
-    localStorage.setItem(KEY, `${current.tier} ${current.mode}`);
-    for (const listener of listeners) listener();
-  },
+  set: (changes: Partial<Choice>) => change({ ...current, ...changes }),
+  /** A message was sent: a choice for one message ends. */
+  used: () => current.once && change(kept()),
+  fields: (): ChoiceFields => ({
+    ...(TIERS.includes(current.model) ? { tier: current.model } : { model: current.model }),
+    ...(MODES.includes(current.thinking) ? { mode: current.thinking } : { effort: current.thinking }),
+  }),
 };
 
 export function useChoice(): Choice {

@@ -1,6 +1,7 @@
 /** The messages of a chat, as the AI SDK keeps them, and what this page reads out of them. */
 
 import { type UIMessage, getToolName, isToolUIPart } from "ai";
+import type { FilePart } from "./files";
 
 export interface SubSessionUpdate {
   event: "started" | "progress" | "ended" | "detached";
@@ -71,6 +72,8 @@ export const turnOf = (message: Message): string => message.id.split(":")[0]!;
 export function textOf(message: Message): string {
   return message.parts.flatMap((part) => (part.type === "text" && part.text.trim() ? [part.text] : [])).join("\n\n");
 }
+
+export const filesOf = (message: Message): FilePart[] => message.parts.filter((part) => part.type === "file");
 
 /** How much of an answer a message holds, to compare two states of the same message. */
 export function weightOf(message: Message): number {

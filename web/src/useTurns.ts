@@ -5,6 +5,8 @@ import { type DataUIPart, DefaultChatTransport } from "ai";
 import { useCallback, useEffect, useMemo, useRef, useState } from "react";
 import { ApiError, type History, type SessionState, type WaitingMessage, api, authorization, newId, problemOf } from "./api";
 import { choice } from "./choice";
+import type { Draft } from "./Composer";
+import { type FilePart, fileId } from "./files";
 import { type ApprovalUpdate, type DataParts, type Live, type Message, type SubSessionUpdate, type ToolProgress, turnOf, weightOf } from "./messages";
 import { t } from "./texts";
 
@@ -27,7 +29,7 @@ function transportOf(answered: Answered, leave: () => AbortSignal): DefaultChatT
     api: "/v1/chat?ai=7",
     headers: authorization,
     prepareSendMessagesRequest: ({ id, messages, trigger, messageId }) => ({
-      body: { id, messages: messages.slice(-1), trigger, messageId, ...choice.get() },
+      body: { id, messages: messages.slice(-1), trigger, messageId, ...choice.fields() },
     }),
     fetch: async (input, init) => {
       if (init?.method !== "POST") {
@@ -76,7 +78,7 @@ export function useTurns(first: Opened, onTitle: (title: string) => void) {
   const newest = useRef(newestOf(first.session));
   const finishedTurn = useRef(""); // its stream has been read to the end
   const answered = useRef(""); // a turn that waited for its person
-  const unsent = useRef<{ text: string; id: string } | null>(null); // the server may have it, or not
+  const unsent = useRef<{ content: string; id: string } | null>(null); // the server may have it, or not
 
   const answers = useRef(new Map<string, (problem: Error | null) => void>());
   const posts = useRef(new AbortController()); // ends the streams of posted messages here; their turns go on
@@ -145,15 +147,15 @@ export function useTurns(first: Opened, onTitle: (title: string) => void) {
       posts.current = new AbortController();
       return;
     }
-    const text = current.current.waiting.find((message) => message.id === messageId)?.content;
+    const taken = current.current.waiting.find((message) => message.id === messageId);
     setWaiting((known) => known.filter((message) => message.id !== messageId));
     if (current.current.messages.some((message) => message.id === messageId)) return;
-    if (text !== undefined) setMessages((known) => withFollowUp(known, messageId, text));
+    if (taken !== undefined) setMessages((known) => withFollowUp(known, messageId, partsOf(taken.content, taken.files)));
     else {
       void api.history(id).then(
         (history) => {
           const found = history.messages.find((message) => message.id === messageId);
-          if (found) setMessages((known) => withFollowUp(known, messageId, found.parts.map((part) => ("text" in part ? part.text : "")).join("")));
+          if (found) setMessages((known) => withFollowUp(known, messageId, found.parts));
         },
         () => {}, // it is there when the turn has ended
       );
@@ -191,13 +193,18 @@ export function useTurns(first: Opened, onTitle: (title: string) => void) {
   // Whenever a stream has ended, by itself or by a break, the server is asked how the session stands. Its rows are the
   // truth. A turn that still runs is followed from its start, which the server keeps.
   const isFollowing = useRef(false);
+  const isAskedAgain = useRef(false);
   const follow = useCallback(async () => {
-    if (isFollowing.current) return;
+    if (isFollowing.current) {
+      isAskedAgain.current = true; // a turn may have begun after the last look
+      return;
+    }
     isFollowing.current = true;
     try {
       let pause = RETRY_FIRST_MS;
       for (let looks = 0; mounted.current; looks++) {
         try {
+          isAskedAgain.current = false;
           const opened = await open(id);
           if (!mounted.current) return;
           setOffline(false);
@@ -221,6 +228,7 @@ export function useTurns(first: Opened, onTitle: (title: string) => void) {
             take(opened);
             if (!runs) {
               setStopping(false);
+              if (isAskedAgain.current) continue;
               return;
             }
             finishedTurn.current = "";
@@ -287,11 +295,11 @@ export function useTurns(first: Opened, onTitle: (title: string) => void) {
   );
 
   const followUp = useCallback(
-    async (messageId: string, text: string): Promise<boolean> => {
+    async (messageId: string, text: string, files: FilePart[]): Promise<boolean> => {
       setProblem("");
-      setWaiting((known) => [...known, { id: messageId, content: text }]);
+      setWaiting((known) => [...known, { id: messageId, content: text, files }]);
       try {
-        const { disposition } = await api.followUp(id, text, messageId);
+        const { disposition } = await api.followUp(id, text, messageId, files.map(fileId));
         if (disposition === "started") void follow(); // the turn ended in this moment
         return true;
       } catch (failure) {
@@ -304,25 +312,40 @@ export function useTurns(first: Opened, onTitle: (title: string) => void) {
   );
 
   const send = useCallback(
-    async (text: string): Promise<boolean> => {
-      // The same text again after a broken connection is the same message, which the server counts once.
-      const messageId = unsent.current?.text === text ? unsent.current.id : newId();
-      unsent.current = { text, id: messageId };
+    async ({ text: typed, files, interrupt = false }: Draft): Promise<boolean> => {
+      const text = typed || files.map((file) => file.filename).join(", "); // the API takes no message without a text
+      // The same message again after a broken connection is the same message, which the server counts once.
+      const content = JSON.stringify([text, files]);
+      const messageId = unsent.current?.content === content ? unsent.current.id : newId();
+      unsent.current = { content, id: messageId };
+      if (busy && interrupt) {
+        setStopping(true);
+        try {
+          await api.stop(id);
+        } catch (failure) {
+          setStopping(false);
+          setProblem((failure as Error).message);
+          return false;
+        }
+      }
       let accepted: boolean;
-      if (busy) accepted = await followUp(messageId, text);
+      if (busy) accepted = await followUp(messageId, text, files);
       else {
-        accepted = await post(messageId, () => sendMessage({ id: messageId, role: "user", parts: [{ type: "text", text }] }));
+        accepted = await post(messageId, () => sendMessage({ id: messageId, role: "user", parts: partsOf(text, files) }));
         if (!accepted) setMessages((known) => known.filter((message) => message.id !== messageId));
       }
       if (accepted) unsent.current = null;
       return accepted;
     },
-    [busy, post, followUp, sendMessage, setMessages],
+    [id, busy, post, followUp, sendMessage, setMessages],
   );
 
-  /** Send another text in place of a message, and drop what followed it. */
+  /** Send another text in place of a message, and drop what followed it. Its files stay. */
   const edit = useCallback(
-    (messageId: string, text: string) => post(messageId, () => sendMessage({ text, messageId })),
+    (messageId: string, text: string) => {
+      const files = current.current.messages.find((message) => message.id === messageId)?.parts.filter((part) => part.type === "file");
+      return post(messageId, () => sendMessage({ parts: partsOf(text, files), messageId }));
+    },
     [post, sendMessage],
   );
 
@@ -387,10 +410,14 @@ function newestOf(session: SessionState): number {
   return session.messages.at(-1)?.sequence ?? -1;
 }
 
+function partsOf(text: string, files: FilePart[] = []): Message["parts"] {
+  return [{ type: "text", text }, ...files];
+}
+
 /** The messages with a follow-up that the turn has just taken, before its answer. */
-function withFollowUp(messages: Message[], messageId: string, text: string): Message[] {
+function withFollowUp(messages: Message[], messageId: string, parts: Message["parts"]): Message[] {
   if (messages.some((message) => message.id === messageId)) return messages;
   const at = messages.findIndex((message) => message.role === "assistant" && message.id.endsWith(`:${messageId}`));
-  const followUp: Message = { id: messageId, role: "user", parts: [{ type: "text", text }] };
+  const followUp: Message = { id: messageId, role: "user", parts };
   return at === -1 ? [...messages, followUp] : [...messages.slice(0, at), followUp, ...messages.slice(at)];
 }
