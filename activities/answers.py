@@ -6,7 +6,17 @@ from datetime import datetime
 from typing import Any
 
 from longhaul.contracts import CallModel, CloseTurn, OpenTurn, Progress, TurnRef, TurnStatus, Usage
-from longhaul.db import acceptance, conversation, encrypted_reasoning, ledger, messages, profiles, sessions, turns
+from longhaul.db import (
+    acceptance,
+    client_tools,
+    conversation,
+    encrypted_reasoning,
+    ledger,
+    messages,
+    profiles,
+    sessions,
+    turns,
+)
 from longhaul.db.connection import Connection
 from longhaul.db.conversation import PromptMessage
 from longhaul.db.ledger import PaidCall
@@ -21,6 +31,7 @@ from longhaul.llm.request import About
 from longhaul.llm.responses import EncryptedReasoning
 from longhaul.llm.tokens import scale_from
 from longhaul.streams.blocks import AT, Block, blocks_of_rows
+from longhaul.tools.client_tools import ClientTool, offered
 
 #: The kind of a row whose text was cut off, and why it was.
 PARTIAL = "partial"
@@ -75,7 +86,8 @@ class Prompt:
     `stored`: this round's answer, if an earlier attempt has stored it. `call_ids`: the tool calls that the model has
     made in this turn. `token_scale`: how many tokens the endpoint counted for an estimated one in the session's last
     call. `images`: those that the model is shown, as data URLs by file id. `encrypted`: what the turn's model has
-    reasoned in its earlier rounds, by assistant row, for the endpoint alone.
+    reasoned in its earlier rounds, by assistant row, for the endpoint alone. `client_tools`: tools that the client
+    runs, by name.
     """
 
     about: About
@@ -85,6 +97,7 @@ class Prompt:
     token_scale: float | None
     images: Mapping[str, str] = field(default_factory=dict)
     encrypted: Mapping[str, list[EncryptedReasoning]] = field(default_factory=dict)
+    client_tools: dict[str, ClientTool] = field(default_factory=dict)
 
 
 async def load_prompt(connection: Connection, call: CallModel, reasoned_by: str = "") -> Prompt:
@@ -108,6 +121,7 @@ async def load_prompt(connection: Connection, call: CallModel, reasoned_by: str 
         ],
         token_scale=session.token_scale,
         encrypted=await _encrypted(connection, turn_id, reasoned_by) if reasoned_by and call.round > 1 else {},
+        client_tools=offered(await client_tools.load(connection, call.client_tools), call.scope),
     )
 
 

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import random
 import time
+from collections.abc import Collection
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -72,7 +73,8 @@ from longhaul.streams.step_writer import CutOff, StepWriter, closing_parts, cut_
 from longhaul.tools import Registry, Tool
 from longhaul.tools.approval import ApprovalRules
 from longhaul.tools.ask_user import ask_user
-from longhaul.tools.registry import allowed
+from longhaul.tools.client_tools import schemas_with
+from longhaul.tools.registry import allowed, defect_of_arguments
 from longhaul.tools.workflow_tools import for_workflow
 
 log = logging.getLogger(__name__)
@@ -217,7 +219,9 @@ class ModelActivities:
             publisher.put(usage_part(answer.usage.model_dump(), answer.model))
             if answer.turn_ended_at is not None:
                 await self._end_stream(call, publisher)
-        return self._report(call, answer, attempt.answered_by_fallback, published=not publisher.broken)
+        return self._report(
+            call, answer, prompt.client_tools, attempt.answered_by_fallback, published=not publisher.broken
+        )
 
     def _models(self, call: CallModel, state: CallState) -> list[str]:
         """The models that are left to be asked: from the one that the checkpoint or the turn's newest call names.
@@ -271,7 +275,7 @@ class ModelActivities:
             effort=effort_of(self._settings, call.mode, call.effort),
             about=prompt.about,
             rows=prompt.rows,
-            tools=self._tools.schemas(call.scope),
+            tools=schemas_with(self._tools.schemas(call.scope), prompt.client_tools),
             max_tokens=max_tokens,
             images=prompt.images,
             encrypted=prompt.encrypted,
@@ -493,14 +497,24 @@ class ModelActivities:
                     rows = await conversation.rows_of_turn(connection, call.turn.turn_id)
         await end_stream(publisher, Ending(TurnStatus.COMPLETED, call.round, None), rows, self._settings.stream_ttl)
 
-    def _report(self, call: CallModel, answer: StoredAnswer, fallback: str, *, published: bool) -> ModelAnswer:
+    def _report(
+        self,
+        call: CallModel,
+        answer: StoredAnswer,
+        client_tools: Collection[str],
+        fallback: str,
+        *,
+        published: bool,
+    ) -> ModelAnswer:
         """What the workflow decides on; the answer's texts stay in the database."""
         cut_off = cut_off_call(answer.finish_reason, answer.tool_calls)
         return ModelAnswer(
             message_id=answer.message_id,
             finish_reason=answer.finish_reason,
             has_text=bool(answer.text.strip()),
-            tool_calls=[self._call(made, call.scope, cut_off=made["id"] == cut_off) for made in answer.tool_calls],
+            tool_calls=[
+                self._call(made, call.scope, client_tools, cut_off=made["id"] == cut_off) for made in answer.tool_calls
+            ],
             usage=answer.usage,
             published=published,
             turn_ended_at=answer.turn_ended_at,
@@ -516,9 +530,15 @@ class ModelActivities:
             return ParkKind.QUESTION if tool.is_valid(arguments) else None
         return ParkKind.APPROVAL if self._approvals.need(tool, arguments) else None
 
-    def _call(self, made: dict[str, Any], scope: Scope, *, cut_off: bool) -> ToolCall:
-        """A tool call, in the OpenAI shape, as the workflow needs it. `run_tool` refuses one that was cut off."""
+    def _call(
+        self, made: dict[str, Any], scope: Scope, client_tools: Collection[str] = (), *, cut_off: bool
+    ) -> ToolCall:
+        """A tool call, in the OpenAI shape, as the workflow needs it. `run_tool` refuses one that was cut off, and one
+        whose arguments are no object: no client gets those."""
         name, arguments = made["function"]["name"], made["function"]["arguments"]
+        if name in client_tools:
+            parks = ParkKind.CLIENT_TOOL if not cut_off and defect_of_arguments(arguments) is None else None
+            return ToolCall(tool_call_id=made["id"], name=name, parks=parks)
         tool = self._tools.find(name)
         # A name that the model made up is text of its own, which histories do not hold; `run_tool` finds it in the row.
         call = ToolCall(tool_call_id=made["id"], name=name if tool is not None else UNKNOWN_TOOL)

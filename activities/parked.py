@@ -6,7 +6,7 @@ from temporalio import activity
 
 from activities.attempt import TurnStreams, storage_faults
 from activities.tool_results import ToolResult, ToolResults
-from longhaul.contracts import GiveUp, ParkCall, ParkedCall, ParkKind, SettleCall, ToolStatus, TurnRef
+from longhaul.contracts import GiveUp, ParkCall, ParkedCall, SettleCall, ToolStatus, TurnRef
 from longhaul.db import conversation, parked
 from longhaul.db.database import Database
 from longhaul.db.models import ParkedStatus, utc_now
@@ -92,14 +92,14 @@ def _result_of(row: ParkedRow) -> ToolResult:
 
 
 def _said(row: ParkedRow) -> str:
+    texts = prompts.OF_PARKED[row.kind]
     match row.status:
         case ParkedStatus.ANSWERED:
             return row.answer or ""
         case ParkedStatus.DENIED:
-            text = prompts.DENIED_QUESTION if row.kind is ParkKind.QUESTION else prompts.DENIED_CALL
-            return text.format(reason=row.answer or prompts.DENIED_WITHOUT_REASON)
+            return texts.denied.format(reason=row.answer or prompts.DENIED_WITHOUT_REASON)
         case ParkedStatus.SKIPPED:
-            return prompts.SKIPPED_CALL
+            return texts.skipped
         case ParkedStatus.EXPIRED if row.expires_at is not None:
-            return prompts.EXPIRED_CALL.format(time=row.expires_at - row.asked_at)
+            return texts.expired.format(time=row.expires_at - row.asked_at)
     return prompts.CANCELLED_CALL

@@ -26,6 +26,7 @@ from longhaul.llm import prompts
 from longhaul.settings import Settings
 from longhaul.tools import Registry, Tool, ToolError
 from longhaul.tools.approval import ApprovalRules
+from longhaul.tools.registry import defect_of_arguments
 
 # A call that failed in so many rounds in a row is not run again: models repeat what cannot work.
 SAME_FAILURES_MAX = 3
@@ -96,9 +97,11 @@ class ToolChecks:
         started = time.monotonic()
         new_arguments = None
         try:
-            tool = self._tools.get(call.name, call.scope)
             if any(conversation.cut_off_call(row.finish_reason, row.tool_calls) == call.tool_call_id for row in rows):
                 raise ToolError(prompts.CALL_CUT_OFF.format(name=call.name))
+            if defect := defect_of_arguments(arguments):
+                raise ToolError(f"{call.name}: {defect}")
+            tool = self._tools.get(call.name, call.scope)
             new_arguments = await self._allowed_with(call, tool, arguments, patience)
             parsed = tool.parse(arguments if new_arguments is None else new_arguments)
             await self._check(call, tool, arguments, patience)

@@ -62,9 +62,12 @@ class TurnActivities:
                 retries = bool(opening.retry_of) and await edits.begin_retry(
                     connection, begun._replace(retry_of=opening.retry_of)
                 )
-                taken = await acceptance.place_waiting(
+                placed = await acceptance.place_waiting(
                     connection, turn.session_id, turn_id=turn.turn_id, round_=0, kind="message", of_all_turns=True
                 )
+                taken, client_tools = placed
+                if retries and client_tools is None:
+                    client_tools = await client_tools_of(connection, opening.retry_of)
                 if not taken and not retries:
                     next_turn_id = await acceptance.next_waiting_turn(connection, turn.session_id)
                     if next_turn_id:
@@ -91,6 +94,7 @@ class TurnActivities:
             compaction_due=bool(session.compaction_due),
             refusal=str(refusal or "") if taken else "",
             retries=retries,
+            client_tools=client_tools,
         )
 
     async def _lost_rows(self, connection: Connection, session_id: str, turn_id: str) -> list[NewMessage]:
@@ -105,14 +109,15 @@ class TurnActivities:
         turn = taking.turn
         with storage_faults():
             async with self._database.write() as connection:
-                taken = await acceptance.place_waiting(
+                placed = await acceptance.place_waiting(
                     connection, turn.session_id, turn_id=turn.turn_id, round_=taking.round, kind="follow_up"
                 )
+        taken = placed.message_ids
         async with self._streams.publisher(turn) as publisher:
             for message_id in taken:
                 part = data_part("follow-up", {"message_id": message_id, "round": taking.round})
                 publisher.put(part, once=f"follow-up:{message_id}")
-        return TakenInbox(taken=taken, published=not publisher.broken)
+        return TakenInbox(taken=taken, published=not publisher.broken, client_tools=placed.client_tools)
 
     @activity.defn
     async def close_turn(self, closing: CloseTurn) -> ClosedTurn:
@@ -177,6 +182,12 @@ class TurnActivities:
         else:
             await acceptance.move_waiting(connection, turn.session_id, turn.turn_id, closing.next_turn_id)
         await turns.end(connection, new_turn(closing, progress.started_at), progress)
+
+
+async def client_tools_of(connection: Connection, turn_id: str) -> str | None:
+    """The tools that a turn's messages have declared; None: they said nothing of tools."""
+    rows = await conversation.rows_of_turn(connection, turn_id)
+    return next((row.client_tools for row in reversed(rows) if row.client_tools is not None), None)
 
 
 def _closing_text(closing: CloseTurn) -> str:

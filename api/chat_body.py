@@ -2,13 +2,13 @@
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import uuid4
 
-import orjson
 from pydantic import Field
 
 from api.attachments import FileReference, references
+from api.client_tools import DeclaredTools, checked_tools, result_text
 from api.parked_body import REASON_MAX
 from api.problems import invalid
 from api.request_body import (
@@ -22,13 +22,15 @@ from api.request_body import (
     text_of,
     validated,
 )
+from longhaul.contracts import ParkKind
 from longhaul.db.busy import OnBusy
 from longhaul.db.messages import row_id
 from longhaul.db.models import ParkedStatus
-from longhaul.db.parked import Answer
+from longhaul.db.parked import Answer, ParkedRow
 from longhaul.llm.models import Effort
 from longhaul.settings.models import Tier
 from longhaul.streams.chat_parts import of_message
+from longhaul.tools.client_tools import ClientTool
 from longhaul.turns.deliver import IncomingMessage, Mode
 
 SESSION_ID = r"^[A-Za-z0-9_-]{1,64}$"
@@ -47,17 +49,26 @@ class ChatMessages(UiMessages):
     model: ModelName | None = None
     effort: Effort | None = None
     on_busy: OnBusy = Field(OnBusy.JOIN, description=ON_BUSY)
+    client_tools: DeclaredTools | None = None
 
 
 @dataclass(frozen=True)
 class Chat:
-    """A valid body. `session_id` is None if it names no session; `known_turns` may then say which it is."""
+    """A valid body.
+
+    Attributes:
+        session_id: None if it names no session; `known_turns` may then say which it is.
+        client_tools: those that the client runs itself; None: it says nothing of tools.
+        before: the assistant's newest message, with answers that the client has not sent yet; None: there is none.
+    """
 
     session_id: str | None
     message: IncomingMessage
     files: tuple[FileReference, ...]
+    client_tools: tuple[ClientTool, ...] | None
     regenerate: bool
     known_turns: list[str]
+    before: "ChatReply | None"
 
 
 @dataclass(frozen=True)
@@ -68,7 +79,7 @@ class ChatReply:
         turn_id, follow_up: which message it is.
         steps: how many steps of it the client has.
         approvals: by approval id.
-        outputs: results of tool calls by call id, among them those that the client was sent.
+        calls: its tool calls by call id, as the client has them: with their outputs, those among them that it was sent.
     """
 
     session_id: str | None
@@ -76,7 +87,25 @@ class ChatReply:
     follow_up: str | None
     steps: int
     approvals: dict[str, Answer]
-    outputs: dict[str, Answer]
+    calls: dict[str, dict[str, Any]]
+
+    def answer(self, row: ParkedRow) -> Answer | None:
+        """The answer to a call that waits; None: the message has none.
+
+        Raises:
+            ProblemError: 413, a result is too large.
+        """
+        if row.kind is ParkKind.APPROVAL:
+            return self.approvals.get(row.id)
+        part = self.calls.get(row.tool_call_id, {})
+        if part.get("state") == "output-available":
+            return Answer(ParkedStatus.ANSWERED, result_text(part.get("output")))
+        if part.get("state") == "output-error":
+            why = str(part.get("errorText") or "")[:REASON_MAX]
+            if row.kind is ParkKind.CLIENT_TOOL:
+                return Answer(ParkedStatus.ANSWERED, why, is_error=True)
+            return Answer(ParkedStatus.DENIED, why)
+        return None
 
 
 def parse_chat(body: bytes) -> Chat | ChatReply:
@@ -90,14 +119,15 @@ def parse_chat(body: bytes) -> Chat | ChatReply:
     at = len(chat.messages) - 1
     last = chat.messages[at]
     if isinstance(last, dict) and last.get("role") == "assistant" and chat.trigger == "submit-message":
-        return _reply(chat.id, validated(UiMessage, last))
+        message = validated(UiMessage, last)
+        return _reply(chat.id, message.id, message.parts)
     if not isinstance(last, dict) or last.get("role") != "user":
         raise _refused(at, "role", "the last message should be a user's, or an assistant's with answers to its calls")
     message = validated(UiMessage, last)
     files = references(message.parts)
     checked = validated(PostMessage, {"message": text_of(message, files)})
     context = chat.context.model_dump(exclude_none=True) if chat.context else None
-    assistants = (one for one in reversed(chat.messages) if isinstance(one, dict) and one.get("role") == "assistant")
+    assistants = [one for one in reversed(chat.messages) if isinstance(one, dict) and one.get("role") == "assistant"]
     return Chat(
         chat.id,
         IncomingMessage(
@@ -111,33 +141,27 @@ def parse_chat(body: bytes) -> Chat | ChatReply:
             on_busy=chat.on_busy,
         ),
         files,
+        checked_tools(chat.client_tools) if chat.client_tools is not None else None,
         regenerate=chat.trigger == "regenerate-message",
         known_turns=[of_message(str(one.get("id", "")))[0] for one in assistants],
+        before=_reply(chat.id, str(assistants[0].get("id", "")), assistants[0].get("parts")) if assistants else None,
     )
 
 
-def _reply(session_id: str | None, message: UiMessage) -> ChatReply:
-    turn_id, follow_up = of_message(message.id)
+def _reply(session_id: str | None, message_id: str, sent: object) -> ChatReply:
+    turn_id, follow_up = of_message(message_id)
+    parts = [part for part in sent if isinstance(part, dict)] if isinstance(sent, list) else []
     approvals: dict[str, Answer] = {}
-    outputs: dict[str, Answer] = {}
-    for part in message.parts:
-        approval, call = part.get("approval"), part.get("toolCallId")
-        match part.get("state"):
-            case "approval-responded" if isinstance(approval, dict):
-                reason = str(approval.get("reason") or "")[:REASON_MAX] or None
-                allowed = approval.get("approved") is True
-                status = ParkedStatus.ALLOWED if allowed else ParkedStatus.DENIED
-                approvals[str(approval.get("id"))] = Answer(status, None if allowed else reason)
-            case "output-available":
-                outputs[str(call)] = Answer(ParkedStatus.ANSWERED, _text_of_output(part.get("output")))
-            case "output-error":
-                outputs[str(call)] = Answer(ParkedStatus.DENIED, str(part.get("errorText") or "")[:REASON_MAX])
-    steps = sum(part.get("type") == "step-start" for part in message.parts)
-    return ChatReply(session_id, turn_id, follow_up, steps, approvals, outputs)
-
-
-def _text_of_output(output: object) -> str:
-    return output if isinstance(output, str) else orjson.dumps(output).decode()
+    for part in parts:
+        approval = part.get("approval")
+        if part.get("state") == "approval-responded" and isinstance(approval, dict):
+            reason = str(approval.get("reason") or "")[:REASON_MAX] or None
+            allowed = approval.get("approved") is True
+            status = ParkedStatus.ALLOWED if allowed else ParkedStatus.DENIED
+            approvals[str(approval.get("id"))] = Answer(status, None if allowed else reason)
+    calls = {call: part for part in parts if isinstance(call := part.get("toolCallId"), str)}
+    steps = sum(part.get("type") == "step-start" for part in parts)
+    return ChatReply(session_id, turn_id, follow_up, steps, approvals, calls)
 
 
 def _refused(at: int, name: str, why: str) -> Exception:

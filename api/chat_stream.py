@@ -3,7 +3,7 @@
 import logging
 import re
 import time
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -40,7 +40,7 @@ class ChatView:
         start_index: leave out so many parts from the beginning; if negative, all but so many of those there are.
         stop_when_left: Stop is meant when the client goes before the end.
         asks: the client can be asked to allow a tool call, or a question. Its stream ends when nothing more can come
-            without its answer.
+            without its answer. Every client's stream ends when that is the result of a client's tool.
         steps: leave out so many steps, which the client has; of the last one it lacks outputs.
     """
 
@@ -72,9 +72,8 @@ class ChatEvents:
             count = await self._count_parts()
             self._skip = max(0, count + self._view.start_index)
             headers[TAIL_INDEX] = str(count - 1)
-        return CutWhenUnfinished(self.events(), self, headers)
+        return CutWhenUnfinished(self.events(), self.ended, headers)
 
-    @property
     def ended(self) -> bool:
         """The client has had its last part."""
         return self._ended
@@ -219,13 +218,13 @@ async def _events_of(
 class CutWhenUnfinished(StreamingResponse):
     """Breaks the connection when this process ends before the message has, so that no client takes that for the end."""
 
-    def __init__(self, chunks: AsyncGenerator[bytes, None], events: ChatEvents, headers: dict[str, str]) -> None:
+    def __init__(self, chunks: AsyncGenerator[bytes, None], ended: Callable[[], bool], headers: dict[str, str]) -> None:
         super().__init__(chunks, headers=headers)
-        self._events = events
+        self._ended = ended
 
     async def stream_response(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         async for chunk in self.body_iterator:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        if self._events.ended:
+        if self._ended():
             await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -1,19 +1,23 @@
 """The body that clients of OpenAI's Chat Completions post, unmodified."""
 
+from itertools import takewhile
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.chat_body import ClientSessionId
+from api.client_tools import DESCRIPTION_MAX, TOOLS_MAX, DeclaredTool, checked_tools, result_text
 from api.problems import ProblemError, invalid
 from api.request_body import ON_BUSY, PostMessage, json_object, validated
 from longhaul.db.busy import OnBusy
 from longhaul.llm.models import Effort
+from longhaul.tools.client_tools import ClientTool
+from longhaul.tools.registry import NAME
 
 HISTORY_MAX = 1000
-TOOLS_REFUSED = (
-    "tools of the caller are not taken yet; Longhaul runs its own tools inside the turn. Leave `tools` out, or add "
-    "your tool to LONGHAUL_TOOLS"
+FUNCTIONS_REFUSED = "`functions` are the old form of `tools`, which are taken"
+CHOICE_REFUSED = (
+    "only `auto` and `none` are taken: a turn makes as many model calls as it needs, and each would have to call a tool"
 )
 
 
@@ -31,6 +35,7 @@ class CompletionMessage(BaseModel):
     """A message; only text is taken."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
+    tool_call_id: str | None = Field(None, max_length=200)
     content: str | Annotated[list[dict[str, Any]], Field(fail_fast=True)] | None = None
 
     @property
@@ -42,6 +47,24 @@ class CompletionMessage(BaseModel):
     @property
     def only_text(self) -> bool:
         return not isinstance(self.content, list) or all(part.get("type") == "text" for part in self.content)
+
+
+class CallerFunction(BaseModel):
+    """A tool of the caller, as OpenAI writes it; `strict` is ignored."""
+
+    name: str = Field(pattern=f"^{NAME.pattern}$")
+    description: str | None = Field(None, max_length=DESCRIPTION_MAX)
+    parameters: dict[str, Any] | None = None
+
+
+class CallerTool(BaseModel):
+    type: Literal["function"] = "function"
+    function: CallerFunction
+
+    @property
+    def declared(self) -> DeclaredTool:
+        given = {name: value for name, value in self.function.model_dump().items() if value is not None}
+        return DeclaredTool.model_validate(given)
 
 
 class ChatCompletion(BaseModel):
@@ -62,6 +85,18 @@ class ChatCompletion(BaseModel):
     metadata: CompletionMetadata | None = None
     reasoning_effort: Effort | None = None
     on_busy: OnBusy = Field(OnBusy.JOIN, description=ON_BUSY)
+    tools: (
+        Annotated[
+            list[CallerTool],
+            Field(
+                max_length=TOOLS_MAX,
+                fail_fast=True,
+                description="Tools that the caller runs itself. Longhaul's own are there as well, and run inside.",
+            ),
+        ]
+        | None
+    ) = None
+    tool_choice: Literal["auto", "none"] | None = None
 
     @property
     def system(self) -> str:
@@ -75,7 +110,22 @@ class ChatCompletion(BaseModel):
 
     @property
     def asked(self) -> str:
-        return self.messages[-1].text
+        """What a person says; empty: the request only brings results of the caller's tools."""
+        last = self.messages[-1]
+        return last.text if last.role == "user" else ""
+
+    @property
+    def results(self) -> dict[str, str]:
+        """The results of the caller's tools behind the assistant's newest message, by the ids of their calls."""
+        newest = takewhile(lambda one: one.role != "assistant", reversed(self.messages))
+        return {one.tool_call_id or "": result_text(one.text) for one in newest if one.role == "tool"}
+
+    @property
+    def declared(self) -> tuple[ClientTool, ...] | None:
+        """The caller's tools; None: it says nothing of tools."""
+        if self.tool_choice == "none":
+            return ()
+        return checked_tools([one.declared for one in self.tools], "tools") if self.tools is not None else None
 
 
 def parse_completion(body: bytes) -> ChatCompletion:
@@ -85,17 +135,24 @@ def parse_completion(body: bytes) -> ChatCompletion:
         ProblemError: 422, with where and why.
     """
     fields = json_object(body)
-    for name in ("tools", "functions"):
-        if fields.get(name):
-            raise _refused(name, TOOLS_REFUSED)
+    if fields.get("functions"):
+        raise _refused("functions", FUNCTIONS_REFUSED)
+    if fields.get("tool_choice") not in (None, "auto", "none"):
+        raise _refused("tool_choice", CHOICE_REFUSED)
     completion = validated(ChatCompletion, fields)
     last = completion.messages[-1]
-    if last.role != "user":
-        raise _refused("messages", "the last message should be the user's")
+    if last.role not in ("user", "tool"):
+        raise _refused("messages", "the last message should be the user's, or a tool's with a result")
     if not last.only_text:
         raise _refused("messages", "only text is taken")
-    validated(PostMessage, {"message": completion.asked})
+    if last.role == "user":
+        validated(PostMessage, {"message": completion.asked})
     return completion
+
+
+def invalid_results(why: str) -> ProblemError:
+    """The problem of results that fit to no call that waits."""
+    return _refused("messages", why)
 
 
 def _refused(name: str, why: str) -> ProblemError:

@@ -7,6 +7,7 @@ from sqlalchemy.exc import IntegrityError
 
 from api import metrics
 from api.attachments import FileReference, attach
+from api.client_tools import declare
 from api.dependencies import Dependencies
 from api.problems import invalid
 from api.schemas.messages import Taken
@@ -24,6 +25,7 @@ from longhaul.errors import (
     UnavailableError,
     UsageLimitError,
 )
+from longhaul.tools.client_tools import ClientTool
 from longhaul.turns.deliver import Delivery, IncomingMessage
 
 
@@ -34,13 +36,14 @@ async def deliver(
     message: IncomingMessage,
     slot: Slot | None = None,
     files: Sequence[FileReference] = (),
+    client_tools: Sequence[ClientTool] | None = None,
 ) -> Delivery:
-    """Deliver a message with its files to a turn of a user's session. A new turn that is to be streamed takes the
-    `slot`.
+    """Deliver a message with its files and its sender's tools to a turn of a user's session. A new turn that is to be
+    streamed takes the `slot`.
 
     Raises:
         ProblemError: 422, the message's model may not be chosen; 429, too many messages in this minute or streams;
-            otherwise as `attach` and `MessageDelivery.deliver`.
+            otherwise as `attach`, `declare` and `MessageDelivery.deliver`.
     """
     check_model(deps, message.model)
     joins = False
@@ -53,6 +56,7 @@ async def deliver(
         if slot is not None:
             slot.take()
         await deps.rate_limit.count_new_turn(user)
+    message = await declare(deps, session, message, client_tools)
     message = await attach(deps, user, session, message, files)
     return await _counted(deps, deps.delivery.deliver(user, session, message, joins=joins, stopper=deps.stopper))
 
@@ -65,14 +69,17 @@ async def replace(
     *,
     of: str,
     files: Sequence[FileReference] = (),
+    client_tools: Sequence[ClientTool] | None = None,
 ) -> Delivery:
-    """Replace the message `of` and what follows by a new version with its files.
+    """Replace the message `of` and what follows by a new version with its files and its sender's tools.
 
     Raises:
-        ProblemError: 422, the message's model may not be chosen; otherwise as `attach` and `MessageDelivery.replace`.
+        ProblemError: 422, the message's model may not be chosen; otherwise as `attach`, `declare` and
+            `MessageDelivery.replace`.
     """
     check_model(deps, message.model)
     await deps.rate_limit.count_new_turn(user)
+    message = await declare(deps, session, message, client_tools)
     message = await attach(deps, user, session, message, files)
     return await _counted(deps, deps.delivery.replace(user, session, message, of=of, stopper=deps.stopper))
 

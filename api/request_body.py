@@ -10,12 +10,14 @@ from fastapi import Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from api.attachments import FILES_MAX, FileReference, InlineFile, references
+from api.client_tools import DeclaredTools, checked_tools
 from api.dependencies import ID, CurrentUser
 from api.problems import ProblemError, invalid
 from longhaul.db.busy import OnBusy
 from longhaul.db.messages import row_id
 from longhaul.llm.models import Effort
 from longhaul.settings.models import Tier
+from longhaul.tools.client_tools import ClientTool
 from longhaul.turns.deliver import IncomingMessage, Mode
 
 MESSAGE_MAX = 32_000
@@ -70,6 +72,7 @@ class PostMessage(BaseModel):
     model: ModelName | None = Field(None, description=f"{MODEL_CHOICE} It counts before `tier`.")
     effort: Effort | None = Field(None, description="How much the model thinks. It counts before `mode`.")
     on_busy: OnBusy = Field(OnBusy.JOIN, description=ON_BUSY)
+    client_tools: DeclaredTools | None = None
 
 
 class UiMessages(BaseModel):
@@ -149,10 +152,11 @@ def body_schema(
 
 @dataclass(frozen=True)
 class SentMessage:
-    """A valid message, and its files."""
+    """A valid message, its files, and the tools that its sender declares (None: it says nothing of tools)."""
 
     message: IncomingMessage
     files: tuple[FileReference, ...] = ()
+    client_tools: tuple[ClientTool, ...] | None = None
 
 
 def parse_message(body: bytes, session_id: str, key: str | None = None) -> SentMessage:
@@ -178,7 +182,8 @@ def parse_message(body: bytes, session_id: str, key: str | None = None) -> SentM
         effort=message.effort,
         on_busy=message.on_busy,
     )
-    return SentMessage(incoming, (*message.file_ids, *files))
+    tools = checked_tools(message.client_tools) if message.client_tools is not None else None
+    return SentMessage(incoming, (*message.file_ids, *files), tools)
 
 
 def own_id(sent: UUID | None, session_id: str, key: str | None) -> str:
@@ -233,7 +238,7 @@ def _from_ui(fields: dict[str, Any], session_id: str) -> tuple[dict[str, Any], t
         raise invalid([{"loc": ["body", "messages"], "msg": "should have a user message", "type": "missing"}])
     message = validated(UiMessage, newest)
     files = references(message.parts)
-    names = ("context", "file_ids", "mode", "tier", "model", "effort", "on_busy")
+    names = ("context", "file_ids", "mode", "tier", "model", "effort", "on_busy", "client_tools")
     options: dict[str, Any] = {name: fields[name] for name in names if name in fields}
     sent = {**options, "message": text_of(message, files), "message_id": _message_id(message.id, session_id)}
     return sent, files

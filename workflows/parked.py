@@ -54,7 +54,7 @@ class ParkedCalls:
         self._show()
         try:
             while parked.waits:
-                parked = await self._settle(call, parked.approval_id, await self._wait(parked))
+                parked = await self._settle(call, parked.approval_id, await self._wait(parked, kind))
                 self._raise_if_stopped()
         except (asyncio.CancelledError, FailureError):
             # No `finally`: that would also run when a worker drops a run from its cache, outside of any workflow.
@@ -79,15 +79,20 @@ class ParkedCalls:
             workflow.upsert_search_attributes([temporal.STATUS_ATTRIBUTE.value_set(turn.shown_status)])
         workflow.set_current_details(turn.details())
 
-    async def _wait(self, parked: ParkedCall) -> GiveUp | None:
-        """Wait for an answer; why not any longer, if none has come."""
+    async def _wait(self, parked: ParkedCall, kind: ParkKind) -> GiveUp | None:
+        """Wait for an answer; why not any longer, if none has come.
+
+        A message takes the place of a person's answer. A client that runs a tool goes on with that meanwhile.
+        """
         turn, approval_id = self._turn, parked.approval_id
         time_left = None
         if parked.expires_at is not None:
             time_left = max(parked.expires_at - workflow.now(), timedelta())
         try:
             await workflow.wait_condition(
-                lambda: approval_id in turn.answered or bool(turn.waiting_messages),
+                lambda: (
+                    approval_id in turn.answered or (kind is not ParkKind.CLIENT_TOOL and bool(turn.waiting_messages))
+                ),
                 timeout=time_left,
                 timeout_summary="wait for an answer",
             )

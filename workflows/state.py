@@ -169,6 +169,11 @@ class RunningTurn:
         if fresh := [message_id for message_id in message_ids if message_id not in self.state.seen]:
             self.update(seen=[*self.state.seen, *fresh])
 
+    def note_client_tools(self, declared: str | None) -> None:
+        """Offer the tools that a message declares from the next model call on; None: it says nothing of tools."""
+        if declared is not None:
+            self.update(client_tools=declared)
+
     def next_request(self, turn_id: str, *, named_by_rows: bool) -> TurnInput:
         """The argument of the turn that follows this one, with its own messages, model and deadlines.
 

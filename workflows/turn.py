@@ -213,6 +213,7 @@ class TurnLoop:
             turn.put_back(signalled)
             return False
         turn.update(opened=True, budgets=opened.budgets, compaction_due=opened.compaction_due)
+        turn.note_client_tools(opened.client_tools)
         turn.mark_taken(opened.taken)
         turn.update_published(opened.published)
         if opened.refusal:
@@ -235,6 +236,7 @@ class TurnLoop:
                 progress=turn.progress() if request.rows_decide else None,
                 fallback=turn.state.fallback,
                 effort=turn.effort,
+                client_tools=turn.state.client_tools,
             ),
             **policies.calling_model(request.limits, f"round {turn.state.round} · {turn.calling}"),
         )
@@ -284,6 +286,7 @@ class TurnLoop:
                 **policies.placing(turn.request.limits, f"take {what}"),
             )
         )
+        turn.note_client_tools(taken.client_tools)
         turn.mark_taken(taken.taken)
         turn.update_published(taken.published)
         return bool(taken.taken)

@@ -5,8 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query
 
 from api.dependencies import ID, CurrentUser, Deps
-from api.parked_body import Decision, answer_of
-from api.problems import CONFLICT, RESPONSES
+from api.parked_body import DECISION_BODY_MAX, Decision, answer_of
+from api.problems import CONFLICT, RESPONSES, TOO_LARGE
 from api.request_body import json_body
 from api.schemas.approvals import Approval, Approvals
 from longhaul.db import parked
@@ -34,14 +34,18 @@ async def approval(approval_id: ApprovalId, user: CurrentUser, deps: Deps) -> Ap
         return Approval.of(await parked.of_user(connection, approval_id, user))
 
 
-@router.post("/approvals/{approval_id}", summary="Allow, deny or answer", responses={**CONFLICT})
+@router.post("/approvals/{approval_id}", summary="Allow, deny or answer", responses={**CONFLICT, **TOO_LARGE})
 async def answer_approval(
-    approval_id: ApprovalId, user: CurrentUser, deps: Deps, decision: Annotated[Decision, Depends(json_body(Decision))]
+    approval_id: ApprovalId,
+    user: CurrentUser,
+    deps: Deps,
+    decision: Annotated[Decision, Depends(json_body(Decision, DECISION_BODY_MAX))],
 ) -> Approval:
-    """An approval takes `decision`, with `reason`, `scope` or `arguments`; a question takes `answer`.
+    """An approval takes `decision`, with `reason`, `scope` or `arguments`; a question takes `answer`; a client's tool
+    takes `output` or `error`.
 
-    Only the first answer counts: a second one is refused with 409. So is one that comes when the time is over or the
-    turn was stopped.
+    Only the first answer counts: a second one is refused with 409, except for the same result of a client's tool again.
+    So is one that comes when the time is over or the turn was stopped.
     """
     async with deps.database.read() as connection:
         row = await parked.of_user(connection, approval_id, user)

@@ -55,7 +55,7 @@ async def ask(
     message = sent.message
     if wait:
         slot.take()
-    delivery = await deliver(deps, user, session, message, files=sent.files)
+    delivery = await deliver(deps, user, session, message, files=sent.files, client_tools=sent.client_tools)
     try:
         ended = await end_of_turn(deps, session_id, delivery.turn_id, message.id, wait)
     except UnavailableError as error:

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
 from api.chat_body import Chat, ChatMessages, ChatReply, parse_chat
-from api.chat_reply import continue_chat
+from api.chat_reply import answer_before, continue_chat
 from api.chat_stream import RUN_ID, TAIL_INDEX, ChatEvents, ChatView
 from api.delivery import deliver, own_or_new_session, replace
 from api.dependencies import ID, CurrentUser, Dependencies, Deps, OwnSession, StreamSlot
@@ -96,15 +96,16 @@ async def chat(
 
     A message that joins a running turn gets a stream as well, which shows the turn from there on.
 
-    An assistant's message at the end brings answers: to approvals (`addToolApprovalResponse`) and to questions of
-    `ask_user` (`addToolOutput`). With `ai=6` or `7`, the stream ends when the turn waits for them, and the answer of
-    this request goes on with the same message.
+    An assistant's message at the end brings answers: to approvals (`addToolApprovalResponse`), to questions of
+    `ask_user` and to calls of the client's own tools (`addToolOutput`). When the turn waits for a client's tool, or,
+    with `ai=6` or `7`, for its person, the stream ends, and the answer of this request goes on with the same message.
     """
     chat = parse_chat(await read_body(request, MESSAGE_BODY_MAX))
     slot.take()
     if isinstance(chat, ChatReply):
-        return await continue_chat(deps, user, chat, _take_back(ai))
+        return await continue_chat(deps, user, chat, ChatView(_take_back(ai), asks=ai in ASKING))
     session = await _session_of(deps, user, chat)
+    await answer_before(deps, user, session.id, chat)
     message, delivery = await _send(deps, user, session, chat)
     view = ChatView(
         _take_back(ai),
@@ -131,7 +132,7 @@ async def _send(deps: Dependencies, user: str, session: Session, chat: Chat) -> 
     async with deps.database.read() as connection:
         known = await versions.of_message(connection, session.id, message.id)
     if not known:
-        return message, await deliver(deps, user, session, message, files=chat.files)
+        return message, await deliver(deps, user, session, message, files=chat.files, client_tools=chat.client_tools)
     newest = versions.current(known) or known[-1]
     if chat.regenerate or newest.content != replace_unstorable(message.text):
         return await _replace(deps, user, session, chat, len(known))
@@ -144,7 +145,9 @@ async def _replace(
 ) -> tuple[IncomingMessage, Delivery]:
     message = chat.message
     version = dataclasses.replace(message, id=row_id(session.id, "version", message.id, number))
-    return version, await replace(deps, user, session, version, of=message.id, files=chat.files)
+    return version, await replace(
+        deps, user, session, version, of=message.id, files=chat.files, client_tools=chat.client_tools
+    )
 
 
 @router.get(

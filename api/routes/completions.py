@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import AsyncGenerator, Iterable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -13,7 +13,8 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from api.chat_stream import ChatEvents, ChatView, CutWhenUnfinished
-from api.completions_body import ChatCompletion, parse_completion
+from api.completion_parts import CompletionParts
+from api.completions_body import ChatCompletion, invalid_results, parse_completion
 from api.delivery import deliver, own_or_new_session
 from api.dependencies import CurrentUser, Dependencies, Deps, IdempotencyKey, StreamSlot
 from api.problems import CONFLICT, RESPONSES, TOO_LARGE, TOO_MANY, Problem, ProblemError
@@ -21,14 +22,17 @@ from api.request_body import MESSAGE_BODY_MAX, body_schema, read_body
 from api.schemas.models import Completion
 from api.sse import DONE, KEEP_ALIVE
 from api.turn_end import end_of_turn
-from longhaul.contracts import Usage
-from longhaul.db import acceptance, conversation, messages
+from longhaul.contracts import ParkKind, Usage
+from longhaul.db import acceptance, conversation, messages, parked, versions
+from longhaul.db.busy import OnBusy
 from longhaul.db.messages import NewMessage, row_id
+from longhaul.db.models import ParkedStatus
+from longhaul.db.parked import Answer, ParkedRow
 from longhaul.db.sessions import Session
-from longhaul.errors import UnavailableError
+from longhaul.errors import AnsweredError, UnavailableError
 from longhaul.streams.events import Part
 from longhaul.tools.ask_user import ask_user
-from longhaul.turns.deliver import Delivery, IncomingMessage
+from longhaul.turns.deliver import IncomingMessage
 
 log = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1", tags=["messages"], responses=RESPONSES)
@@ -50,20 +54,31 @@ class TurnFailedError(ProblemError):
 
 @dataclass(frozen=True)
 class Asked:
-    """A delivered message of a completion."""
+    """What a completion answers: a message that was delivered, or results of the caller's tools.
 
-    session: Session
-    message: IncomingMessage
-    delivery: Delivery
+    `answered`: the calls that these results are for, all of one round; empty: it answers a message.
+    """
+
+    session_id: str
+    turn_id: str
+    message_id: str
     model: str
+    view: ChatView
+    answered: tuple[ParkedRow, ...] = ()
+
+    @property
+    def completion_id(self) -> str:
+        """Each answer within a turn has its own."""
+        return f"chatcmpl-{self.turn_id}" + (f"-{self.answered[0].round}" if self.answered else "")
 
 
 class CutOffError(ProblemError):
-    """This server stops while the turn runs. Without a key, the same request would send its message twice."""
+    """This server stops while the turn runs. Without a key, the same request would send its message twice; results of
+    the caller's tools may be sent again."""
 
     def __init__(self, asked: Asked, *, repeatable: bool) -> None:
-        turn = f"/v1/sessions/{asked.session.id}/turns/{asked.delivery.turn_id}"
-        remedy = "Send the same request with the same Idempotency-Key." if repeatable else f"See GET {turn}."
+        turn = f"/v1/sessions/{asked.session_id}/turns/{asked.turn_id}"
+        remedy = "Send the same request again, with the same Idempotency-Key." if repeatable else f"See GET {turn}."
         super().__init__(
             503,
             "unavailable" if repeatable else "answer-cut-off",
@@ -127,29 +142,36 @@ async def complete(
 ) -> Response:
     """The last message is answered by a turn with Longhaul's tools. In a session that has messages, only the last one
     counts; a new session begins with those before it. Leaving never stops the turn.
+
+    Calls of the caller's own `tools` end the answer with `tool_calls`. The next request brings their results in `tool`
+    messages, and goes on with the same turn.
     """
     body = parse_completion(await read_body(request, MESSAGE_BODY_MAX))
     slot.take()
-    asked = await _ask(deps, user, body, key)
-    view = ChatView(follow_up=None if asked.delivery.started else asked.message.id)
-    events = ChatEvents(deps, asked.session.id, asked.delivery.turn_id, view)
-    headers = {"x-longhaul-session-id": asked.session.id, "x-longhaul-turn-id": asked.delivery.turn_id}
+    asked = await (_ask(deps, user, body, key) if body.asked else _go_on(deps, user, body))
+    events = ChatEvents(deps, asked.session_id, asked.turn_id, asked.view)
+    shown = CompletionParts([row.tool_call_id for row in asked.answered])
+    headers = {"x-longhaul-session-id": asked.session_id, "x-longhaul-turn-id": asked.turn_id}
     if body.stream:
         include_usage = body.stream_options is not None and body.stream_options.include_usage
-        chunks = _chunks(deps, asked, events, include_usage=include_usage)
-        return CutWhenUnfinished(chunks, events, {"content-type": "text/event-stream", **NO_BUFFER, **headers})
+        chunks = _chunks(deps, asked, shown, events, include_usage=include_usage)
+        headers |= {"content-type": "text/event-stream", **NO_BUFFER}
+        return CutWhenUnfinished(chunks, lambda: events.ended() or bool(shown.calls), headers)
     texts, said = Texts(), ""
     async with aclosing(events.parts()) as batches:
         async for parts in batches:
-            said += "".join(delta.get("content", "") for delta in texts.of(parts))
-            if not parts and await request.is_disconnected():
+            said += "".join(delta.get("content", "") for delta in texts.of(shown.of(parts)))
+            if shown.calls or (not parts and await request.is_disconnected()):
                 break
-    if not texts.finished:
-        raise CutOffError(asked, repeatable=key is not None)
+    if not texts.finished and not shown.calls:
+        raise CutOffError(asked, repeatable=key is not None or bool(asked.answered))
     if texts.error is not None:
         raise TurnFailedError(texts.error)
-    choice = {"index": 0, "message": {"role": "assistant", "content": said}, "finish_reason": "stop"}
-    usage = _usage(await _usage_of(deps, asked))
+    message: dict[str, Any] = {"role": "assistant", "content": said}
+    if shown.calls:
+        message |= {"content": said or None, "tool_calls": [call.as_openai() for call in shown.calls]}
+    choice = {"index": 0, "message": message, "finish_reason": "tool_calls" if shown.calls else "stop"}
+    usage = _usage(await _usage_of(deps, asked, shown))
     return JSONResponse({**_head(asked, "chat.completion"), "choices": [choice], "usage": usage}, headers=headers)
 
 
@@ -175,7 +197,54 @@ async def _ask(deps: Dependencies, user: str, body: ChatCompletion, key: str | N
         effort=body.reasoning_effort,
         on_busy=body.on_busy,
     )
-    return Asked(session, message, await deliver(deps, user, session, message), body.model)
+    declared = body.declared
+    await _answer_before(deps, user, session.id, message.id, body)
+    delivery = await deliver(deps, user, session, message, client_tools=declared)
+    view = ChatView(follow_up=None if delivery.started else message.id)
+    return Asked(session.id, delivery.turn_id, message.id, body.model, view)
+
+
+async def _answer_before(deps: Dependencies, user: str, session_id: str, message_id: str, body: ChatCompletion) -> None:
+    """Take the results that come with a new message. The caller's other calls that wait are skipped: in OpenAI's
+    protocol their results can come no more, and the model is told so.
+    """
+    async with deps.database.read() as connection:
+        waiting = await parked.client_calls_waiting(connection, session_id)
+        if not waiting or await versions.of_message(connection, session_id, message_id):
+            return
+    results = body.results
+    for row in waiting:
+        if row.id in results:
+            with suppress(AnsweredError):
+                await deps.answers.answer(row.id, user, Answer(ParkedStatus.ANSWERED, results[row.id]))
+    if body.on_busy is not OnBusy.REJECT:  # else the message will be refused
+        await deps.answers.skip_client_calls(user, (row for row in waiting if row.id not in results))
+
+
+async def _go_on(deps: Dependencies, user: str, body: ChatCompletion) -> Asked:
+    """Take the results of the caller's tools; the turn that has called them goes on.
+
+    Raises:
+        ProblemError: 422, a result is for no call of this turn of this user.
+        AnsweredError: a call has another result, or waits no longer.
+    """
+    rows: list[ParkedRow] = []
+    async with deps.database.read() as connection:
+        for call in body.results:
+            row = await parked.get(connection, call)
+            if row is None or row.user_id != user or row.kind is not ParkKind.CLIENT_TOOL:
+                raise invalid_results(f"there is no tool call {call[:64]!r} that waits for its caller")
+            rows.append(row)
+    if len({(row.turn_id, row.round) for row in rows}) > 1:
+        raise invalid_results("the results are for calls of several answers; send those of the newest one")
+    newest = rows[0]
+    named = body.metadata.session_id if body.metadata is not None else None
+    if named not in (None, newest.session_id):
+        raise invalid_results(f"the calls are not of the session {named}")
+    for row in rows:
+        await deps.answers.answer(row.id, user, Answer(ParkedStatus.ANSWERED, body.results[row.id]))
+    view = ChatView(all_messages=True)
+    return Asked(newest.session_id, newest.turn_id, "", body.model, view, tuple(rows))
 
 
 async def _begin_with(deps: Dependencies, session: Session, body: ChatCompletion) -> None:
@@ -192,16 +261,15 @@ async def _begin_with(deps: Dependencies, session: Session, body: ChatCompletion
 
 
 def _head(asked: Asked, kind: str) -> dict[str, Any]:
-    answer_id = f"chatcmpl-{asked.delivery.turn_id}"
-    return {"id": answer_id, "object": kind, "created": int(time.time()), "model": asked.model}
+    return {"id": asked.completion_id, "object": kind, "created": int(time.time()), "model": asked.model}
 
 
 async def _chunks(
-    deps: Dependencies, asked: Asked, events: ChatEvents, *, include_usage: bool
+    deps: Dependencies, asked: Asked, shown: CompletionParts, events: ChatEvents, *, include_usage: bool
 ) -> AsyncGenerator[bytes, None]:
     head, texts = _head(asked, "chat.completion.chunk"), Texts()
 
-    def chunk(delta: dict[str, str], reason: str | None = None) -> bytes:
+    def chunk(delta: dict[str, Any], reason: str | None = None) -> bytes:
         choice = {"index": 0, "delta": delta, "finish_reason": reason}
         return b"data: %b\n\n" % orjson.dumps({**head, "choices": [choice]})
 
@@ -209,33 +277,40 @@ async def _chunks(
     sent_at = time.monotonic()
     async with aclosing(events.parts()) as batches:
         async for parts in batches:
-            made = b"".join(chunk(delta) for delta in texts.of(parts))
+            made = b"".join(chunk(delta) for delta in texts.of(shown.of(parts)))
             now = time.monotonic()
             if made or now - sent_at >= deps.settings.stream_keep_alive:
                 sent_at = now
                 yield made or KEEP_ALIVE
-    if not texts.finished:
+            if shown.calls:
+                break
+    if not texts.finished and not shown.calls:
         return
     if texts.error is not None:
         error = {"message": texts.error, "type": "turn_failed", "code": "turn_failed", "param": None}
         yield b"data: %b\n\n" % orjson.dumps({"error": error}) + DONE
         return
-    yield chunk({}, "stop")
+    for index, call in enumerate(shown.calls):
+        yield chunk({"tool_calls": [{"index": index, **call.as_openai()}]})
+    yield chunk({}, "tool_calls" if shown.calls else "stop")
     if include_usage:
-        usage = _usage(await _usage_of(deps, asked))
+        usage = _usage(await _usage_of(deps, asked, shown))
         yield b"data: %b\n\n" % orjson.dumps({**head, "choices": [], "usage": usage})
     yield DONE
 
 
-async def _usage_of(deps: Dependencies, asked: Asked) -> Usage:
+async def _usage_of(deps: Dependencies, asked: Asked, shown: CompletionParts) -> Usage:
     """The usage of the whole turn, whose end is stored before its stream ends; zeros if it cannot be read now.
 
-    The answer is there, so no failure may make the client ask again.
+    Of an answer that is one of several in a turn, it is that of its own model calls. The answer is there, so no failure
+    may make the client ask again.
     """
+    if shown.calls or asked.answered:
+        return shown.usage
     try:
-        ended = await end_of_turn(deps, asked.session.id, asked.delivery.turn_id, asked.message.id, 1)
+        ended = await end_of_turn(deps, asked.session_id, asked.turn_id, asked.message_id, 1)
     except UnavailableError as error:
-        log.warning("the usage of turn %s cannot be read: %s", asked.delivery.turn_id, error)
+        log.warning("the usage of turn %s cannot be read: %s", asked.turn_id, error)
         return Usage()
     return ended.progress.usage if ended is not None else Usage()
 

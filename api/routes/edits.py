@@ -91,7 +91,9 @@ async def edit(
     sent = parse_message(await read_body(request, MESSAGE_BODY_MAX), session_id, key)
     async with deps.database.read() as connection:
         first = await edits.first_version(connection, session_id, message_id)
-    delivery = await replace(deps, user, session, sent.message, of=first, files=sent.files)
+    delivery = await replace(
+        deps, user, session, sent.message, of=first, files=sent.files, client_tools=sent.client_tools
+    )
     return taken(deps, session_id, sent.message.id, delivery)
 
 

@@ -56,7 +56,7 @@ async def _deliver(
     async with deps.database.read() as connection:
         session = await sessions.get(connection, session_id, user)
     sent = parse_message(await read_body(request, MESSAGE_BODY_MAX), session_id, key)
-    return sent.message, await deliver(deps, user, session, sent.message, slot, sent.files)
+    return sent.message, await deliver(deps, user, session, sent.message, slot, sent.files, sent.client_tools)
 
 
 @router.post(

@@ -8,19 +8,33 @@ from api.schemas.base import Answer
 from longhaul.llm.models import LongPrompt, Prices
 
 
+class CompletionFunction(Answer):
+    name: str
+    arguments: str = Field(description="A JSON object.")
+
+
+class CompletionCall(Answer):
+    """A call of one of the caller's tools; the next request brings its result."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: CompletionFunction
+
+
 class CompletionText(Answer):
     role: Literal["assistant"] = "assistant"
-    content: str
+    content: str | None
+    tool_calls: list[CompletionCall] = Field([], description="Left out where there are none.")
 
 
 class CompletionChoice(Answer):
     index: int
     message: CompletionText
-    finish_reason: Literal["stop"]
+    finish_reason: Literal["stop", "tool_calls"]
 
 
 class CompletionUsage(Answer):
-    """Of the whole turn."""
+    """Of the whole turn; of an answer that ends with tool calls, or follows them, that of its own model calls."""
 
     prompt_tokens: int
     completion_tokens: int

@@ -41,6 +41,7 @@ class OpenedTurn(Contract):
     `compaction_due`: the conversation is to be summarised before the model is called. `refusal`: why the user may start
     no turn now, so that this one fails. `retries`: the turn takes up a failed one, so it goes on without a message of
     its own. `next_turn_id`: this turn has not begun, because messages wait for that one, which begins first.
+    `client_tools`: the id of the tools that its messages declare; None: they say nothing of tools.
     """
 
     taken: list[str]
@@ -50,6 +51,7 @@ class OpenedTurn(Contract):
     refusal: str = ""
     retries: bool = False
     next_turn_id: str = ""
+    client_tools: str | None = None
 
 
 class TakeInbox(Contract):
@@ -60,10 +62,11 @@ class TakeInbox(Contract):
 
 
 class TakenInbox(Contract):
-    """`taken`: the follow-ups that were new."""
+    """`taken`: the follow-ups that were new. `client_tools`: as in `OpenedTurn`."""
 
     taken: list[str]
     published: bool = True
+    client_tools: str | None = None
 
 
 class CallModel(Contract):
@@ -72,7 +75,8 @@ class CallModel(Contract):
     `step_open`: the stream still has the previous round's step open, because its tools published their outputs in it.
     `progress`: the turn as it stands, if this call may end the turn with its answer; `tier` is stored with that end.
     `fallback`: the fallback model that answered the turn's newest call; this call begins with it. Empty: with `model`.
-    `effort`: how much the model is to think; empty: as the mode says.
+    `effort`: how much the model is to think; empty: as the mode says. `client_tools`: the id of the tools that the
+    client declared and runs itself; empty: none.
     """
 
     turn: TurnRef
@@ -85,6 +89,7 @@ class CallModel(Contract):
     progress: Progress | None = None
     fallback: str = ""
     effort: str = ""
+    client_tools: str = ""
 
 
 class Delegation(Contract):

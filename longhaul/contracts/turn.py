@@ -32,10 +32,11 @@ class ToolStatus(StrEnum):
 
 
 class ParkKind(StrEnum):
-    """What a tool call waits for: a person's consent, or a person's answer."""
+    """What a tool call waits for: a person's consent, a person's answer, or the result of a client that runs it."""
 
     APPROVAL = "approval"
     QUESTION = "question"
+    CLIENT_TOOL = "client_tool"
 
 
 class SubSessionState(StrEnum):
@@ -317,7 +318,8 @@ class TurnState(Contract):
 
     `model`, `mode`, `tier` and `effort` are what its messages have chosen; empty, or None: those of the turn's start.
     `fallback`: the
-    fallback model that the next model call begins with; empty: `model`.
+    fallback model that the next model call begins with; empty: `model`. `client_tools`: the id of the tools that its
+    messages have declared; empty: none.
     """
 
     started_at: datetime
@@ -339,6 +341,7 @@ class TurnState(Contract):
     fallback: str = ""
     plan_call_id: str = ""
     effort: str | None = None
+    client_tools: str = ""
 
 
 class TurnInput(Contract):

@@ -60,6 +60,14 @@ class Accepted:
     stops: str = ""
 
 
+class Placed(NamedTuple):
+    """Messages that belong to a turn and round now. `client_tools`: those that the newest message which declares some
+    declares (see `MessageRow`)."""
+
+    message_ids: list[str]
+    client_tools: str | None = None
+
+
 WAITING_OR_PLACED = (
     select(
         MessageRow.id,
@@ -68,6 +76,7 @@ WAITING_OR_PLACED = (
         MessageRow.turn_id,
         MessageRow.queued,
         MessageRow.replaced_by,
+        MessageRow.client_tools,
         TurnRow.status,
     )
     .outerjoin(TurnRow, TurnRow.turn_id == MessageRow.turn_id)
@@ -170,6 +179,7 @@ async def accept(
     context: dict[str, Any] | None,
     choice: dict[str, Any] | None = None,
     limit: int,
+    client_tools: str | None = None,
     may_begin: Callable[[], Awaitable[None]] | None = None,
     on_busy: OnBusy = OnBusy.JOIN,
 ) -> Accepted:
@@ -237,6 +247,7 @@ async def accept(
             "content": content,
             "context": context,
             "choice": choice,
+            "client_tools": client_tools,
             "turn_id": turn_id,
             "queued": decision.queued or None,
         },
@@ -252,7 +263,7 @@ async def _still_stopping(connection: Connection, session_id: str, stopped_turn_
 
 async def place_waiting(
     connection: Connection, session_id: str, *, turn_id: str, round_: int, kind: str, of_all_turns: bool = False
-) -> list[str]:
+) -> Placed:
     """Give the messages that wait for a turn their place in the conversation, in the order of their acceptance.
 
     `of_all_turns` also takes messages that wait for other turns of the session, whose workflows never started or are
@@ -260,8 +271,8 @@ async def place_waiting(
     to the next turn. So does a turn of a queued message, and nothing while another turn has to begin before it.
 
     Returns:
-        The message ids that belong to this turn and round now, those that were taken back at the end; a repeated call
-        returns the same, and those of messages that were accepted since.
+        The messages that belong to this turn and round now, those that were taken back at the end; a repeated call
+        returns the same, and those that were accepted since.
     """
     session = await lock_session(connection, session_id)
     values = {"session": session_id, "turn": turn_id, "in_round": round_}
@@ -269,7 +280,7 @@ async def place_waiting(
     of_others = of_all_turns and session.stopped_turn_id != turn_id
     if of_others and any(row.queued and row.sequence is None and row.turn_id == turn_id for row in rows):
         if busy.first_turn(row for row in rows if row.sequence is None and row.status is None) != turn_id:
-            return []
+            return Placed([])
         rows = [row for row in rows if row.turn_id in (turn_id, None) or row.status is not None]
     elif of_others:
         rows = [row for row in rows if row.turn_id == turn_id or not row.queued]
@@ -280,7 +291,8 @@ async def place_waiting(
         await _place(connection, waiting, session.next_sequence, turn_id, round_, kind)
         await connection.execute(ADVANCE, {"session": session_id, "following": session.next_sequence + len(waiting)})
     rows.sort(key=lambda row: row.replaced_by is not None)
-    return [row.client_message_id for row in rows]
+    declared = [row.client_tools for row in rows if row.client_tools is not None and row.replaced_by is None]
+    return Placed([row.client_message_id for row in rows], declared[-1] if declared else None)
 
 
 async def _place(connection: Connection, ids: Sequence[str], first: int, turn_id: str, round_: int, kind: str) -> None:

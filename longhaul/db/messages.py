@@ -46,6 +46,7 @@ class StoredMessage(NamedTuple):
     model: str | None = None
     version_of: str | None = None
     replaced_by: str | None = None
+    client_tools: str | None = None
 
 
 class NewMessage(NamedTuple):

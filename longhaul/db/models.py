@@ -151,6 +151,8 @@ class MessageRow(Base):
     `version_of` is the id of the message that this one is a later version of: edited, or to be answered again.
     `replaced_by` is the turn that took this row out of the conversation, or `DELETED`; the row keeps its sequence.
     `queued`: it was accepted to begin a turn of its own behind a turn that ran.
+    `client_tools` is the id of the tools that the message's sender runs itself; empty: none; null: it says nothing of
+    tools.
     """
 
     __tablename__ = "messages"
@@ -178,6 +180,7 @@ class MessageRow(Base):
     version_of: Mapped[str | None] = mapped_column(String(64))
     replaced_by: Mapped[str | None] = mapped_column(String(64))
     queued: Mapped[bool | None] = mapped_column(Boolean)
+    client_tools: Mapped[str | None] = mapped_column(String(64))
 
     __table_args__ = (
         UniqueConstraint("session_id", "sequence", name="uq_messages_sequence"),
@@ -197,6 +200,19 @@ class MessageRow(Base):
             sqlite_where=text("version_of IS NOT NULL"),
         ),
     )
+
+
+class ClientToolsRow(Base):
+    """A set of tools that a client has declared: it runs them itself. The same set of a session is stored once."""
+
+    __tablename__ = "client_tools"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    session_id: Mapped[str] = mapped_column(ForeignKey("sessions.id", ondelete="CASCADE"))
+    tools: Mapped[list[dict[str, Any]]]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+    __table_args__ = (Index("ix_client_tools_session", "session_id"),)
 
 
 class UserProfileRow(Base):

@@ -17,8 +17,8 @@ from longhaul.db.messages import lock_session, replace_unstorable, row_id
 from longhaul.db.models import UNFINISHED, ParkedCallRow, ParkedStatus, TurnRow, columns_of, utc_now
 from longhaul.errors import AnsweredError, NotFoundError, TurnEndedError
 
-#: What a person or a client has answered. The turn takes these answers.
-BY_SOMEBODY = (ParkedStatus.ALLOWED, ParkedStatus.DENIED, ParkedStatus.ANSWERED)
+#: What somebody has said of a call, not the turn itself. The turn has to take it.
+BY_SOMEBODY = (ParkedStatus.ALLOWED, ParkedStatus.DENIED, ParkedStatus.ANSWERED, ParkedStatus.SKIPPED)
 
 
 class ParkedRow(NamedTuple):
@@ -72,6 +72,11 @@ class Answer:
     for_session: bool = False
     is_error: bool = False
 
+    def is_of(self, row: ParkedRow) -> bool:
+        """Whether a call has been answered with this."""
+        text = replace_unstorable(self.text) if self.text is not None else None
+        return (row.status, row.answer, row.is_error) == (self.status, text, self.is_error)
+
 
 PARKED = select(*columns_of(ParkedCallRow, ParkedRow))
 BY_ID = PARKED.where(ParkedCallRow.id == bindparam("parked"))
@@ -80,6 +85,11 @@ APPROVALS_OF_SESSION = PARKED.where(
     ParkedCallRow.session_id == bindparam("session"),
     ParkedCallRow.kind == ParkKind.APPROVAL,
     (ParkedCallRow.answered_at.is_(None)) | (ParkedCallRow.answered_at != ParkedCallRow.asked_at),
+)
+CLIENT_CALLS_WAITING = PARKED.where(
+    ParkedCallRow.session_id == bindparam("session"),
+    ParkedCallRow.kind == ParkKind.CLIENT_TOOL,
+    ParkedCallRow.status == ParkedStatus.WAITING,
 )
 WAITS_IN_TURN = (
     select(ParkedCallRow.id)
@@ -188,7 +198,8 @@ async def settle(connection: Connection, parked_id: str, give_up: ParkedStatus |
 
 
 async def answer(connection: Connection, parked_id: str, user_id: str, given: Answer) -> ParkedRow:
-    """Store somebody's answer, once.
+    """Store somebody's answer, once. A client may send the same result again, because it may not have been told of
+    the first one's success.
 
     Raises:
         NotFoundError: there is no such call, or it is another user's.
@@ -197,6 +208,8 @@ async def answer(connection: Connection, parked_id: str, user_id: str, given: An
     row = await of_user(connection, parked_id, user_id)
     session = await lock_session(connection, row.session_id, user_id)
     row = await of_user(connection, parked_id, user_id)
+    if row.kind is ParkKind.CLIENT_TOOL and given.is_of(row):
+        return row
     if row.status is not ParkedStatus.WAITING:
         raise AnsweredError(parked_id, row.status)
     if session.stopped_turn_id == row.turn_id or await turns.has_ended(connection, row.turn_id):
@@ -249,6 +262,11 @@ async def of_turn(connection: Connection, turn_id: str) -> list[ParkedRow]:
 async def approvals_of_session(connection: Connection, session_id: str) -> list[ParkedRow]:
     """The approvals that a session's turns have asked for; not those that the session allows without asking."""
     return await _rows(connection, APPROVALS_OF_SESSION, {"session": session_id})
+
+
+async def client_calls_waiting(connection: Connection, session_id: str) -> list[ParkedRow]:
+    """The calls of a session that wait for their client."""
+    return await _rows(connection, CLIENT_CALLS_WAITING, {"session": session_id})
 
 
 async def waiting_of_user(

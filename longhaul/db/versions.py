@@ -57,6 +57,7 @@ class NewVersion(NamedTuple):
     content: str
     context: dict[str, Any] | None
     choice: dict[str, Any] | None = None
+    client_tools: str | None = None
 
 
 async def of_message(connection: Connection, session_id: str, message_id: str) -> list[StoredMessage]:
@@ -120,10 +121,18 @@ async def replace(
             "content": content,
             "context": version.context,
             "choice": version.choice,
+            "client_tools": _declared(version, replaced),
             "turn_id": turn_id,
         },
     )
     return Accepted(own_id, turn_id=turn_id, run_turn_id=turn_id, starts_turn=True, taken=False, waiting=1)
+
+
+def _declared(version: NewVersion, replaced: StoredMessage | None) -> str | None:
+    """The tools of a new version: those of the message that it replaces, unless it declares others."""
+    if version.client_tools is None and replaced is not None:
+        return replaced.client_tools
+    return version.client_tools
 
 
 async def require_idle(connection: Connection, session_id: str, lost_turn_id: str = "") -> None:

@@ -1,6 +1,10 @@
 """Texts for the model, and texts that a turn shows in its place. The system prompt is the same for all users, so that
 its prefix stays cached."""
 
+from typing import NamedTuple
+
+from longhaul.contracts import ParkKind
+
 SYSTEM = """You are a copilot. You help the person you talk to with their work, using the tools you are given.
 
 How you work:
@@ -51,6 +55,27 @@ EXPIRED_CALL = (
 SKIPPED_CALL = (
     "The person did not answer this call, and it was not done. They wrote a message instead: read it, it follows."
 )
+CLIENT_DENIED = "The client did not run this call. Its reason: {reason}"
+CLIENT_EXPIRED = (
+    "The client gave no result within {time} (hours:minutes:seconds); whether the call took effect is not known. Go on "
+    "without it, or say what is missing."
+)
+CLIENT_SKIPPED = "The client gave no result for this call. The person wrote a message instead: read it, it follows."
+
+
+class ParkedTexts(NamedTuple):
+    """What the model is told of a call that waited and got no answer, or a refusal."""
+
+    denied: str
+    expired: str
+    skipped: str
+
+
+OF_PARKED = {
+    ParkKind.APPROVAL: ParkedTexts(DENIED_CALL, EXPIRED_CALL, SKIPPED_CALL),
+    ParkKind.QUESTION: ParkedTexts(DENIED_QUESTION, EXPIRED_CALL, SKIPPED_CALL),
+    ParkKind.CLIENT_TOOL: ParkedTexts(CLIENT_DENIED, CLIENT_EXPIRED, CLIENT_SKIPPED),
+}
 NEW_ARGUMENTS = "[The person changed the arguments of this call before they allowed it: {arguments}]\n"
 NO_BUDGET_FOR_TOOL = (
     "{name} was not run: a call costs {price} microdollars, and the session's budget has not so much left."

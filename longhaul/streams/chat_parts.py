@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from longhaul.contracts import ParkKind
 from longhaul.streams.events import Part
 
 WRITTEN_ANEW = (
@@ -88,7 +89,8 @@ class ChatParts:
         self._details = details
         self._calls: set[str] = set()
         self._open_calls: set[str] = set()  # they have no output yet
-        self._waiting: dict[str, str] = {}  # approval ids of calls that wait for a person
+        self._waiting: dict[str, str] = {}  # approval ids of calls that wait for a person or a client
+        self._client_calls: set[str] = set()  # those among them that a client runs
         self.failed = False
         self.finished = False
         self.shown = False
@@ -123,8 +125,10 @@ class ChatParts:
 
     @property
     def waits_for(self) -> frozenset[str]:
-        """The approvals without which nothing more can come in this message; none: something else is under way."""
-        if not self._asks or not self._open_calls <= self._waiting.keys():
+        """The approvals without which nothing more can come in this message; none: something else is under way, or this
+        client cannot answer."""
+        answers = self._asks or not self._client_calls.isdisjoint(self._waiting)
+        if not answers or not self._open_calls <= self._waiting.keys():
             return frozenset()
         return frozenset(self._waiting[call] for call in self._open_calls)
 
@@ -305,6 +309,8 @@ class ChatParts:
             self._waiting.pop(call, None)
         elif call in self._open_calls:
             self._waiting[call] = asked["approval_id"]
+            if asked["kind"] == ParkKind.CLIENT_TOOL:
+                self._client_calls.add(call)
             if self._asks and asked["kind"] == "approval":
                 yield {"type": "tool-approval-request", "approvalId": asked["approval_id"], "toolCallId": call}
 

@@ -175,6 +175,9 @@ async def parts_from_rows(
             )
             for row in rows:
                 encoded += [state.note_and_encode(part) for part in parts.row(row)]
+                if row.role == "assistant":  # before the results of its calls, as in the stream
+                    asked = [one for one in approvals if one.round == row.round]
+                    encoded += [state.note_and_encode(part) for part in parts.approvals(asked)]
                 after = row.sequence
             encoded += [state.note_and_encode(part) for part in parts.approvals(approvals)]
             ended = turn is not None and turn.status.final

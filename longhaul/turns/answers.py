@@ -5,6 +5,8 @@ is told of success as soon as the answer is stored.
 """
 
 import logging
+from collections.abc import Iterable
+from contextlib import suppress
 from datetime import timedelta
 
 from temporalio.client import Client
@@ -14,8 +16,9 @@ from longhaul import temporal
 from longhaul.contracts import CallAnswered
 from longhaul.db import parked
 from longhaul.db.database import Database
+from longhaul.db.models import ParkedStatus
 from longhaul.db.parked import Answer, ParkedRow
-from longhaul.errors import UnavailableError
+from longhaul.errors import AnsweredError, UnavailableError
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +46,16 @@ class CallAnswers:
         except UnavailableError as error:
             log.warning("the answer to %s is stored, its turn hears of it later: %s", approval_id, error)
         return row
+
+    async def skip_client_calls(self, user_id: str, calls: Iterable[ParkedRow]) -> None:
+        """Their client sends a message in place of results, so the turn waits for these calls no longer.
+
+        Raises:
+            UnavailableError: the database is away.
+        """
+        for call in calls:
+            with suppress(AnsweredError):  # answered, or its turn has ended
+                await self.answer(call.id, user_id, Answer(ParkedStatus.SKIPPED))
 
     async def tell(self, row: ParkedRow) -> None:
         """Tell a turn that a call of it has been answered; twice does no harm.

@@ -66,6 +66,8 @@ class IncomingMessage:
     `on_busy`: what becomes of it while a turn runs.
     `model`: one of the tiers or models that `Settings.choose` knows. Without `tier` and `model`, a new turn has the
     session's model; without `mode` and `effort`, it is fast. A follow-up leaves those of its turn as they are.
+    `client_tools`: the id of the tools that its sender runs; empty: none. None: a new turn has none, a follow-up leaves
+    those of its turn as they are.
     """
 
     id: str
@@ -76,6 +78,7 @@ class IncomingMessage:
     model: str | None = None
     effort: Effort | None = None
     on_busy: OnBusy = OnBusy.JOIN
+    client_tools: str | None = None
 
     @property
     def chosen(self) -> tuple[str, ...]:
@@ -205,7 +208,7 @@ class MessageDelivery:
             TurnRunsError: turns run on and on; nothing was replaced. Otherwise as `deliver`.
         """
         check = await self._check_costs(user_id)
-        version = NewVersion(message.id, of, message.text, message.context, message.choice)
+        version = NewVersion(message.id, of, message.text, message.context, message.choice, message.client_tools)
         lost_turn_id = ""
 
         async def store(lost: Collection[str]) -> Accepted:
@@ -296,6 +299,7 @@ class MessageDelivery:
                 content=message.text,
                 context=message.context,
                 choice=message.choice,
+                client_tools=message.client_tools,
                 limit=limit,
                 may_begin=may_begin,
                 on_busy=message.on_busy,

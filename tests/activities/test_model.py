@@ -45,7 +45,7 @@ def report(database: Database, answer: StoredAnswer) -> ModelAnswer:
     activities = ModelActivities(
         database, NO_STREAMS, cast("Any", None), default_tools(), FileStore(SETTINGS), SETTINGS
     )
-    return activities._report(CALL, answer, "", published=True)
+    return activities._report(CALL, answer, (), "", published=True)
 
 
 async def test_an_answer_is_stored_once_and_read_back_as_it_was(database: Database) -> None:

@@ -1,6 +1,7 @@
 """The AI SDK's own chats, unmodified, at `/v1/chat`: what every tab shows is what is stored."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -22,8 +23,19 @@ class Browser:
     """Runs steps of `use_chat.mjs` against a new session."""
 
     def __init__(
-        self, product: Product, sdk: str, query: str = "", transport: str = "", *, automatic: bool = False
+        self,
+        product: Product,
+        sdk: str,
+        query: str = "",
+        transport: str = "",
+        *,
+        automatic: bool = False,
+        tools: Sequence[dict[str, Any]] = (),
+        runs: dict[str, Any] | None = None,
     ) -> None:
+        """`tools`: those of the client; `runs`: what they put out by themselves, by name."""
+        self._tools, self._runs = list(tools), runs or {}
+
         self.product = product
         self._automatic = automatic
         self._history = f"/ui-messages{query}" if automatic else "/ui-messages"
@@ -43,6 +55,8 @@ class Browser:
             "steps": filled,
             "cut": cut,
             "automatic": self._automatic,
+            "tools": self._tools,
+            "runs": self._runs,
         }
         tabs: list[Tab] = json.loads(await command("node", "use_chat.mjs", given=given))
         return tabs

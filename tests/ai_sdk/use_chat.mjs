@@ -1,5 +1,5 @@
 // Chats as a React page has them, on the AI SDK's own `AbstractChat` and with a bare transport. Reads {sdk, transport,
-// api, id, steps} from stdin and prints what every tab shows at the end. Each step names its tab (0 if it does not):
+// api, id, steps, tools} from stdin and prints what every tab shows at the end. Each step names its tab (0 if it does not):
 //   open: a tab that has `messages`    send, edit, regenerate, resume, stop: as the methods of useChat
 //   until: wait until the last message holds this text, or a part of this type
 //   note: the tab's status    pause: so many ms
@@ -13,8 +13,10 @@ const { AbstractChat, DefaultChatTransport } = sdk;
 // As an application writes it that has approvals and tools of its own.
 const sendAutomaticallyWhen = given.automatic
   ? (chat) =>
-      sdk.lastAssistantMessageIsCompleteWithApprovalResponses(chat) || sdk.lastAssistantMessageIsCompleteWithToolCalls(chat)
+      sdk.lastAssistantMessageIsCompleteWithApprovalResponses?.(chat) || sdk.lastAssistantMessageIsCompleteWithToolCalls(chat)
   : undefined;
+// What the client's own tools put out, by name; a call of another one is left to the steps.
+const runs = given.runs ?? {};
 const { WorkflowChatTransport } = await import("@ai-sdk/workflow/client");
 
 class Chat extends AbstractChat {
@@ -59,8 +61,13 @@ let history = [];
 
 function open(messages) {
   const errors = [];
-  const transport = new Transport({ api: given.api, ...(given.cut ? { fetch: fetchNoting } : {}) });
-  const chat = new Chat({ id: given.id, messages, transport, onError: (error) => errors.push(String(error)), sendAutomaticallyWhen });
+  const body = given.tools ? { body: { client_tools: given.tools } } : {};
+  const transport = new Transport({ api: given.api, ...body, ...(given.cut ? { fetch: fetchNoting } : {}) });
+  const onToolCall = ({ toolCall }) => {
+    if (toolCall.toolName in runs) void output({ chat }, toolCall, runs[toolCall.toolName]);
+  };
+  const onError = (error) => errors.push(String(error));
+  const chat = new Chat({ id: given.id, messages, transport, onError, onToolCall, sendAutomaticallyWhen });
   tabs.push({ chat, errors, pending: [], statuses: [] });
 }
 
@@ -97,9 +104,14 @@ async function respond(tab, response) {
   }
 }
 
-async function output(tab, text) {
+async function output(tab, { toolName, toolCallId }, text) {
+  const add = tab.chat.addToolOutput ?? tab.chat.addToolResult; // its name until version 5
+  await add.call(tab.chat, { tool: toolName, toolCallId, output: text });
+}
+
+async function outputOfFirst(tab, text) {
   const part = calls(tab).find((one) => one.state === "input-available");
-  await tab.chat.addToolOutput({ tool: part.type.slice("tool-".length), toolCallId: part.toolCallId, output: text });
+  await output(tab, { toolName: part.type.slice("tool-".length), toolCallId: part.toolCallId }, text);
 }
 
 async function idle(session) {
@@ -130,7 +142,7 @@ for (const step of given.steps) {
   else if (what === "pause") await new Promise((resolve) => setTimeout(resolve, value));
   else if (what === "asked") await asked(tab, value);
   else if (what === "respond") await respond(tab, value);
-  else if (what === "output") await output(tab, value);
+  else if (what === "output") await outputOfFirst(tab, value);
   else if (what === "note") tab.statuses.push(tab.chat.status);
   else if (what === "settle") await Promise.all(tab.pending);
   else throw new Error(`what is ${what}?`);

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from api.client_tools import RESULT_MAX
 from api.parked_body import Decision, answer_of
 from api.problems import ProblemError
 from longhaul.contracts import ParkKind
@@ -23,6 +24,7 @@ def row(kind: ParkKind, tool: str) -> ParkedRow:
 
 APPROVAL, QUESTION = row(ParkKind.APPROVAL, "write_file"), row(ParkKind.QUESTION, "ask_user")
 DELEGATION = row(ParkKind.APPROVAL, "run_sub_session")
+CLIENTS = row(ParkKind.CLIENT_TOOL, "weather")
 
 
 @pytest.mark.parametrize(
@@ -36,6 +38,11 @@ DELEGATION = row(ParkKind.APPROVAL, "run_sub_session")
         (DELEGATION, {"decision": "allow"}, Answer(ALLOWED)),
         (QUESTION, {"answer": "blue"}, Answer(ANSWERED, "blue")),
         (QUESTION, {"decision": "deny", "reason": "no"}, Answer(DENIED, "no")),
+        (CLIENTS, {"output": "sunny"}, Answer(ANSWERED, "sunny")),
+        (CLIENTS, {"output": {"sun": [True]}}, Answer(ANSWERED, '{"sun":[true]}')),
+        (CLIENTS, {"output": None}, Answer(ANSWERED, "null")),
+        (CLIENTS, {"error": "no network"}, Answer(ANSWERED, "no network", is_error=True)),
+        (CLIENTS, {"decision": "deny", "reason": "no"}, Answer(DENIED, "no")),
     ],
 )
 def test_an_answer(call: ParkedRow, said: dict[str, Any], answer: Answer) -> None:
@@ -51,6 +58,12 @@ def test_an_answer(call: ParkedRow, said: dict[str, Any], answer: Answer) -> Non
         (DELEGATION, {"decision": "allow", "arguments": {}}, "body.arguments"),
         (QUESTION, {}, "body.answer"),
         (QUESTION, {"decision": "allow"}, "body.answer"),
+        (QUESTION, {"answer": "blue", "output": "blue"}, "body.output"),
+        (APPROVAL, {"decision": "allow", "error": "none"}, "body.output"),
+        (CLIENTS, {}, "body.output"),
+        (CLIENTS, {"decision": "allow"}, "body.output"),
+        (CLIENTS, {"answer": "sunny"}, "body.output"),
+        (CLIENTS, {"output": "sunny", "error": "none"}, "body.output"),
     ],
 )
 def test_no_answer(call: ParkedRow, said: dict[str, Any], where: str) -> None:
@@ -58,3 +71,11 @@ def test_no_answer(call: ParkedRow, said: dict[str, Any], where: str) -> None:
         answer_of(call, Decision.model_validate(said))
     assert refused.value.status == 422
     assert refused.value.detail.startswith(f"{where}: ")
+
+
+def test_a_result_that_is_too_large() -> None:
+    whole = {"output": "x" * RESULT_MAX}
+    assert answer_of(CLIENTS, Decision.model_validate(whole)).text == whole["output"]
+    with pytest.raises(ProblemError) as refused:
+        answer_of(CLIENTS, Decision.model_validate({"output": ["x" * RESULT_MAX]}))
+    assert refused.value.status == 413

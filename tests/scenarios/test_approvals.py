@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import jwt
+import orjson
 import pytest
 
 from longhaul.temporal import workflow_id
@@ -17,6 +18,8 @@ from testkit.wait import until
 from tests.scenarios.support import next_message_works
 
 SECRET = "a secret that only this test knows, long enough"
+OPEN_PAGE = {"name": "open_page", "description": "Shows a page.", "parameters": {"type": "object"}}
+WAIT = {"name": "wait"}
 SETTINGS = {"LONGHAUL_AUTH": "jwt", "LONGHAUL_JWT_SECRET": SECRET, "LONGHAUL_APPROVE": "write_file(path=*.txt)"}
 
 
@@ -111,3 +114,42 @@ async def test_denied_allowed_for_the_session_and_stopped(product: Product) -> N
     assert await decide(alice, approval["id"], decision="deny") == 200
     check_stream(await live.done())
     await next_message_works(product, session, alice)
+
+
+async def test_a_tool_of_the_client(product: Product) -> None:
+    """Its result counts once, from its owner alone, for its own call; a message meanwhile does not take its place."""
+    alice, bob = client(product, "alice"), client(product, "bob")
+    session = await alice.create_session()
+    wanted = await alice.call("POST", f"/sessions/{session}/messages", json={"message": "hi", "client_tools": [WAIT]})
+    assert (wanted.status, "tool wait is Longhaul's own" in wanted.body["detail"]) == (422, True)
+    calls = [{"call": "open_page", "arguments": {"page": page}} for page in ("a", "b")]
+    message = {"message": orjson.dumps({"script": calls}).decode(), "client_tools": [OPEN_PAGE]}
+    started = await alice.call("POST", f"/sessions/{session}/messages", json=message)
+    assert started.status == 202
+
+    async def both() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = (await alice.call("GET", f"/approvals?session_id={session}")).body["data"]
+        return found if len(found) == 2 else []
+
+    first, second = await until(both, what="both calls wait for the client")
+    assert {(one["kind"], one["tool_name"], one["status"]) for one in (first, second)} == {
+        ("client_tool", "open_page", "waiting")
+    }
+    assert await decide(bob, first["id"], output="opened") == 404
+    assert await decide(alice, first["id"], decision="allow") == 422
+    assert await decide(alice, first["id"], output="x" * 300_000) == 413
+    assert (
+        await alice.call("POST", f"/sessions/{session}/messages", json={"message": "and what is 6*7?"})
+    ).status == 202
+    for status, output in ((200, {"shown": "a"}), (200, {"shown": "a"}), (409, {"shown": "another"})):
+        assert await decide(alice, first["id"], output=output) == status
+    assert (await alice.call("GET", f"/approvals/{second['id']}")).body["status"] == "waiting"
+    assert await decide(alice, second["id"], error="There is no page b.") == 200
+    progress = await alice.wait_for_turn(session, started.body["turn_id"])
+    assert progress["status"] == "completed"
+    rows = await check_rows(product.database, sessions=[session])
+    results = {row.tool_call_id: (row.content, row.is_error) for row in rows.of(session, "tool")}
+    assert results[first["tool_call_id"]] == ('{"shown":"a"}', False)
+    assert results[second["tool_call_id"]] == ("There is no page b.", True)
+    assert "42" in (rows.of(session, "assistant")[-1].content)
+    assert len(await alice.turns(session)) == 1

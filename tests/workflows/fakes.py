@@ -185,6 +185,7 @@ class Script:
         looks: answers of `look_at_sub_session`, in order; the last one stays.
         failures: what a call raises, by its name, each time.
         failed_turn: the newest turn, if it failed: it can be retried.
+        client_tools: what messages declare, by message id.
     """
 
     answers: list[ModelAnswer] = field(default_factory=list)
@@ -198,6 +199,7 @@ class Script:
     failures: dict[str, Exception] = field(default_factory=dict)
     parked: FakeParked = field(default_factory=FakeParked)
     failed_turn: str = ""
+    client_tools: dict[str, str] = field(default_factory=dict)
     tool_status: ToolStatus = ToolStatus.OK
     tool_cost: int | None = None
     compaction_due: bool = False
@@ -206,6 +208,10 @@ class Script:
     calls: list[str] = field(default_factory=list)
     arguments: list[Contract] = field(default_factory=list)
     gates: dict[str, Gate] = field(default_factory=dict)
+
+    def declared(self, message_ids: Sequence[str]) -> str | None:
+        """The tools that these messages declare."""
+        return next((self.client_tools[one] for one in reversed(message_ids) if one in self.client_tools), None)
 
     def hold(self, call: str) -> Gate:
         """Let this call wait until its gate is opened."""
@@ -277,15 +283,24 @@ class FakeActivities:
             return OpenedTurn(taken=[], next_turn_id=rows.next_turn)
         if (budget := script.time_budget) is None:
             refusal = script.refusal if opening.cost_limits != CostLimits() else ""
-            return OpenedTurn(taken=taken, compaction_due=script.compaction_due, refusal=refusal, retries=retries)
+            return OpenedTurn(
+                taken=taken,
+                compaction_due=script.compaction_due,
+                refusal=refusal,
+                retries=retries,
+                client_tools=script.declared(taken),
+            )
         script.deadline = datetime.now(UTC) + timedelta(seconds=budget.max_seconds or 0)
         return OpenedTurn(taken=taken, budgets=(budget.model_copy(update={"deadline": script.deadline}),))
 
     @activity.defn
     async def take_inbox(self, taking: TakeInbox) -> TakenInbox:
         rows = self.script(taking.turn.session_id).rows
-        await self._perform(taking.turn, " ".join(["take_inbox", *rows.waiting_for(taking.turn.turn_id)]), taking)
-        return TakenInbox(taken=rows.take(taking.turn.turn_id, rows.waiting_for(taking.turn.turn_id)))
+        script = await self._perform(
+            taking.turn, " ".join(["take_inbox", *rows.waiting_for(taking.turn.turn_id)]), taking
+        )
+        taken = rows.take(taking.turn.turn_id, rows.waiting_for(taking.turn.turn_id))
+        return TakenInbox(taken=taken, client_tools=script.declared(taken))
 
     @activity.defn
     async def call_model(self, call: CallModel) -> ModelAnswer:

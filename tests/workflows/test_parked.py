@@ -6,6 +6,7 @@ from temporalio.client import Client
 from longhaul import temporal
 from longhaul.contracts import (
     Budget,
+    CallModel,
     Delegation,
     ParkKind,
     RunTool,
@@ -153,6 +154,39 @@ async def test_a_message_instead_of_an_answer(session: Session) -> None:
     assert await session.status() is COMPLETED
     assert runs_of(session) == []
     assert session.calls[3:6] == ["settle_call a message", "take_inbox m2", "call_model 2"]
+
+
+async def test_a_message_while_a_client_runs_a_tool(session: Session) -> None:
+    """The client goes on with it. Beside it, an approval is skipped; the message is taken behind the result."""
+    calls = [*tool_calls("a", parks=ParkKind.CLIENT_TOOL).tool_calls, *tool_calls("b", parks=APPROVAL).tool_calls]
+    session.script.answers = [tool_calls("a").model_copy(update={"tool_calls": calls})]
+    await session.send("m1")
+    await session.until_waits("a", "b")
+    await session.send("m2")
+    await session.until_waits("a")
+    assert session.script.parked.ends == {"b": "message"}
+    assert (await session.progress()).status is WAITING
+    await session.answer("a", ToolStatus.OK)
+    assert await session.status() is COMPLETED
+    assert runs_of(session) == []
+    assert session.script.parked.ends == {"b": "message", "a": "answered"}
+    assert session.calls[-4:-1] == ["settle_call a", "take_inbox m2", "call_model 2"]
+
+
+async def test_which_tools_the_client_has(session: Session) -> None:
+    """Those that its newest message declares which declares any; a message that says nothing changes nothing."""
+    session.script.answers = [tool_calls(name) for name in "abc"]
+    session.script.client_tools = {"m1": "first", "m3": "second", "m4": ""}
+    for name in "abc":
+        session.script.hold(f"run_tool {name}")
+    await session.send("m1")
+    for name, message in zip("abc", ("m2", "m3", "m4"), strict=True):
+        await session.script.reached(f"run_tool {name}")
+        await session.send(message)
+        session.script.release(f"run_tool {name}")
+    assert await session.status() is COMPLETED
+    given = [call.client_tools for call in session.arguments(CallModel) if isinstance(call, CallModel)]
+    assert given == ["first", "first", "second", ""]
 
 
 async def test_stop_while_a_call_waits(session: Session) -> None:

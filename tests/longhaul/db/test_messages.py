@@ -42,9 +42,10 @@ async def place(
     database: Database, turn: str = "turn", *, round_: int = 0, of_all_turns: bool = True, kind: str = "message"
 ) -> list[str]:
     async with database.write() as connection:
-        return await acceptance.place_waiting(
+        placed = await acceptance.place_waiting(
             connection, SESSION, turn_id=turn, round_=round_, kind=kind, of_all_turns=of_all_turns
         )
+    return placed.message_ids
 
 
 async def begin(database: Database, turn_id: str) -> None:

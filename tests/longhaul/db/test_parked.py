@@ -18,6 +18,7 @@ from tests.longhaul.db.conftest import SESSION, USER
 
 TURN = turns.NewTurn("turn", SESSION, USER, "m", "fast", "standard", utc_now())
 ALLOWED, DENIED, WAITING = ParkedStatus.ALLOWED, ParkedStatus.DENIED, ParkedStatus.WAITING
+ANSWERED = ParkedStatus.ANSWERED
 EXPIRED, CANCELLED, SKIPPED = ParkedStatus.EXPIRED, ParkedStatus.CANCELLED, ParkedStatus.SKIPPED
 ALLOW, DENY = Answer(ALLOWED), Answer(DENIED, "not now")
 #: Attempts at each race.
@@ -110,6 +111,36 @@ async def test_the_turn_waits_until_its_last_call_is_answered(database: Database
     assert (await settle(database, second)).status is WAITING
     assert (await settle(database, second, SKIPPED)).status is SKIPPED
     assert await turn_status(database) is TurnStatus.RUNNING
+
+
+async def test_a_clients_result_counts_once(database: Database) -> None:
+    """The same result again is no error, because its sender may not have been told; another one is."""
+    row = await park(database, "a", kind=ParkKind.CLIENT_TOOL)
+    other = await park(database, "b", kind=ParkKind.CLIENT_TOOL)
+    given = Answer(ANSWERED, "sunny \x00")
+    with pytest.raises(NotFoundError):
+        await answer(database, row, given, user="somebody else")
+    first = await answer(database, row, given)
+    assert (first.status, await answer(database, row, given)) == (ANSWERED, first)
+    for another in (Answer(ANSWERED, "rain"), Answer(ANSWERED, "sunny \x00", is_error=True), Answer(SKIPPED)):
+        with pytest.raises(AnsweredError):
+            await answer(database, row, another)
+    await settle(database, row)
+    assert (await answer(database, row, given)).answer == "sunny \ufffd"
+    async with database.read() as connection:
+        assert [one.id for one in await parked.client_calls_waiting(connection, SESSION)] == [other.id]
+    await stop(database)
+    with pytest.raises(AnsweredError):
+        await answer(database, other, given)
+
+
+async def test_a_skipped_call_is_to_be_settled(database: Database) -> None:
+    """The client said so, not the turn: the redelivery tells the turn, should the signal be lost."""
+    row = await park(database, "a", kind=ParkKind.CLIENT_TOOL)
+    await answer(database, row, Answer(SKIPPED))
+    async with database.read() as connection:
+        assert [one.id for one in await parked.not_settled(connection, utc_now(), 10)] == [row.id]
+    assert (await settle(database, row)).status is SKIPPED
 
 
 async def test_only_the_owner_sees_and_answers(database: Database) -> None:

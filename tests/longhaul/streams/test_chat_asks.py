@@ -56,6 +56,17 @@ def test_who_cannot_be_asked_or_sees_another_message_does_not_wait(only: str | N
     assert not chat.waits_for
 
 
+def test_every_client_runs_its_own_tools() -> None:
+    """So each waits for them; beside them, a client that cannot be asked waits for an approval as well."""
+    chat = ChatParts("t", TakeBack.NOT_AT_ALL)
+    chat.feed([*START, call("a"), call("b"), asked("a", kind="client_tool")])
+    assert not chat.waits_for
+    chat.feed([asked("b")])
+    assert chat.waits_for == {"id a", "id b"}
+    chat.feed([asked("a", "answered", kind="client_tool"), output("a")])
+    assert not chat.waits_for
+
+
 def test_the_rest_of_a_message() -> None:
     first: list[Part] = [*START, {"type": "text-start", "id": "0"}, call("a"), output("a"), {"type": "finish-step"}]
     second: list[Part] = [{"type": "start-step"}, call("b"), asked("b"), {"type": "tool-approval-request"}]
