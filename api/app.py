@@ -1,7 +1,7 @@
 """Wires the API: dependencies, middleware, routes."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
@@ -44,7 +44,12 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with connected(settings) as app.state.dependencies:
+        async with AsyncExitStack() as stack:
+            app.state.dependencies = await stack.enter_async_context(connected(settings))
+            if settings.mcp_server:
+                from api import mcp_server  # the SDK takes half a second, which others need not wait
+
+                await stack.enter_async_context(mcp_server.install(app).running())
             yield
 
     # It serves the scripts of /docs itself, so the page works on a machine without internet access.

@@ -36,6 +36,9 @@ class Api(BaseModel):
     cors_origins: Words = Field(
         [], description="Origins allowed by CORS, comma-separated; `*` only with LONGHAUL_AUTH=jwt. Empty: CORS off."
     )
+    mcp_server: bool = Field(
+        default=False, description="Be an MCP server at `/mcp`, for the users of the API ([mcp.md](mcp.md))."
+    )
     max_streams: Count = Field(
         50, description="Open streams per user and API process; more: 429. Without auth 0, unless set."
     )

@@ -22,7 +22,8 @@ class Tools(BaseModel):
         "`Registry` of tools, or a function that returns one.",
     )
     mcp_config: str = Field(
-        "", description="JSON file with MCP servers, in the form that MCP clients share (docs/mcp.md). Empty: none."
+        "",
+        description="JSON file with MCP servers, in the form that MCP clients share ([mcp.md](mcp.md)). Empty: none.",
     )
     mcp_max_bytes: Annotated[int, Field(ge=10_000)] = Field(
         8_000_000, description="Bytes of one message of an MCP server. A larger one ends the call with an error."
