@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cli import CommandError
-from cli.client import ApiUrl, ReconnectingClient, Token, api_url
+from cli.client import ApiUrl, CommandClient, Token, api_url
 from cli.stack.state import write_whole
 from longhaul.settings import load_settings
 
@@ -26,7 +26,7 @@ def chat(
         raise CommandError("`longhaul chat` needs a terminal; in scripts use `longhaul send`")
     from cli.terminal import Chat  # prompt_toolkit is slow to import, and only this command needs it
 
-    client = ReconnectingClient(api_url(url), token)
+    client = CommandClient(api_url(url), token)
     last = LastSession(load_settings().home.absolute() / "last-session")
     try:
         Chat(client, last).run("" if new else session or last.read(), asked_for=bool(session))

@@ -6,12 +6,12 @@ import orjson
 from rich.markup import escape
 from rich.tree import Tree
 
-from cli.client import ReconnectingClient
+from cli.client import CommandClient
 
 _SPEAKERS = {"user": "You", "assistant": "Copilot"}
 
 
-def whole(client: ReconnectingClient, session: str) -> dict[str, Any]:
+def whole(client: CommandClient, session: str) -> dict[str, Any]:
     """A session with all its rows: `{id, title, messages}`."""
     page = client.get(f"/sessions/{session}", limit=200)
     rows: list[dict[str, Any]] = page["messages"]

@@ -8,22 +8,36 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from cli.client import ApiUrl, ReconnectingClient, Token, api_url
+from cli.client import ApiUrl, CommandClient, Token, api_url
 from cli.conversation import as_json
 from longhaul.db.busy import OnBusy
+from longhaul_client import (
+    Aborted,
+    Data,
+    Event,
+    Failed,
+    Finished,
+    Joined,
+    ReasoningDelta,
+    Reconnecting,
+    TextDelta,
+    ToolCalled,
+    ToolFailed,
+    ToolReturned,
+    Voided,
+)
 
 _LINE_CHARS = 160
 EXIT_CODES = {"completed": 0, "failed": 3, "cancelled": 4}
 
 
 class Renderer:
-    """Shows AI SDK UI-message events: text as it arrives, reasoning dim, one line for each tool call and result."""
+    """Shows the events of a turn: text as it arrives, reasoning dim, one line for each tool call and result."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._open: tuple[str, str] | None = None  # kind and id of the block whose line is not ended yet
-        self._tools: dict[str, str] = {}
-        self._inputs: dict[str, object] = {}
+        self._calls: dict[str, ToolCalled] = {}
         self._last_text: list[str] = []
         self.finished = False
         self.failed = False
@@ -34,42 +48,46 @@ class Renderer:
         """The text block shown last, to compare with the stored answer."""
         return "".join(self._last_text)
 
-    def show(self, event: Mapping[str, Any]) -> None:
+    def show(self, event: Event) -> None:
         """Show one event; kinds that a terminal cannot show are passed over."""
-        match event.get("type"):
-            case "text-delta":
-                self._delta("text", event, style="")
-            case "reasoning-delta":
-                self._delta("reasoning", event, style="dim italic")
-            case "tool-input-available":
-                self._tools[str(event.get("toolCallId"))] = str(event.get("toolName"))
-                self._inputs[str(event.get("toolCallId"))] = event.get("input")
-                self._line(f"→ {event.get('toolName')} {_short(event.get('input'))}", "cyan")
-            case "tool-output-available":
-                self._line(f"← {self._tool(event)} {_short(event.get('output'))}", "green")
-            case "tool-output-error":
-                self._line(f"← {self._tool(event)} failed: {_short(event.get('errorText'))}", "red")
-            case "error":
+        match event:
+            case TextDelta():
+                if self._delta("text", event.block, event.text, style=""):
+                    self._last_text = []
+                self._last_text.append(event.text)
+            case ReasoningDelta():
+                self._delta("reasoning", event.block, event.text, style="dim italic")
+            case ToolCalled():
+                self._calls[event.call_id] = event
+                self._line(f"→ {event.tool} {_short(event.arguments)}", "cyan")
+            case ToolReturned():
+                self._line(f"← {self._tool(event.call_id)} {_short(event.output)}", "green")
+            case ToolFailed():
+                self._line(f"← {self._tool(event.call_id)} failed: {_short(event.error)}", "red")
+            case Failed():
                 self.failed = True
-                self._line(f"error: {event.get('errorText')}", "bold red")
-            case "abort":
+                self._line(f"error: {event.error}", "bold red")
+            case Aborted():
                 self.stopped = True
                 self._line("stopped", "yellow")
-            case "finish":
+            case Finished():
                 self.finished = True
                 self.end_line()
-            case "data-approval":
-                self._approval(event.get("data") or {})
-            case "data-follow-up":
+            case Data(name="approval"):
+                self._approval(event.data or {})
+            case Data(name="follow-up"):
                 self._line("(your message has been taken)", "dim")
-            case "data-voided":
+            case Voided():
                 self._line("(the model call is repeated; the text above is void)", "yellow")
-            case _:
-                return
+            case Joined():
+                self.note("the message joins the turn that is running")
+            case Reconnecting():
+                self.note(f"({event.why}; connecting again)")
 
     def _approval(self, data: Mapping[str, Any]) -> None:
         """A call that waits for a person: what is asked, and how to answer."""
-        name, asked = data.get("tool_name"), self._inputs.get(str(data.get("tool_call_id")))
+        name, call = data.get("tool_name"), self._calls.get(str(data.get("tool_call_id")))
+        asked = call.arguments if call is not None else None
         if data.get("status") != "waiting":
             self._line(f"({name}: {data.get('status')})", "dim")
         elif data.get("kind") == "question" and isinstance(asked, dict):
@@ -94,24 +112,23 @@ class Renderer:
             self._console.print()
             self._open = None
 
-    def _delta(self, kind: str, event: Mapping[str, Any], style: str) -> None:
-        block = (kind, str(event.get("id")))
-        if self._open != block:
+    def _delta(self, kind: str, id_: str, text: str, style: str) -> bool:
+        """Show more of a block; whether the block begins with it."""
+        block = (kind, id_)
+        begins = self._open != block
+        if begins:
             self.end_line()
             self._open = block
-            if kind == "text":
-                self._last_text = []
-        delta = str(event.get("delta", ""))
-        if kind == "text":
-            self._last_text.append(delta)
-        self._console.print(Text(delta, style=style), end="", soft_wrap=True)
+        self._console.print(Text(text, style=style), end="", soft_wrap=True)
+        return begins
 
     def _line(self, text: str, style: str) -> None:
         self.end_line()
         self._console.print(Text(text, style=style), soft_wrap=True)
 
-    def _tool(self, event: Mapping[str, Any]) -> str:
-        return self._tools.get(str(event.get("toolCallId")), "tool")
+    def _tool(self, call_id: str) -> str:
+        call = self._calls.get(call_id)
+        return call.tool if call is not None else "tool"
 
 
 def _short(value: object) -> str:
@@ -137,7 +154,7 @@ def send(
     Exit codes: 0 the turn is completed, 3 it failed, 4 it was stopped; 1 the API cannot be reached or refuses,
     2 wrong usage, 130 left by Ctrl-C.
     """
-    client = ReconnectingClient(api_url(url), token)
+    client = CommandClient(api_url(url), token)
     try:
         send_with = _send_for_programs if json else _send_and_show
         status = send_with(client, session, message, {"on_busy": on_busy.value})
@@ -147,22 +164,19 @@ def send(
         raise typer.Exit(status)
 
 
-def _send_for_programs(client: ReconnectingClient, session: str, message: str, choice: Mapping[str, str]) -> int:
+def _send_for_programs(client: CommandClient, session: str, message: str, choice: Mapping[str, str]) -> int:
     """Print the turn's end as the API tells it; the exit code."""
-    console = Console(stderr=True, highlight=False)
-    asked = client.ask(
-        session or client.create_session(), message, lambda note: console.print(note, markup=False), choice
-    )
+    asked = client.ask(session or client.create_session(), message, choice)
     typer.echo(as_json(asked), nl=False)
     return EXIT_CODES[asked["status"]]
 
 
-def _send_and_show(client: ReconnectingClient, session: str, message: str, choice: Mapping[str, str]) -> int:
+def _send_and_show(client: CommandClient, session: str, message: str, choice: Mapping[str, str]) -> int:
     """Show the answer as it streams; the exit code."""
     show = Renderer(Console(highlight=False))
     session = session or client.create_session()
     try:
-        for event in client.send(session, message, show.note, choice):
+        for event in client.send(session, message, choice):
             show.show(event)
         if not show.finished and not show.failed:
             _show_stored(client, session, show)
@@ -175,7 +189,7 @@ def _send_and_show(client: ReconnectingClient, session: str, message: str, choic
     return EXIT_CODES["failed" if show.failed else "cancelled" if show.stopped else "completed"]
 
 
-def _show_stored(client: ReconnectingClient, session: str, show: Renderer) -> None:
+def _show_stored(client: CommandClient, session: str, show: Renderer) -> None:
     """Show the stored answer of a turn that ended while we were not connected."""
     show.note("the turn has ended; its stored answer:")
     if (stored := client.last_answer(session)) != show.last_text:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cli import CommandError
-from cli.client import ApiUrl, ReconnectingClient, Token, api_url
+from cli.client import ApiUrl, CommandClient, Token, api_url
 from cli.conversation import as_json, as_markdown, tree_of, whole
 from cli.stack.environment import joined_environment
 from cli.stack.state import write_whole
@@ -37,15 +37,15 @@ AsJson = Annotated[bool, typer.Option("--json", help="JSON for programs.")]
 
 
 @contextmanager
-def _client(url: str, token: str) -> Iterator[ReconnectingClient]:
-    client = ReconnectingClient(api_url(url), token)
+def _client(url: str, token: str) -> Iterator[CommandClient]:
+    client = CommandClient(api_url(url), token)
     try:
         yield client
     finally:
         client.close()
 
 
-def _all(client: ReconnectingClient) -> Iterator[dict[str, Any]]:
+def _all(client: CommandClient) -> Iterator[dict[str, Any]]:
     """All sessions of this user that are no sub-sessions, newest first."""
     page = client.get("/sessions", limit=_PAGE)
     yield from page["sessions"]

@@ -19,10 +19,11 @@ from rich.markup import escape
 
 from cli import CommandError
 from cli.chat import LastSession
-from cli.client import Event, ReconnectingClient, RefusedError
+from cli.client import CommandClient, RefusedError
 from cli.conversation import as_json, as_markdown, cost_of, tree_of, whole
 from cli.send import Renderer
 from cli.stack.state import write_whole
+from longhaul_client import Event
 
 HELP = """/session [ID]   show this session, or go to another one
 /sessions       the newest sessions
@@ -74,7 +75,7 @@ class LiveLines:
 class Chat:
     """One terminal, one session at a time, and the thread that follows its turn."""
 
-    def __init__(self, client: ReconnectingClient, last: LastSession) -> None:
+    def __init__(self, client: CommandClient, last: LastSession) -> None:
         self._client = client
         self._last = last
         self._session = ""
@@ -153,7 +154,7 @@ class Chat:
         if not text:
             return True
         if not self._busy:
-            self._start(self._client.send(self._session, text, self._note, self._choice))
+            self._start(self._client.send(self._session, text, self._choice))
             return True
         waiting = self._waiting()
         if waiting is not None and waiting["kind"] == "question":
@@ -164,7 +165,7 @@ class Chat:
         if taken["disposition"] == "started":  # the turn ended in this moment
             if self._follower is not None:
                 self._follower.join()
-            self._start(self._client.resume(self._session, self._note))
+            self._start(self._client.resume(self._session))
         return True
 
     def _waiting(self) -> dict[str, Any] | None:
@@ -229,7 +230,7 @@ class Chat:
                 self._show.whole_text(row["content"])
         if active:
             self._note("a turn is running here:")
-            self._start(self._client.resume(session, self._note))
+            self._start(self._client.resume(session))
 
     def _choose(self, words: list[str]) -> None:
         """Set the tier and the mode of the messages from now on."""

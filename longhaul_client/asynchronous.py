@@ -8,7 +8,7 @@ from typing import Self, TypeVar, Unpack
 import httpx2
 
 from longhaul_client import operations
-from longhaul_client.events import Event
+from longhaul_client.events import Event, Reconnecting
 from longhaul_client.models import Answer, Cancelled, Progress, Sent, SessionInfo, SessionPage, Turn
 from longhaul_client.operations import (
     MessageOptions,
@@ -98,10 +98,11 @@ class AsyncLonghaul:
                     await response.aclose()
             except httpx2.TransportError as error:
                 step = stream.broken(repr(error))
-            if isinstance(step, Pause):
-                await asyncio.sleep(step.seconds)
-            else:
+            if not isinstance(step, Pause):
                 yield step
+            elif not stream.ended:
+                yield Reconnecting(step.why)
+                await asyncio.sleep(step.seconds)
 
     def _build(self, request: Request) -> httpx2.Request:
         return self._http.build_request(

@@ -14,6 +14,13 @@ class Joined:
 
 
 @dataclass(frozen=True)
+class Reconnecting:
+    """The connection broke, or the API is away for now: `why`. The stream goes on behind the last event."""
+
+    why: str
+
+
+@dataclass(frozen=True)
 class Started:
     """The turn's stream begins. It can come again: what was shown of the turn is then to be shown anew."""
 
@@ -103,6 +110,7 @@ class Other:
 
 Event = (
     Joined
+    | Reconnecting
     | Started
     | TextDelta
     | ReasoningDelta

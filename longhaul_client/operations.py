@@ -41,9 +41,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Pause:
-    """Seconds to wait."""
+    """Seconds to wait before the next try, and why."""
 
     seconds: float
+    why: str
 
 
 Operation = Generator[Request | Pause, httpx2.Response | None, T]
@@ -106,7 +107,7 @@ class Patience:
             raise ConnectionLostError(f"the connection is lost ({why}) and did not come back within {self._limit:g} s")
         pause = max(self._pause, retry_after or 0)
         self._pause = min(self._pause * 2, LONGEST_PAUSE_S)
-        return Pause(pause)
+        return Pause(pause, why)
 
 
 def away(response: httpx2.Response, patience: Patience) -> Pause | None:
@@ -294,7 +295,7 @@ class TurnStream:
         self._opened_at = time.monotonic()
         if response.status_code == 204:
             self.ended = True
-            return Pause(0)
+            return Pause(0, "nothing runs")
         self._turn_id = response.headers.get("x-longhaul-turn-id", self._turn_id)
         self._body = None
         if response.status_code == 202:

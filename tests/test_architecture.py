@@ -21,7 +21,7 @@ ARROWS = {
     "workflows": {"activities", "longhaul"},
     "activities": {"longhaul"},
     "api": {"longhaul"},
-    "cli": {"longhaul"},
+    "cli": {"longhaul", "longhaul_client"},
     "longhaul": set(),
     "longhaul_client": set(),
     "examples": {"longhaul_client"},

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from cli import CommandError
 from cli import client as client_module
-from cli.client import ReconnectingClient
+from cli.client import CommandClient
 from cli.send import Renderer
 
 Handler = Callable[[httpx2.Request], httpx2.Response]
@@ -66,10 +66,12 @@ def refused(_request: httpx2.Request) -> httpx2.Response:
 
 
 def run(api: Api) -> tuple[str, Renderer, list[str]]:
-    output, notes = io.StringIO(), list[str]()
+    output = io.StringIO()
     renderer = Renderer(Console(file=output, width=200))
-    client = ReconnectingClient("http://api", "token", httpx2.MockTransport(api))
-    for event in client.send("s1", "hello", notes.append):
+    client = CommandClient("http://api", "token", httpx2.MockTransport(api))
+    notes = list[str]()
+    renderer.note = notes.append  # type: ignore[assignment,method-assign]
+    for event in client.send("s1", "hello"):
         renderer.show(event)
     renderer.end_line()
     return output.getvalue(), renderer, notes
@@ -117,7 +119,10 @@ def test_a_post_without_an_answer_is_sent_again_as_the_same_message() -> None:
 
 
 def test_a_follow_up_joins_and_follows_the_running_turn() -> None:
-    api = Api(answer(202, {"turn_in_flight": True}), stream(events(TEXT_A, FINISH, "[DONE]")))
+    api = Api(
+        answer(202, {"turn_id": "t1", "message_id": "m1", "turn_in_flight": True}),
+        stream(events(TEXT_A, FINISH, "[DONE]")),
+    )
     text, _, notes = run(api)
     assert text == "Hello \n"
     assert notes == ["the message joins the turn that is running"]
@@ -155,5 +160,5 @@ def test_last_answer_is_the_newest_text_of_the_assistant() -> None:
         {"role": "assistant", "content": None},
         {"role": "user", "content": "?"},
     ]
-    client = ReconnectingClient("http://api", "", httpx2.MockTransport(Api(answer(200, {"messages": rows}))))
+    client = CommandClient("http://api", "", httpx2.MockTransport(Api(answer(200, {"messages": rows}))))
     assert client.last_answer("s1") == "new"
