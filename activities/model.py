@@ -513,7 +513,8 @@ class ModelActivities:
             finish_reason=answer.finish_reason,
             has_text=bool(answer.text.strip()),
             tool_calls=[
-                self._call(made, call.scope, client_tools, cut_off=made["id"] == cut_off) for made in answer.tool_calls
+                self._call(made, call.turn.user_id, call.scope, client_tools, cut_off=made["id"] == cut_off)
+                for made in answer.tool_calls
             ],
             usage=answer.usage,
             published=published,
@@ -522,16 +523,16 @@ class ModelActivities:
             fallback=fallback,
         )
 
-    def _parks(self, tool: Tool, arguments: str, scope: Scope) -> ParkKind | None:
+    def _parks(self, tool: Tool, arguments: str, user_id: str, scope: Scope) -> ParkKind | None:
         """What a call waits for before it is run. A refused call and one of a dry run do not wait."""
         if not allowed(tool.name, scope) or tool.only_said(scope):
             return None
         if tool.name == ask_user.name:
             return ParkKind.QUESTION if tool.is_valid(arguments) else None
-        return ParkKind.APPROVAL if self._approvals.need(tool, arguments) else None
+        return ParkKind.APPROVAL if self._approvals.need(tool, arguments, user_id) else None
 
     def _call(
-        self, made: dict[str, Any], scope: Scope, client_tools: Collection[str] = (), *, cut_off: bool
+        self, made: dict[str, Any], user_id: str, scope: Scope, client_tools: Collection[str] = (), *, cut_off: bool
     ) -> ToolCall:
         """A tool call, in the OpenAI shape, as the workflow needs it. `run_tool` refuses one that was cut off, and one
         whose arguments are no object: no client gets those."""
@@ -545,7 +546,7 @@ class ModelActivities:
         if cut_off or tool is None:
             return call
         options = {"quick": tool.quick, "timeout": tool.timeout, "retries": tool.retries}
-        call = call.model_copy(update={**options, "parks": self._parks(tool, arguments, scope)})
+        call = call.model_copy(update={**options, "parks": self._parks(tool, arguments, user_id, scope)})
         return for_workflow(call, arguments)
 
 

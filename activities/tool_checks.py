@@ -132,7 +132,8 @@ class ToolChecks:
         Raises:
             ToolError: the call needs consent, and no person has given it.
         """
-        if not call.approved and (tool.only_said(call.scope) or not self._approvals.need(tool, arguments)):
+        needed = not tool.only_said(call.scope) and self._approvals.need(tool, arguments, call.turn.user_id)
+        if not call.approved and not needed:
             return None
         asked = parked.id_of(call.turn.turn_id, call.round, call.tool_call_id)
         row = await self._read(partial(parked.get, parked_id=asked), patience)

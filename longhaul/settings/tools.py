@@ -9,7 +9,10 @@ from pydantic_settings import NoDecode
 from longhaul.settings.values import SPLIT_AT_COMMAS, Count, Seconds, Words
 
 #: An entry of `LONGHAUL_APPROVE`; and the commas between entries, not those in the parentheses of a pattern.
-APPROVE_ENTRY = re.compile(r"(?P<tool>[\w.*?-]+)(?:\((?:(?P<name>\w+)=)?(?P<pattern>.+)\))?", re.DOTALL)
+APPROVE_ENTRY = re.compile(
+    r"(?P<tool>[\w.*?-]+)(?:\((?:(?P<name>\w+)=)?(?P<pattern>.+)\))?(?: if (?P<conditions>[^()]+))?", re.DOTALL
+)
+APPROVE_CONDITION = re.compile(r"price >= (?P<price>\d{1,15})|user (?P<compared>!?=) (?P<user>\S+)")
 BETWEEN_APPROVE_ENTRIES = re.compile(r",(?![^(]*\))")
 
 
@@ -46,7 +49,7 @@ class Tools(BaseModel):
     approve: Words = Field(
         [],
         description="Tool calls that a person has to allow, comma-separated: `write_file`, `shop__*`, "
-        "`bash_exec(rm *)`, `write_file(path=reports/*)`.",
+        "`bash_exec(rm *)`, `write_file(path=reports/*)`, `* if price >= 5000`, `write_file if user != ops-*`.",
     )
     shell: Literal["off", "on"] = Field(
         "off",
@@ -70,6 +73,10 @@ class Tools(BaseModel):
     @field_validator("approve")
     @classmethod
     def _known_form(cls, entries: list[str]) -> list[str]:
-        if wrong := next((entry for entry in entries if not APPROVE_ENTRY.fullmatch(entry)), None):
-            raise ValueError(f"write tool, tool(pattern) or tool(argument=pattern) instead of {wrong!r}")
+        for entry in entries:
+            if (found := APPROVE_ENTRY.fullmatch(entry)) is None:
+                raise ValueError(f"write tool, tool(pattern) or tool(argument=pattern) instead of {entry!r}")
+            for condition in found["conditions"].split(" and ") if found["conditions"] else ():
+                if not APPROVE_CONDITION.fullmatch(condition.strip()):
+                    raise ValueError(f"write price >= 5000, user = ops-* or user != ops-* instead of {condition!r}")
         return entries

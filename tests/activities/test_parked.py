@@ -229,6 +229,20 @@ async def test_only_some_arguments_need_consent(database: Database) -> None:
     assert RUNS == [2]
 
 
+async def test_only_some_users_need_consent(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked when the call is made, and once more before it is run."""
+    rules = load_settings(
+        home=SETTINGS.home, redis_url=SETTINGS.redis_url, approve=f"careful_above if user = {TURN.user_id}"
+    )
+    model = ModelActivities(database, NO_STREAMS, cast("Any", None), TOOLS, FileStore(rules), rules)
+    made = {"id": "c2", "function": {"name": "careful_above", "arguments": '{"amount": 2}'}}
+    assert model._call(made, TURN.user_id, Scope(), cut_off=False).parks is ParkKind.APPROVAL
+    assert model._call(made, "somebody else", Scope(), cut_off=False).parks is None
+    monkeypatch.setattr(module_of_test, "CAREFUL", rules)
+    assert (await run(database, "c2", "careful_above")).status is ToolStatus.ERROR
+    assert RUNS == []
+
+
 async def test_a_dry_run_asks_nobody(database: Database) -> None:
     assert (await run(database, scope=Scope(dry_run=True))).status is ToolStatus.OK
     assert await result(database) == ("Dry run: pay was not run.", False)
@@ -278,8 +292,8 @@ def test_calls_of_a_clients_tools(database: Database, name: str, arguments: str,
     """They wait for the client, who may give a tool the name of ours. It gets none whose arguments are no object."""
     model = ModelActivities(database, NO_STREAMS, cast("Any", None), TOOLS, FileStore(CAREFUL), CAREFUL)
     made = {"id": "c", "function": {"name": name, "arguments": arguments}}
-    assert model._call(made, Scope(), {name}, cut_off=False).parks is parks
-    assert model._call(made, Scope(), {name}, cut_off=True).parks is None
+    assert model._call(made, "u", Scope(), {name}, cut_off=False).parks is parks
+    assert model._call(made, "u", Scope(), {name}, cut_off=True).parks is None
 
 
 def test_which_tools_of_a_client_are_offered() -> None:
@@ -314,8 +328,8 @@ def test_which_tools_of_a_client_are_offered() -> None:
 def test_which_calls_wait(database: Database, name: str, arguments: str, scope: Scope, parks: ParkKind | None) -> None:
     model = ModelActivities(database, NO_STREAMS, cast("Any", None), TOOLS, FileStore(CAREFUL), CAREFUL)
     made = {"id": "c", "function": {"name": name, "arguments": arguments}}
-    assert model._call(made, scope, cut_off=False).parks is parks
-    assert model._call(made, scope, cut_off=True).parks is None, "nobody is asked about a call that is not run"
+    assert model._call(made, "u", scope, cut_off=False).parks is parks
+    assert model._call(made, "u", scope, cut_off=True).parks is None, "nobody is asked about a call that is not run"
 
 
 async def test_the_turn_s_row_says_that_it_waits(database: Database) -> None:

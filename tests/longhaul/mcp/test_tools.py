@@ -83,8 +83,8 @@ def test_allow_lists_and_approvals() -> None:
         registry.get("shop__buy", Scope(deny_tools=("shop__buy",)))
     assert [tool.name for tool in registry.allowed(Scope(allow_tools=("shop__buy",)))] == ["shop__buy"]
     rules = ApprovalRules(["shop__*(amount=1*)"])
-    assert rules.need(found.tools["shop__buy"], '{"amount": 10}')
-    assert not rules.need(found.tools["shop__buy"], '{"amount": 20}')
+    assert rules.need(found.tools["shop__buy"], '{"amount": 10}', "u")
+    assert not rules.need(found.tools["shop__buy"], '{"amount": 20}', "u")
 
 
 def deep(levels: int) -> dict[str, Any]:
