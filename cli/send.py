@@ -95,6 +95,8 @@ class Renderer:
             for choice in asked.get("choices") or ():
                 self._line(f"  · {choice}", "yellow")
             self._line("  type your answer, or /deny", "dim")
+        elif data.get("kind") == "client_tool":
+            self._line(f"({name} runs in the client that declared it; /deny WHY goes on without it)", "dim")
         else:
             self._line(f"? may {name} be run? /allow, /allow session, or /deny WHY", "bold yellow")
 

@@ -153,6 +153,13 @@ def test_errors_and_stops_are_shown() -> None:
     assert renderer.failed
 
 
+@pytest.mark.parametrize(("kind", "shown"), [("approval", "may a be run?"), ("client_tool", "(a runs in the client")])
+def test_what_a_call_waits_for(kind: str, shown: str) -> None:
+    asked = {"approval_id": "1", "tool_call_id": "c", "tool_name": "a", "kind": kind, "status": "waiting"}
+    text, _, _ = run(Api(stream(events({"type": "data-approval", "data": asked}, FINISH, "[DONE]"))))
+    assert shown in text
+
+
 def test_last_answer_is_the_newest_text_of_the_assistant() -> None:
     rows = [
         {"role": "assistant", "content": "old"},
