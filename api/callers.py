@@ -50,7 +50,9 @@ class KnownCallers:
     async def _store(self, caller: Caller) -> None:
         async with self._database.read() as connection:
             account = await accounts.find(connection, caller.user_id)
-        if account is not None and (account.email, account.claimed_tier) == (caller.email, caller.tier):
+        roles = " ".join(sorted(caller.roles)) or None
+        claims = (caller.email, caller.tier, roles)
+        if account is not None and (account.email, account.claimed_tier, account.claimed_roles) == claims:
             return
         async with self._database.write() as connection:
-            await accounts.note_claims(connection, caller.user_id, caller.email, caller.tier)
+            await accounts.note_claims(connection, caller.user_id, caller.email, caller.tier, roles)

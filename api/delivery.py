@@ -9,11 +9,11 @@ from api import metrics
 from api.attachments import FileReference, attach
 from api.client_tools import declare
 from api.dependencies import Dependencies
-from api.problems import invalid
+from api.problems import ProblemError, invalid
 from api.schemas.messages import Taken
 from api.slots import Slot
 from longhaul.contracts import Scope
-from longhaul.db import busy, sessions
+from longhaul.db import accounts, busy, sessions
 from longhaul.db.busy import OnBusy
 from longhaul.db.sessions import NewSession, Session
 from longhaul.errors import (
@@ -25,6 +25,7 @@ from longhaul.errors import (
     UnavailableError,
     UsageLimitError,
 )
+from longhaul.limits.access import may_use
 from longhaul.tools.client_tools import ClientTool
 from longhaul.turns.deliver import Delivery, IncomingMessage
 
@@ -45,7 +46,7 @@ async def deliver(
         ProblemError: 422, the message's model may not be chosen; 429, too many messages in this minute or streams;
             otherwise as `attach`, `declare` and `MessageDelivery.deliver`.
     """
-    check_model(deps, message.model)
+    await check_model(deps, user, message.model or message.tier)
     joins = False
     if message.on_busy in (OnBusy.JOIN, OnBusy.REJECT):
         async with deps.database.read() as connection:
@@ -77,7 +78,7 @@ async def replace(
         ProblemError: 422, the message's model may not be chosen; otherwise as `attach`, `declare` and
             `MessageDelivery.replace`.
     """
-    check_model(deps, message.model)
+    await check_model(deps, user, message.model or message.tier)
     await deps.rate_limit.count_new_turn(user)
     message = await declare(deps, session, message, client_tools)
     message = await attach(deps, user, session, message, files)
@@ -90,15 +91,24 @@ async def retry(deps: Dependencies, user: str, session: Session, turn_id: str) -
     return await _counted(deps, deps.delivery.retry(user, session, turn_id))
 
 
-def check_model(deps: Dependencies, model: str | None) -> None:
-    """Refuse a model that a session or message may not choose.
+async def check_model(deps: Dependencies, user: str, wanted: str | None) -> None:
+    """Refuse a model or tier that a session or message of this user may not choose.
 
     Raises:
-        ProblemError: 422.
+        ProblemError: 422, there is no such model; 403, it is kept for other users.
     """
-    if model is not None and deps.settings.choose(model) is None:
-        why = f"{model!r} is not a model that you may choose; GET /v1/models lists them"
+    if wanted is None:
+        return
+    choice = deps.settings.choose(wanted)
+    if choice is None:
+        why = f"{wanted!r} is not a model that you may choose; GET /v1/models lists them"
         raise invalid([{"loc": ["body", "model"], "msg": why, "type": "model"}])
+    if choice.model in deps.settings.model_access:
+        async with deps.database.read() as connection:
+            account = await accounts.get(connection, user)
+        if not may_use(deps.settings, account, choice.model):
+            why = f"You may not choose {wanted}; GET /v1/models lists what you may."
+            raise ProblemError(403, "model-not-allowed", why)
 
 
 async def _counted(deps: Dependencies, delivering: Awaitable[Delivery]) -> Delivery:

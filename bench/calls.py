@@ -20,7 +20,8 @@ from testkit.process import kill_all
 from testkit.product import Product
 from testkit.servers import script
 
-ROWS = 400
+#: Fewer than are read without a summary, with those of the turn.
+ROWS = 150
 FILE = "notes.txt"
 SENTENCE = "Every message of this conversation is kept, whatever happens to the workers. "
 

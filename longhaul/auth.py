@@ -20,12 +20,15 @@ PUBLIC_KEY_ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "
 
 @dataclass(frozen=True)
 class Caller:
-    """Who calls, as the token says. `is_admin`: one of the roles is that of admins."""
+    """Who calls, as the token says. `is_admin`: one of the roles is that of admins. `roles`: those that a model is kept
+    for.
+    """
 
     user_id: str
     email: str | None = None
     tier: str | None = None
     is_admin: bool = False
+    roles: frozenset[str] = frozenset()
 
 
 #: Without authentication, who reaches the API can also read its database, so nothing is kept from that user.
@@ -49,6 +52,7 @@ class Authenticator:
         self._email_claim = settings.jwt_email_claim
         self._roles_claim = settings.jwt_roles_claim
         self._admin_role = settings.admin_role
+        self._roles = settings.roles_of_models
 
     async def user(self, token: str | None) -> str:
         """The user of a token; raises what `caller` raises."""
@@ -72,11 +76,13 @@ class Authenticator:
         subject = claims.get("sub")
         if not isinstance(subject, str) or not 0 < len(subject) <= USER_MAX or not subject.isprintable():
             raise UnauthorizedError(f"The token's `sub` is not a text of 1 to {USER_MAX} printable characters.")
+        roles = _words(claim(claims, self._roles_claim))
         return Caller(
             subject,
             email=_text(claim(claims, self._email_claim), EMAIL_MAX),
             tier=_text(claim(claims, self._tier_claim), TIER_MAX),
-            is_admin=self._admin_role in _words(claim(claims, self._roles_claim)),
+            is_admin=self._admin_role in roles,
+            roles=frozenset(role for role in roles if isinstance(role, str)) & self._roles,
         )
 
     async def _claims(self, token: str) -> dict[str, object]:

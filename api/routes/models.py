@@ -5,6 +5,8 @@ from fastapi import APIRouter
 from api.dependencies import CurrentUser, Deps
 from api.problems import RESPONSES
 from api.schemas.models import Abilities, Model, Models
+from longhaul.db import accounts
+from longhaul.limits.access import may_use
 from longhaul.llm.effort import efforts_of
 from longhaul.llm.models import ModelInfo, known_model, model_info
 from longhaul.settings import Settings
@@ -14,12 +16,21 @@ router = APIRouter(prefix="/v1", tags=["models"], responses=RESPONSES)
 
 
 @router.get("/models", summary="Tiers and models")
-async def models(user: CurrentUser, deps: Deps) -> Models:  # noqa: ARG001  # a token is needed
-    """What a session or message may choose: the tiers, the models behind them, and those that the operator allows."""
+async def models(user: CurrentUser, deps: Deps) -> Models:
+    """What a session or message of this user may choose: the tiers, the models behind them, and those that the operator
+    allows."""
     settings = deps.settings
+    async with deps.database.read() as connection:
+        account = await accounts.get(connection, user)
     names = dict.fromkeys([*TIERS, *map(settings.model_of, TIERS), *settings.allowed_models])
     chosen = ((name, settings.choose(name)) for name in names)
-    return Models(data=[_described(settings, name, choice) for name, choice in chosen if choice is not None])
+    return Models(
+        data=[
+            _described(settings, name, choice)
+            for name, choice in chosen
+            if choice and may_use(settings, account, choice.model)
+        ]
+    )
 
 
 def _described(settings: Settings, name: str, choice: ModelChoice) -> Model:

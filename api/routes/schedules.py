@@ -63,7 +63,7 @@ async def create(
     key: IdempotencyKey = None,
 ) -> ScheduleWithTimes:
     """Each run delivers the message like one that you send: the same limits hold, and a refused run says why."""
-    _check(deps, wanted)
+    await _check(deps, user, wanted)
     schedule_id = row_id("schedule", user, key) if key is not None else str(uuid4())
     now = utc_now()
     schedule = schedules.Schedule(id=schedule_id, user_id=user, created_at=now, updated_at=now, **values_of(wanted))
@@ -84,13 +84,13 @@ async def create(
     return await _shown(deps, schedule)
 
 
-def _check(deps: Dependencies, wanted: NewSchedule | ScheduleChange) -> None:
+async def _check(deps: Dependencies, user: str, wanted: NewSchedule | ScheduleChange) -> None:
     """Refuse what only the settings refuse.
 
     Raises:
-        ProblemError: 422.
+        ProblemError: 422; 403, the model is kept for other users.
     """
-    check_model(deps, wanted.model)
+    await check_model(deps, user, wanted.model)
     least = deps.settings.schedule_min_seconds
     if "every_seconds" in wanted.model_fields_set and 0 < (wanted.every_seconds or 0) < least:
         raise _refused("every_seconds", f"should be at least {least}")
@@ -154,7 +154,7 @@ async def change(
     schedule: OwnSchedule, deps: Deps, body: Annotated[ScheduleChange, Depends(json_body(ScheduleChange))]
 ) -> ScheduleWithTimes:
     """With `paused: true` nothing runs until `paused: false`. Runs that are at work go on."""
-    _check(deps, body)
+    await _check(deps, schedule.user_id, body)
     wanted = changed(schedule, **values_of(body))
     await _put(deps, wanted, schedule)
     async with deps.database.write() as connection:

@@ -58,7 +58,7 @@ async def create(
     key: IdempotencyKey = None,
 ) -> Session:
     """The body may be left out. With an `id` of your own, or an `Idempotency-Key`, the session is made once."""
-    check_model(deps, wanted.model)
+    await check_model(deps, user, wanted.model)
     session_id = wanted.id or (row_id("session", user, key) if key is not None else str(uuid4()))
     scope = Scope(
         root_session_id=session_id,
@@ -201,7 +201,7 @@ async def change(
     deps: Deps,
     body: Annotated[SessionChange, Depends(json_body(SessionChange))],
 ) -> Session:
-    check_model(deps, body.model)
+    await check_model(deps, user, body.model)
     async with deps.database.write() as connection:
         if "title" in body.model_fields_set:
             await sessions.rename(connection, session.id, user, body.title)

@@ -12,12 +12,15 @@ from longhaul.db.models import AccountEntryRow, LedgerRow, UserAccountRow, colum
 
 
 class Account(NamedTuple):
-    """A user's account. `claimed_tier`: as the newest token says; `tier`: as an admin has set it, which counts."""
+    """A user's account. `claimed_tier`, `claimed_roles` (words): as the newest token says; `tier`: as an admin has set
+    it, which counts.
+    """
 
     user_id: str
     email: str | None
     claimed_tier: str | None
     tier: str | None
+    claimed_roles: str | None = None
 
 
 class Action(StrEnum):
@@ -53,7 +56,7 @@ INSERT = insert(UserAccountRow)
 NOTE_CLAIMS = (
     update(UserAccountRow)
     .where(UserAccountRow.user_id == bindparam("user"))
-    .values(email=bindparam("new_email"), claimed_tier=bindparam("new_tier"))
+    .values(email=bindparam("new_email"), claimed_tier=bindparam("new_tier"), claimed_roles=bindparam("new_roles"))
 )
 SET_TIER = update(UserAccountRow).where(UserAccountRow.user_id == bindparam("user")).values(tier=bindparam("new_tier"))
 OF_EMAIL = (
@@ -106,13 +109,18 @@ async def get(connection: Connection, user_id: str) -> Account:
     return await find(connection, user_id) or Account(user_id, None, None, None)
 
 
-async def note_claims(connection: Connection, user_id: str, email: str | None, tier: str | None) -> None:
+async def note_claims(
+    connection: Connection, user_id: str, email: str | None, tier: str | None, roles: str | None = None
+) -> None:
     """Keep what the newest token says of a user; the account is made if there is none."""
     await lock(connection, user_id)
     if await find(connection, user_id) is None:
-        await connection.execute(INSERT, {"user_id": user_id, "email": email, "claimed_tier": tier})
+        await connection.execute(
+            INSERT, {"user_id": user_id, "email": email, "claimed_tier": tier, "claimed_roles": roles}
+        )
     else:
-        await connection.execute(NOTE_CLAIMS, {"user": user_id, "new_email": email, "new_tier": tier})
+        values = {"user": user_id, "new_email": email, "new_tier": tier, "new_roles": roles}
+        await connection.execute(NOTE_CLAIMS, values)
 
 
 async def set_tier(connection: Connection, user_id: str, tier: str | None) -> None:

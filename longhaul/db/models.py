@@ -438,9 +438,9 @@ class LedgerRow(Base):
 
 
 class UserAccountRow(Base):
-    """What is known of a user beside the sessions. `claimed_tier`, `email`: as the newest token says.
+    """What is known of a user beside the sessions. `claimed_tier`, `claimed_roles`, `email`: as the newest token says.
 
-    `tier`: as an admin has set it, which counts more.
+    `tier`: as an admin has set it, which counts more. Of roles, those are kept that a model is kept for.
     """
 
     __tablename__ = "user_accounts"
@@ -448,6 +448,7 @@ class UserAccountRow(Base):
     user_id: Mapped[str] = mapped_column(String(255), primary_key=True)
     email: Mapped[str | None] = mapped_column(String(320))
     claimed_tier: Mapped[str | None] = mapped_column(String(64))
+    claimed_roles: Mapped[str | None] = mapped_column(Text)
     tier: Mapped[str | None] = mapped_column(String(64))
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
 

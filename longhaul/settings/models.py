@@ -1,15 +1,18 @@
 """Settings of the models: which ones answer, how a failing one is retried, how much they think and read."""
 
+import re
 from typing import Annotated, Literal, NamedTuple
 
 import orjson
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from longhaul.llm.models import Effort, ModelInfo
 from longhaul.settings.values import SPLIT_AT_COMMAS, Count, Seconds
 
 WINDOW_MIN = 1000
+#: Who may choose a model, in `LONGHAUL_MODEL_ACCESS`.
+USERS_OF_MODEL = re.compile(r"(?:tier|role):[^\s|,=]{1,64}")
 Tier = Literal["standard", "advanced"]
 TIERS: tuple[Tier, ...] = ("standard", "advanced")
 ModelNames = Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], NoDecode, SPLIT_AT_COMMAS]
@@ -45,6 +48,11 @@ class Models(BaseModel):
     allowed_models: ModelNames = Field(
         [],
         description="Models that a session or message may choose, beside those of the tiers, comma-separated.",
+    )
+    model_access: Annotated[dict[str, list[str]], NoDecode] = Field(
+        {},
+        description="Models that only some users may choose: `gpt-5=tier:PRO|role:research,o3=role:research`. All "
+        "others are for everybody, and so is `LONGHAUL_MODEL_STANDARD`.",
     )
     models: Annotated[dict[str, ModelInfo], NoDecode] = Field(
         {},
@@ -99,6 +107,34 @@ class Models(BaseModel):
         70_000, description="Characters of one tool result that the model is shown at once."
     )
 
+    @field_validator("model_access", mode="before")
+    @classmethod
+    def _read_access(cls, value: object) -> object:
+        if isinstance(value, str):
+            pairs = [part.rpartition("=") for part in value.split(",") if part.strip()]
+            value = {model.strip(): [who.strip() for who in users.split("|")] for model, _, users in pairs}
+        return value
+
+    @field_validator("model_access")
+    @classmethod
+    def _known_users(cls, access: dict[str, list[str]]) -> dict[str, list[str]]:
+        for model, users in access.items():
+            if not model or not all(USERS_OF_MODEL.fullmatch(user) for user in users):
+                raise ValueError("write model=tier:NAME|role:name, with names of one word")
+        return {
+            model: [user.upper().replace("TIER:", "tier:") if user.startswith("tier:") else user for user in users]
+            for model, users in access.items()
+        }
+
+    @model_validator(mode="after")
+    def _somebody_answers_everybody(self) -> "Models":
+        if self.model_standard in self.model_access:
+            raise ValueError(
+                f"LONGHAUL_MODEL_ACCESS cannot keep {self.model_standard} for some: it answers everybody as "
+                "LONGHAUL_MODEL_STANDARD"
+            )
+        return self
+
     @field_validator("models", mode="before")
     @classmethod
     def _models_as_json(cls, value: object) -> object:
@@ -126,6 +162,12 @@ class Models(BaseModel):
             if name in (tier, self.model_of(tier)):
                 return ModelChoice(tier, self.model_of(tier))
         return ModelChoice("standard", name) if name in self.allowed_models else None
+
+    @property
+    def roles_of_models(self) -> frozenset[str]:
+        """The roles that a model is kept for."""
+        users = (user for users in self.model_access.values() for user in users)
+        return frozenset(user.removeprefix("role:") for user in users if user.startswith("role:"))
 
     def models_for(self, model: str, tier: str) -> list[str]:
         """The models that answer in place of `model`, in order, itself first: those of the tier that it belongs to."""

@@ -7,7 +7,7 @@ No turn runs: one starts with this message. One runs: the message joins it. Long
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -19,8 +19,9 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from longhaul import temporal
 from longhaul.contracts import FollowUp, Scope, TurnInput, TurnLimits, TurnStatus
-from longhaul.db import acceptance, messages, turns, versions
+from longhaul.db import acceptance, accounts, messages, turns, versions
 from longhaul.db.acceptance import Accepted, WaitingMessage
+from longhaul.db.accounts import Account
 from longhaul.db.busy import OnBusy
 from longhaul.db.connection import Connection
 from longhaul.db.database import Database
@@ -38,6 +39,7 @@ from longhaul.errors import (
     UnavailableError,
     UsageLimitError,
 )
+from longhaul.limits.access import may_use
 from longhaul.limits.usage import UsageLimits
 from longhaul.llm.models import Effort
 from longhaul.settings import Settings
@@ -354,7 +356,7 @@ class MessageDelivery:
                 await self._check_running(connection, user_id, session, lost)
 
         await self._quota.within(check)
-        choice = next(filter(None, map(self._settings.choose, (failed.model, failed.tier))), self._default)
+        choice = self._first_of((failed.model, failed.tier), await self._account(user_id))
         turn = self._turn_input(user_id, session, new_id, choice, failed.mode, "").model_copy(
             update={"retry_of": turn_id}
         )
@@ -389,21 +391,29 @@ class MessageDelivery:
         async with self._database.write() as connection:
             return await change(connection, lost_turn_id)
 
-    def _choice(self, message: IncomingMessage, session: Session) -> ModelChoice:
+    async def _choice(self, user_id: str, message: IncomingMessage, session: Session) -> ModelChoice:
         """What answers a message. A model that may not be chosen any more is left out."""
-        wanted = (message.model, message.tier, session.model)
-        found = (self._settings.choose(name) for name in wanted if name)
-        return next(filter(None, found), self._default)
+        return self._first_of((message.model, message.tier, session.model), await self._account(user_id))
 
-    @property
-    def _default(self) -> ModelChoice:
+    async def _account(self, user_id: str) -> Account | None:
+        """The account that decides which models its user may choose; None: none is kept for some."""
+        if not self._settings.model_access:
+            return None
+        async with self._database.read() as connection:
+            return await accounts.get(connection, user_id)
+
+    def _first_of(self, wanted: Sequence[str | None], account: Account | None) -> ModelChoice:
+        """The first of these names of models and tiers that may be chosen, else the model for everybody."""
+        for choice in (self._settings.choose(name) for name in wanted if name):
+            if choice is not None and (account is None or may_use(self._settings, account, choice.model)):
+                return choice
         return ModelChoice("standard", self._settings.model_standard)
 
     async def _signal_with_start(
         self, user_id: str, session: Session, message: IncomingMessage, accepted: Accepted
     ) -> WorkflowHandle[Any, Any]:
         mode, effort = message.mode_of_turn, message.effort or ""
-        choice = self._choice(message, session)
+        choice = await self._choice(user_id, message, session)
         turn = self._turn_input(user_id, session, accepted.run_turn_id, choice, mode, effort)
         signal = FollowUp(
             message_id=message.id,
