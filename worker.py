@@ -1,8 +1,11 @@
 """A worker process: builds clients and activities, runs them until SIGTERM, closes what it opened.
 
+With `--role tools` it is a tool worker: it runs the tools of one queue, and knows neither database nor Redis nor model.
+
 After SIGTERM it takes no new tasks; running activities get `LONGHAUL_SHUTDOWN_GRACE` seconds and are then handed over.
 """
 
+import argparse
 import asyncio
 import contextlib
 import logging
@@ -33,7 +36,10 @@ from activities.dead_workers import DeadWorkers
 from activities.journal import Journal, JournalInterceptor, JournalRunner, Journals
 from activities.model import ModelActivities
 from activities.parked import ParkedActivities
+from activities.queued_tools import QueuedToolActivities
 from activities.redelivery import RedeliveryActivities
+from activities.remote_api import ToolCallApi
+from activities.remote_tools import RemoteToolActivities
 from activities.schedules import ScheduleActivities
 from activities.sub_sessions import SubSessionActivities
 from activities.title import Titles
@@ -49,9 +55,12 @@ from longhaul.llm.bills import knows_bills
 from longhaul.llm.client import ModelClient
 from longhaul.mcp.config import ServerConfig, load_servers
 from longhaul.payloads import data_converter
+from longhaul.remote_tools.keys import WorkerKey
 from longhaul.settings import Settings, SettingsError, load_settings
+from longhaul.settings.values import without_secrets
 from longhaul.tools import Registry
 from longhaul.tools.load import load_tools
+from longhaul.tools.registry import QUEUE_NAME
 from longhaul.turns import stop_notices
 from workflows.bills import BillsWorkflow
 from workflows.redelivery import RedeliverWorkflow
@@ -61,10 +70,16 @@ from workflows.turn import SubSessionWorkflow, TurnWorkflow
 log = logging.getLogger("longhaul.worker")
 CONNECT_PATIENCE_S, CONNECT_PAUSE_S = 60.0, 1.0
 ALIVE_EVERY_S = 5.0
+# A tool worker hears of a Stop by its heartbeats alone.
+TOOL_HEARTBEAT_S = 1.0
+DEFAULT_QUEUE = "tools"
 # A workflow task waits so long for the worker that has its run in memory, then for any. The run is then replayed.
 STICKY_MAX = timedelta(seconds=2)
 # Importing our modules again for every replayed run would take time and change nothing.
 RESTRICTIONS = SandboxRestrictions.default.with_passthrough_modules("activities", "longhaul", "pydantic", "workflows")
+
+# Else the SDK reads and hashes every imported module for a name: most of a worker's start.
+BUILD_ID = f"longhaul-{__version__}"
 
 # A defect in workflow code ends the run visibly, instead of a task that is retried for ever. `NondeterminismError` is
 # left out on purpose: code that does not fit a running turn must be rolled back, and then the turn goes on.
@@ -118,12 +133,10 @@ def build(
         interceptors.append(JournalInterceptor(journal))
         options["workflow_runner"] = JournalRunner(journal)
     same: dict[str, Any] = {
+        **_same_options(settings),
         "interceptors": interceptors,
-        "max_heartbeat_throttle_interval": min(timedelta(seconds=settings.heartbeat_interval), HEARTBEAT_THROTTLE),
-        "graceful_shutdown_timeout": timedelta(seconds=settings.shutdown_grace),
         "deployment_config": versioning,
-        # Else the SDK reads and hashes every imported module for a name: most of a worker's start.
-        "build_id": None if versioning else f"longhaul-{__version__}",
+        "build_id": None if versioning else BUILD_ID,
     }
     return [
         Worker(
@@ -144,6 +157,13 @@ def build(
             **same,
         ),
     ]
+
+
+def _same_options(settings: Settings) -> dict[str, Any]:
+    return {
+        "max_heartbeat_throttle_interval": min(timedelta(seconds=settings.heartbeat_interval), HEARTBEAT_THROTTLE),
+        "graceful_shutdown_timeout": timedelta(seconds=settings.shutdown_grace),
+    }
 
 
 @asynccontextmanager
@@ -187,6 +207,7 @@ async def serving(
         model = ModelActivities(database, streams, model_client, registry, FileStore(settings), settings)
         compaction = CompactionActivities(database, streams, model_client, settings)
         tools = ToolActivities(database, streams, registry, settings)
+        queued = QueuedToolActivities(database, streams, registry, settings)
         parked = ParkedActivities(database, streams, registry, settings)
         sub_sessions = SubSessionActivities(database, streams, client, redis_client, registry, usage, settings)
         scheduled = ScheduleActivities(database, client, usage, settings)
@@ -197,6 +218,8 @@ async def serving(
                 turns.take_inbox,
                 turns.close_turn,
                 tools.store_tool_result,
+                queued.open_tool_call,
+                queued.settle_tool_call,
                 parked.park_call,
                 parked.settle_call,
                 sub_sessions.prepare_sub_session,
@@ -217,6 +240,27 @@ async def serving(
 
 
 @asynccontextmanager
+async def serving_tools(
+    client: Client, settings: Settings, registry: Registry, queue: str, key: WorkerKey
+) -> AsyncIterator[None]:
+    """Let a tool worker poll until the block ends. It opens connections to Temporal and to the API only."""
+    url = settings.api_url or f"http://{settings.api_host}:{settings.api_port}"
+    async with contextlib.aclosing(ToolCallApi(url, key, settings.storage_window)) as api:
+        worker = Worker(
+            client,
+            task_queue=temporal.tools_task_queue(settings.task_queue, queue),
+            activities=[RemoteToolActivities(api, registry).run_remote_tool],
+            max_concurrent_activities=settings.max_concurrent_activities,
+            interceptors=[HeartbeatInterceptor(min(settings.heartbeat_interval, TOOL_HEARTBEAT_S))],
+            build_id=BUILD_ID,
+            **_same_options(settings),
+        )
+        async with polling([worker]):
+            log.info("tool worker ready on queue %s, with the API at %s", worker.task_queue, without_secrets(url))
+            yield
+
+
+@asynccontextmanager
 async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     """Do other work until the block ends."""
     task = asyncio.create_task(work)
@@ -228,18 +272,37 @@ async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
             await task
 
 
-async def run(settings: Settings, registry: Registry, mcp: Mapping[str, ServerConfig] | None = None) -> None:
-    """Run a worker until SIGTERM or SIGINT."""
+def _stop_event() -> asyncio.Event:
+    """An event that SIGTERM and SIGINT set."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+async def run_tools(settings: Settings, registry: Registry, queue: str) -> None:
+    """Run a tool worker until SIGTERM or SIGINT."""
+    stop, key = _stop_event(), WorkerKey()
+    if not any(tool.task_queue == queue for tool in registry):
+        log.warning("no tool here says task_queue=%r; set LONGHAUL_TOOLS as on the other workers", queue)
+    client = await _connected(settings, stop, key.named(_identity()), sets_up=False)
+    if client is None:
+        return
+    async with serving_tools(client, settings, registry, queue, key):
+        await _show_alive(stop)
+        log.info("tool worker drains for up to %g s", settings.shutdown_grace)
+
+
+async def run(settings: Settings, registry: Registry, mcp: Mapping[str, ServerConfig] | None = None) -> None:
+    """Run a worker until SIGTERM or SIGINT."""
+    stop = _stop_event()
     if not settings.workspaces:  # the embedded stack sets it
         log.warning(
             "LONGHAUL_WORKSPACES is not set: files of sessions are in %s, on this machine only. With workers or APIs "
             "on several hosts, set it on all of them to the same folder of a shared file system.",
             (settings.home / "workspaces").absolute(),
         )
-    client = await _connected(settings, stop)
+    client = await _connected(settings, stop, _identity(), sets_up=True)
     if client is None:
         return
     async with serving(client, settings, registry, mcp):
@@ -261,8 +324,10 @@ async def _show_alive(stop: asyncio.Event) -> None:
             await asyncio.wait_for(stop.wait(), ALIVE_EVERY_S)
 
 
-async def _connected(settings: Settings, stop: asyncio.Event) -> Client | None:
+async def _connected(settings: Settings, stop: asyncio.Event, identity: str, *, sets_up: bool) -> Client | None:
     """Temporal's client, as soon as Temporal answers: it may be started after this process. None: stopped meanwhile.
+
+    `identity`: the name of this process there. `sets_up`: make sure of what all workers need there.
 
     Raises:
         UnavailableError: Temporal did not answer for a minute; the supervisor of this process starts it again.
@@ -271,10 +336,11 @@ async def _connected(settings: Settings, stop: asyncio.Event) -> Client | None:
     while not stop.is_set():
         try:
             async with temporal.reachable(settings.temporal_rpc_timeout):
-                client = await temporal.connect(settings, runtime=runtime, identity=_identity())
-                await temporal.register_search_attributes(client)
-                await temporal.schedule_redelivery(client, settings)
-                await temporal.schedule_bills(client, settings, wanted=knows_bills(settings))
+                client = await temporal.connect(settings, runtime=runtime, identity=identity)
+                if sets_up:
+                    await temporal.register_search_attributes(client)
+                    await temporal.schedule_redelivery(client, settings)
+                    await temporal.schedule_bills(client, settings, wanted=knows_bills(settings))
                 return client
         except UnavailableError:
             if time.monotonic() > patience:
@@ -297,8 +363,19 @@ def _runtime(settings: Settings) -> Runtime | None:
     return Runtime(telemetry=TelemetryConfig(metrics=PrometheusConfig(bind_address=address)))
 
 
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="longhaul worker")
+    parser.add_argument("--role", choices=("all", "tools"), default="all")
+    parser.add_argument("--queue", default=DEFAULT_QUEUE)
+    arguments = parser.parse_args()
+    if not QUEUE_NAME.fullmatch(arguments.queue):
+        parser.error("a queue has 1 to 64 letters, digits, _, - and .")
+    return arguments
+
+
 def main() -> int:
-    """The process; 0 after a clean stop, 1 without Temporal, 2 for a wrong setting."""
+    """The process; 0 after a clean stop, 1 without Temporal, 2 for a wrong setting or argument."""
+    arguments = _arguments()
     try:
         settings = load_settings()
         registry = load_tools(settings)
@@ -311,7 +388,9 @@ def main() -> int:
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     with contextlib.suppress(KeyboardInterrupt):
         try:
-            uvloop.run(run(settings, registry, mcp))
+            is_tool_worker = arguments.role == "tools"
+            work = run_tools(settings, registry, arguments.queue) if is_tool_worker else run(settings, registry, mcp)
+            uvloop.run(work)
         except SetupError as error:
             sys.stderr.write(f"{error}\n")
             return 1

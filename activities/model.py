@@ -545,7 +545,7 @@ class ModelActivities:
         call = ToolCall(tool_call_id=made["id"], name=name if tool is not None else UNKNOWN_TOOL)
         if cut_off or tool is None:
             return call
-        options = {"quick": tool.quick, "timeout": tool.timeout, "retries": tool.retries}
+        options = {"quick": tool.quick, "timeout": tool.timeout, "retries": tool.retries, "task_queue": tool.task_queue}
         call = call.model_copy(update={**options, "parks": self._parks(tool, arguments, user_id, scope)})
         return for_workflow(call, arguments)
 

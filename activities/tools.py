@@ -132,7 +132,7 @@ class ToolActivities:
             session_id=session_id,
             turn_id=call.turn.turn_id,
             tool_call_id=call.tool_call_id,
-            workspace=self._settings.workspace_of(call.scope.root_session_id or session_id),
+            folder=self._settings.workspace_of(call.scope.root_session_id or session_id),
             workspace_max_bytes=self._settings.workspace_max_bytes,
             scope=call.scope,
             result_of=result_of,

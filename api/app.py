@@ -26,6 +26,7 @@ from api.routes import (
     shares,
     stream,
     timeline,
+    tool_calls,
     tree,
     turns,
     usage,
@@ -65,7 +66,7 @@ def create_app(settings: Settings) -> FastAPI:
     if not settings.api_metrics_port:
         app.include_router(health.metrics_router)
     core = (sessions, stream, turns, timeline, tree, me, files, chat, ask, completions, edits, approvals, shares)
-    for resource in (*core, schedules, models, usage, admin):
+    for resource in (*core, schedules, models, usage, admin, tool_calls):
         app.include_router(resource.router)
     problems.install(app)
     openapi.install(app)

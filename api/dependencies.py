@@ -24,6 +24,7 @@ from longhaul.files.store import FileStore
 from longhaul.limits.counters import SpendingCounters
 from longhaul.limits.resets import Resets
 from longhaul.limits.usage import UsageLimits
+from longhaul.remote_tools.calls import RemoteCalls
 from longhaul.settings import Settings
 from longhaul.streams.feed import TurnFeeds
 from longhaul.streams.reader import connect_for_reading
@@ -62,10 +63,12 @@ class Dependencies:
         self.delivery = MessageDelivery(settings, self.database, self.temporal, self.turns, self.usage)
         self.answers = CallAnswers(self.database, self.temporal, settings.temporal_rpc_timeout)
         self.schedules = Schedules(self.temporal, settings)
+        self.remote_calls = RemoteCalls(settings, self.database, self.temporal, self.redis)
         self.rate_limit = RateLimit(
             self.redis,
             follow_ups=settings.follow_up_rate_limit,
             new_turns=settings.new_turn_rate_limit,
+            of_tool_workers=settings.tool_worker_rate_limit,
             redis_timeout=settings.redis_timeout,
         )
         self.stream_slots = UserSlots(settings.max_streams, "streams")

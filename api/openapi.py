@@ -17,6 +17,7 @@ TAGS = [
     {"name": "shares", "description": "Read-only links, and what they show."},
     {"name": "files", "description": "Files for messages, and files that tools have made."},
     {"name": "models", "description": "What may answer."},
+    {"name": "tool workers", "description": "For tool workers only, which show call tokens instead of a user's."},
     {"name": "operations", "description": "For those who run it."},
 ]
 

@@ -18,6 +18,7 @@ from longhaul.auth import UnauthorizedError
 from longhaul.db.models import utc_now
 from longhaul.errors import (
     AnsweredError,
+    CallEndedError,
     FilesFullError,
     InboxFullError,
     LonghaulError,
@@ -25,7 +26,9 @@ from longhaul.errors import (
     NotFoundError,
     NotRetriedError,
     OpenTurn,
+    ResultGivenError,
     SessionBusyError,
+    TokenReplacedError,
     TooManyError,
     TooManyTurnsError,
     TurnRunsError,
@@ -156,6 +159,12 @@ def problem_of(error: Exception) -> ProblemError:
             return ProblemError(409, "busy", str(error), running=running, headers={"Retry-After": "2"})
         case AnsweredError():
             return ProblemError(409, "already-answered", str(error))
+        case CallEndedError():
+            return ProblemError(410, "call-ended", str(error))
+        case TokenReplacedError():
+            return ProblemError(409, "token-replaced", str(error))
+        case ResultGivenError():
+            return ProblemError(409, "result-given", str(error))
         case NotRetriedError():
             return ProblemError(409, "not-retried", str(error))
         case TurnRunsError():

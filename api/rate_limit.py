@@ -1,4 +1,4 @@
-"""What one user may do a minute: follow-ups, and turns that begin."""
+"""What may be done in a minute: follow-ups and new turns of one user, requests of tool workers for one call."""
 
 import asyncio
 import logging
@@ -16,15 +16,18 @@ PAUSE_S = 5.0
 
 
 class RateLimit:
-    """At most so many follow-ups and new turns a user and minute over all sessions; 0: no limit.
+    """At most so many of each a minute: of a user over all sessions, and of a tool call; 0: no limit.
 
     The counters live in Redis. While Redis is away nothing is counted and nothing refused.
     """
 
-    def __init__(self, redis: "Redis", *, follow_ups: int, new_turns: int, redis_timeout: float) -> None:
+    def __init__(
+        self, redis: "Redis", *, follow_ups: int, new_turns: int, of_tool_workers: int, redis_timeout: float
+    ) -> None:
         self._redis = redis
         self._follow_ups = follow_ups
         self._new_turns = new_turns
+        self._of_tool_workers = of_tool_workers
         self._redis_timeout = redis_timeout
         self._paused_until = 0.0
 
@@ -46,11 +49,20 @@ class RateLimit:
         if wait_s := await self._count("new-turns", user_id, self._new_turns):
             raise _refused(f"{self._new_turns} turns a minute may be begun.", wait_s)
 
-    async def _count(self, name: str, user_id: str, limit: int) -> int:
+    async def count_tool_worker(self, remote_call_id: str) -> None:
+        """Count one request of a tool worker for a call.
+
+        Raises:
+            ProblemError: 429, there were too many in this minute.
+        """
+        if wait_s := await self._count("tool-worker", remote_call_id, self._of_tool_workers):
+            raise _refused(f"{self._of_tool_workers} requests a minute may be made for a tool call.", wait_s)
+
+    async def _count(self, name: str, whose: str, limit: int) -> int:
         """Count once; 0, or if it was too many, the seconds until the window ends."""
         if not limit or time.monotonic() < self._paused_until:
             return 0
-        key = f"longhaul:{name}:{user_id}"
+        key = f"longhaul:{name}:{whose}"
         try:
             async with asyncio.timeout(self._redis_timeout):
                 # In a transaction, so that the window cannot end between SET and INCR: INCR would then make a key that

@@ -2,12 +2,13 @@
 
 import asyncio
 import os
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Literal
 
 import typer
 
 from cli import CommandError, chat, doctor, logs, send, sessions, setup_temporal, status, tools, up_down, watch
-from cli.stack.environment import joined_environment
+from cli.stack.environment import joined_environment, tool_worker_environment
 from cli.stack.programs import python_module
 from longhaul.settings import Settings, load_settings
 
@@ -29,20 +30,27 @@ app.command("watch")(watch.watch)
 
 
 @app.command("worker")
-def worker() -> None:
+def worker(
+    role: Annotated[
+        Literal["all", "tools"], typer.Option(help="`tools`: only run tools, without database, Redis and keys.")
+    ] = "all",
+    queue: Annotated[str, typer.Option(help="With `--role tools`: whose tools, by their `task_queue`.")] = "tools",
+) -> None:
     """Run a worker in the foreground; beside a running stack, it joins that stack."""
-    _become("worker")
+    environment = joined_environment(load_settings())
+    if role == "tools":
+        environment = tool_worker_environment(environment)
+    _become(python_module("worker", "--role", role, "--queue", queue), environment)
 
 
 @app.command("api")
 def api() -> None:
     """Run the API in the foreground on LONGHAUL_API_HOST and LONGHAUL_API_PORT."""
-    _become("api")
+    _become(python_module("api"), joined_environment(load_settings()))
 
 
-def _become(module: str) -> None:
-    argv = python_module(module)
-    os.execve(argv[0], argv, joined_environment(load_settings()))  # noqa: S606  # our own interpreter and module
+def _become(argv: tuple[str, ...], environment: Mapping[str, str]) -> None:
+    os.execve(argv[0], argv, environment)  # noqa: S606  # our own interpreter and module
 
 
 @app.command("promote")

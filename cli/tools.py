@@ -170,7 +170,7 @@ async def _run(settings: Settings, name: str, arguments: str, scope: "Scope", wo
             session_id=str(uuid4()),
             turn_id=str(uuid4()),
             tool_call_id="try",
-            workspace=workspace,
+            folder=workspace,
             scope=scope,
             workspace_max_bytes=settings.workspace_max_bytes,
             report=_show,

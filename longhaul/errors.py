@@ -120,6 +120,27 @@ class AnsweredError(LonghaulError):
         self.status = status
 
 
+class CallEndedError(LonghaulError):
+    """A tool call that tool workers run has ended: its result is stored, or its turn has ended or is being stopped."""
+
+    def __init__(self) -> None:
+        super().__init__("This tool call has ended; nothing was changed.")
+
+
+class TokenReplacedError(LonghaulError):
+    """A call token counts no more, because the call was begun again."""
+
+    def __init__(self) -> None:
+        super().__init__("Another attempt has this tool call now; nothing was changed.")
+
+
+class ResultGivenError(LonghaulError):
+    """A tool call has its result already."""
+
+    def __init__(self) -> None:
+        super().__init__("This tool call has its result already; nothing was changed.")
+
+
 class NotRetriedError(LonghaulError):
     """Only a session's newest turn can be retried, and only if it failed."""
 

@@ -48,6 +48,7 @@ FOLLOW_UP_SIGNAL = "follow_up"
 SUB_SESSION_ENDED_SIGNAL = "sub_session_ended"
 CALL_ANSWERED_SIGNAL = "call_answered"
 PROGRESS_QUERY = "progress"
+RUN_REMOTE_TOOL_ACTIVITY = "run_remote_tool"
 
 # Memo of a turn's run: its turn; the message that started it; once it closes, the turn that a message would start.
 TURN_ID_MEMO = "turn_id"
@@ -110,6 +111,11 @@ def stores_task_queue(task_queue: str) -> str:
 def bills_id(task_queue: str) -> str:
     """The id of the Schedule that asks for bills."""
     return f"{task_queue}-bills"
+
+
+def tools_task_queue(task_queue: str, name: str) -> str:
+    """The task queue of the tool workers that serve the tools with `task_queue=name`."""
+    return f"{task_queue}-tools-{name}"
 
 
 def redelivery_id(task_queue: str) -> str:

@@ -32,7 +32,6 @@ every Temporal SDK; with `TEMPORAL_ADDRESS` or `TEMPORAL_PROFILE` set, no dev se
 |---|---|---|
 """
 COMMAND_LINE: Mapping[str, tuple[str, str]] = {
-    "LONGHAUL_API_URL": ("the stack running in the home", "API that `longhaul send`, `chat` and `sessions` talk to."),
     "LONGHAUL_TOKEN": ("none", "Bearer token that they show to it."),
     "LONGHAUL_CACHE": ("`$XDG_CACHE_HOME/longhaul` or `~/.cache/longhaul`", "Folder of the Temporal binary."),
     "LONGHAUL_READY_FILE": ("none", "File that a worker touches every 5 s once it is ready, unless it hangs."),

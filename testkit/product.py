@@ -14,7 +14,7 @@ from typing import Literal
 import httpx2
 from temporalio.client import Client
 
-from cli.stack.programs import http_ok, local_client
+from cli.stack.programs import http_ok, local_client, python_module
 from longhaul.db.database import Database
 from longhaul.db.migrate import upgrade
 from longhaul.payloads import data_converter
@@ -128,6 +128,29 @@ class Product:
         worker.start()
         if ready:
             await self.until_ready(worker)
+        return worker
+
+    async def start_tool_worker(self, queue: str, settings: Mapping[str, str]) -> Process:
+        """Start a tool worker as on another host: its environment says where Temporal and the API are, and no more."""
+        name = f"tool-worker-{len(self.workers) + 1}"
+        folder = self.folder / name
+        folder.mkdir()
+        sign = self.folder / f"{name}.ready"
+        environment = {
+            "PYTHONPATH": str(ROOT),
+            "TEMPORAL_ADDRESS": self.servers.temporal.address,
+            "LONGHAUL_API_URL": self.url(),
+            "LONGHAUL_TASK_QUEUE": self.task_queue,
+            "LONGHAUL_READY_FILE": str(sign),
+            **settings,
+        }
+        # A process of its own: a forked one would have the memory and the files of the one that it was forked from.
+        command = python_module("worker", "--role", "tools", "--queue", queue)
+        worker = Process(name, command, self.folder / f"{name}.log", environment, folder)
+        self._ready[worker] = sign
+        self.workers.append(worker)
+        worker.start()
+        await self.until_ready(worker)
         return worker
 
     async def start_api(self, settings: Mapping[str, str] | None = None, *, ready: bool = True) -> Process:

@@ -37,7 +37,7 @@ class ParkedCalls:
         """Wait until a call of the row `message_id` is answered; its outcome, or None: it is allowed, and is to run."""
         turn = self._turn
         parked = await self._park(call, kind, message_id)
-        self._raise_if_stopped()
+        turn.raise_if_stopped()
         if not parked.waits:
             return parked.outcome
         turn.call_waits(
@@ -55,18 +55,13 @@ class ParkedCalls:
         try:
             while parked.waits:
                 parked = await self._settle(call, parked.approval_id, await self._wait(parked, kind))
-                self._raise_if_stopped()
+                turn.raise_if_stopped()
         except (asyncio.CancelledError, FailureError):
             # No `finally`: that would also run when a worker drops a run from its cache, outside of any workflow.
             self._ended(call)
             raise
         self._ended(call)
         return parked.outcome
-
-    def _raise_if_stopped(self) -> None:
-        """Obey a Stop, or the end of the time budget, that no `await` raised: it arrived as a store ended."""
-        if self._turn.stop_requested or self._turn.out_of_time:
-            raise asyncio.CancelledError("stopped")
 
     def _ended(self, call: ToolCall) -> None:
         self._turn.waiting_calls.pop(call.tool_call_id, None)

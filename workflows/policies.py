@@ -166,6 +166,25 @@ def running_quick_tool(limits: TurnLimits, summary: str) -> LocalActivityConfig:
     }
 
 
+def running_remote_tool(
+    limits: TurnLimits, summary: str, timeout: float, retries: int, queue: str, remote_call_id: str
+) -> ActivityConfig:
+    """Options of a tool run on a tool worker, which waits for the API as others wait for the database.
+
+    The activity has the id of the call's row, so that the API knows which worker has the call.
+    """
+    waits_s = limits.storage_window
+    options = running_tool(limits, summary, timeout, retries)
+    longest = options["schedule_to_close_timeout"] or timedelta()
+    return {
+        **options,
+        "task_queue": temporal.tools_task_queue(workflow.info().task_queue, queue),
+        "schedule_to_start_timeout": timedelta(seconds=waits_s),
+        "schedule_to_close_timeout": longest + timedelta(seconds=waits_s),
+        "activity_id": remote_call_id,
+    }
+
+
 def running_tool(limits: TurnLimits, summary: str, timeout: float, retries: int) -> ActivityConfig:
     """Options of a tool run. The activity itself ends a tool after `timeout` seconds, and then waits for the database.
 

@@ -1,5 +1,6 @@
 """The state of a running turn: inbox, tools, sub-sessions, usage; and how people see it."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -104,6 +105,15 @@ class RunningTurn:
     @property
     def stop_requested(self) -> bool:
         return workflow.cancellation_reason() is not None
+
+    def raise_if_stopped(self) -> None:
+        """Obey a Stop, or the end of the time budget, that no `await` of a call raised: it arrived as a store ended.
+
+        Raises:
+            CancelledError: as the `await` would have.
+        """
+        if self.stop_requested or self.out_of_time:
+            raise asyncio.CancelledError("stopped")
 
     @property
     def waiting_messages(self) -> list[FollowUp]:

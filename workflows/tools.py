@@ -9,24 +9,32 @@ from temporalio.exceptions import ActivityError, ApplicationError, FailureError,
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
 
+    from activities.queued_tools import QueuedToolActivities
+    from activities.remote_tools import RemoteToolActivities
     from activities.tools import ToolActivities, tool_label
     from longhaul.contracts import (
         PLAN_TOOL,
         ModelAnswer,
+        OpenedToolCall,
         ParkKind,
+        RunRemoteTool,
         RunTool,
+        SettleToolCall,
         StoreToolResult,
         ToolCall,
         ToolOutcome,
         ToolStatus,
         Usage,
     )
+    from longhaul.llm import prompts
     from longhaul.tools.registry import allowed, describe
     from longhaul.tools.workflow_tools import GetSubSessionResult, RunSubSession, WaitFor
     from workflows import policies
     from workflows.parked import ParkedCalls
     from workflows.state import RunningTurn
     from workflows.sub_sessions import SubSessionTools, ToolRefusalError
+
+NEVER_STARTED = exceptions.TimeoutType.SCHEDULE_TO_START
 
 
 class ToolCalls:
@@ -98,6 +106,8 @@ class ToolCalls:
             approved=call.parks is ParkKind.APPROVAL,
         )
         label = tool_label(call.name)
+        if call.task_queue:
+            return await self._on_tool_worker(call, run_tool, label)
         try:
             if call.quick:
                 outcome: ToolOutcome = await workflow.execute_local_activity(
@@ -111,6 +121,35 @@ class ToolCalls:
             if is_cancelled_exception(error):
                 raise
             return await self._store(call, f"{call.name} failed: {cause_of(error)}", is_error=True)
+
+    async def _on_tool_worker(self, call: ToolCall, run_tool: RunTool, label: str) -> ToolOutcome:
+        """Open the call, let a tool worker run it, and settle it, also if no worker took it or gave a result."""
+        limits = self._turn.request.limits
+        opened: OpenedToolCall = await workflow.execute_activity_method(
+            QueuedToolActivities.open_tool_call, run_tool, **policies.storing(limits, f"open · {call.name}")
+        )
+        if opened.outcome is not None:
+            return opened.outcome
+        self._turn.raise_if_stopped()
+        failure, row = "", opened.remote_call_id
+        try:
+            await workflow.execute_activity_method(
+                RemoteToolActivities.run_remote_tool,
+                RunRemoteTool(call=run_tool, remote_call_id=row),
+                **policies.running_remote_tool(limits, label, run_tool.timeout, call.retries, call.task_queue, row),
+            )
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise
+            failure = f"{call.name} failed: {cause_of(error)}"
+            if isinstance(error.cause, exceptions.TimeoutError) and error.cause.type is NEVER_STARTED:
+                waited_s = limits.storage_window
+                failure = prompts.NO_TOOL_WORKER.format(name=call.name, queue=call.task_queue, seconds=waited_s)
+        return await workflow.execute_activity_method(
+            QueuedToolActivities.settle_tool_call,
+            SettleToolCall(call=run_tool, remote_call_id=row, failure=failure),
+            **policies.storing(limits, f"result · {call.name}"),
+        )
 
     async def _in_workflow(self, call: ToolCall) -> ToolOutcome:
         arguments = call.arguments or "{}"

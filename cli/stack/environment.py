@@ -25,7 +25,13 @@ _ANY_PROGRAM = re.compile(
 _DATABASE = re.compile(r"DATABASE_URL|PG\w+")
 # Settings of the API, and what it needs to reach other servers; no key of the model or of a tool.
 _API = re.compile(r"LONGHAUL_(?!TOKEN$|WEB_SEARCH_KEY$)\w+|REDIS_URL|TEMPORAL_\w+|SSL_CERT_\w+|(?i:\w+_proxy)")
-_API_ONLY = re.compile(r"LONGHAUL_(AUTH|JWT_\w+|API_HOST|CORS_ORIGINS|TOKEN)")
+_API_ONLY = re.compile(r"LONGHAUL_(AUTH|JWT_\w+|API_HOST|CORS_ORIGINS|TOKEN|TOOL_TOKEN_SECRET)")
+#: The settings of a tool worker. It keeps the variables that are not Longhaul's: its tools may need them.
+_TOOL_WORKER = re.compile(
+    r"LONGHAUL_(API_URL|DISABLED_TOOLS|HEARTBEAT_\w+|LOG_LEVEL|MAX_CONCURRENT_ACTIVITIES|METRICS_HOST|PAYLOAD_CODEC"
+    r"|READY_FILE|SHUTDOWN_GRACE|STORAGE_WINDOW|TASK_QUEUE|TEMPORAL_RPC_TIMEOUT|TOOLS|WORKER_METRICS_PORT)"
+)
+_OF_OTHERS = re.compile(r"LONGHAUL_\w+|DATABASE_URL|PG\w+|REDIS_URL|OPENAI_\w+")
 _OTHER_TEMPORAL = re.compile(r"TEMPORAL_(PROFILE|CONFIG_FILE|API_KEY|TLS\w*)")
 
 
@@ -141,6 +147,13 @@ def worker_environment(env: Mapping[str, str]) -> dict[str, str]:
     return {**{name: value for name, value in env.items() if not _API_ONLY.fullmatch(name)}, **_NO_API}
 
 
+def tool_worker_environment(env: Mapping[str, str]) -> dict[str, str]:
+    """What a tool worker needs: no address of a database or Redis, no key of the model or of ours."""
+    return {
+        name: value for name, value in env.items() if _TOOL_WORKER.fullmatch(name) or not _OF_OTHERS.fullmatch(name)
+    }
+
+
 def joined_environment(settings: Settings) -> dict[str, str]:
     """Our environment, with the components that a stack running in this home provides.
 
@@ -150,4 +163,6 @@ def joined_environment(settings: Settings) -> dict[str, str]:
     if state is None:
         return dict(os.environ)
     embedded = [component for component in embedded_components(settings) if component in state.embedded]
-    return stack_environment(settings, state.endpoints.model_copy(update={"api_url": ""}), embedded, os.environ)
+    env = stack_environment(settings, state.endpoints.model_copy(update={"api_url": ""}), embedded, os.environ)
+    env.setdefault(variable_of("api_url"), state.endpoints.api_url)
+    return env

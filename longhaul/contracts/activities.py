@@ -111,6 +111,7 @@ class ToolCall(Contract):
         parks: the call first waits for a person or a client; None: it does not.
         timeout: the tool's own, in seconds; None: as the turn's limits say.
         retries: how often the tool is started again when it ends by an exception.
+        task_queue: the tool workers that run the tool; empty: this deployment's own workers do.
     """
 
     tool_call_id: str
@@ -121,6 +122,7 @@ class ToolCall(Contract):
     parks: ParkKind | None = None
     timeout: float | None = None
     retries: int = 0
+    task_queue: str = ""
 
 
 class ModelAnswer(Contract):
@@ -186,6 +188,28 @@ class ToolOutcome(Contract):
     status: ToolStatus
     published: bool = True
     cost_microdollars: int | None = None
+
+
+class OpenedToolCall(Contract):
+    """A call for tool workers, before one has it. `remote_call_id`: its row. `outcome`: it has ended without them."""
+
+    remote_call_id: str = ""
+    outcome: ToolOutcome | None = None
+
+
+class RunRemoteTool(Contract):
+    """Run one tool call on a tool worker, which asks the API for the arguments and gives it the result."""
+
+    call: RunTool
+    remote_call_id: str
+
+
+class SettleToolCall(Contract):
+    """Take the result that a tool worker has given to the API. `failure`: what to store if it gave none."""
+
+    call: RunTool
+    remote_call_id: str
+    failure: str = ""
 
 
 class GiveUp(StrEnum):

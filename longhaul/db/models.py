@@ -344,6 +344,39 @@ class ParkedCallRow(Base):
     )
 
 
+class RemoteCallRow(Base):
+    """A tool call that a tool worker runs, which has no database: what it is given, and what it has answered.
+
+    `published`, `parent_turn_id`: as in the call's `TurnRef`. `arguments`, `new_arguments`: as in `ParkedCallRow`.
+    `attempt`: the newest attempt that has begun; `token_id`: its token, and no other counts; `worker`: its name at
+    Temporal. `status`: how the tool has ended; null: no result was given. `ended_at`: the call has ended, so no token
+    counts any more. The texts are removed when the result is a message.
+    """
+
+    __tablename__ = "remote_calls"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    session_id: Mapped[str] = mapped_column(ForeignKey("sessions.id", ondelete="CASCADE"))
+    user_id: Mapped[str] = mapped_column(String(255))
+    turn_id: Mapped[str] = mapped_column(String(64))
+    parent_turn_id: Mapped[str] = mapped_column(String(64))
+    published: Mapped[bool] = mapped_column(Boolean)
+    tool_call_id: Mapped[str] = mapped_column(String(200))
+    tool_name: Mapped[str] = mapped_column(String(200))
+    arguments: Mapped[str | None] = mapped_column(Text)
+    new_arguments: Mapped[str | None] = mapped_column(Text)
+    attempt: Mapped[int] = mapped_column(Integer, default=0)
+    token_id: Mapped[str | None] = mapped_column(String(64))
+    worker: Mapped[str | None] = mapped_column(String(255))
+    status: Mapped[str | None] = mapped_column(String(16))
+    output: Mapped[str | None] = mapped_column(Text)
+    duration_ms: Mapped[int] = mapped_column(Integer, default=0)
+    opened_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+
+    __table_args__ = (Index("ix_remote_calls_session", "session_id", "turn_id"),)
+
+
 #: Sorted by bytes in every locale, so that the paths below a session are one range of the index.
 PATH = String(1000).with_variant(String(1000, collation="C"), "postgresql")
 

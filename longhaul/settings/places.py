@@ -30,6 +30,11 @@ class Places(BaseModel):
     user_files_max_bytes: Count = Field(
         1_073_741_824, description="Bytes that all files of a user may take; more: 413. 0: no limit."
     )
+    api_url: str = Field(
+        "",
+        description="API that `longhaul send`, `chat`, `sessions` and tool workers talk to. Empty: that of the stack "
+        "in the home; for tool workers `http://127.0.0.1:8700`.",
+    )
     database_url: str = Field(
         "", alias="DATABASE_URL", description="SQLite or PostgreSQL 15+. Empty: SQLite in the home folder."
     )
@@ -60,6 +65,13 @@ class Places(BaseModel):
     def _known_redis(cls, value: str) -> str:
         if value and not value.startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("a redis://, rediss:// or unix:// URL")
+        return parsable(value)
+
+    @field_validator("api_url")
+    @classmethod
+    def _http(cls, value: str) -> str:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError("an http:// or https:// URL")
         return parsable(value)
 
     def workspace_of(self, root_session_id: str) -> Path:

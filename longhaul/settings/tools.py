@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, IPvAnyNetwork, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
+from longhaul.settings.api import JWT_SECRET_MIN_BYTES
 from longhaul.settings.values import SPLIT_AT_COMMAS, Count, Seconds, Words
 
 #: An entry of `LONGHAUL_APPROVE`; and the commas between entries, not those in the parentheses of a pattern.
@@ -45,6 +46,17 @@ class Tools(BaseModel):
     )
     web_search_url: str = Field("", description="Address of a SearXNG; of the others, in place of their own.")
     web_search_key: SecretStr = Field(SecretStr(""), description="Key for Brave or Tavily.")
+    tool_token_secret: SecretStr = Field(
+        SecretStr(""),
+        description="Signs the tokens by which tool workers reach the API, at least 32 bytes, the same for all APIs. "
+        "Empty: each API makes one of its own.",
+    )
+    tool_output_max_bytes: Annotated[int, Field(ge=1)] = Field(
+        10_000_000, description="Bytes of a result that a tool worker gives to the API; more: 413, and the call fails."
+    )
+    tool_worker_rate_limit: Count = Field(
+        600, description="Requests of tool workers per tool call and 60 s; more: 429."
+    )
     disabled_tools: Words = Field([], description="Names of tools that no session may use, comma-separated.")
     approve: Words = Field(
         [],
@@ -62,6 +74,13 @@ class Tools(BaseModel):
     shell_processes: Count = Field(128, description="Processes and threads of one command. 0: no limit.")
     shell_job_seconds: Seconds = Field(7_200.0, description="Seconds that a command in the background may run.")
     shell_bubblewrap: str = Field("bwrap", min_length=1, description="The program that makes sandboxes.")
+
+    @field_validator("tool_token_secret")
+    @classmethod
+    def _long_enough(cls, value: SecretStr) -> SecretStr:
+        if 0 < len(value.get_secret_value().encode()) < JWT_SECRET_MIN_BYTES:
+            raise ValueError(f"at least {JWT_SECRET_MIN_BYTES} bytes")
+        return value
 
     @field_validator("approve", mode="before")
     @classmethod

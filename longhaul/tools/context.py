@@ -10,6 +10,8 @@ from pydantic import BaseModel
 from longhaul.contracts import Scope, ToolProgress
 
 PROGRESS_MAX_CHARS = 500
+#: What a tool is told that runs on a tool worker and asks for more than its arguments.
+NOT_ON_TOOL_WORKERS = "This tool runs on a tool worker, which has no access to {what}. Pass what it needs as arguments."
 
 
 class ToolError(Exception):
@@ -42,7 +44,7 @@ class ToolContext:
     """What a tool knows about its call: user, session, turn, the session's folder, and what the session may do.
 
     Attributes:
-        workspace: a folder, shared with the session's root and all its sub-sessions.
+        folder: the workspace; None: a tool worker runs the tool, which has no files of sessions.
         workspace_max_bytes: what its files may take together; 0: no limit.
         result_of: reads the whole output of an earlier tool call of this session by its id; None if there is none.
         share: keeps a file of the workspace for the person, and returns what it is; the tool `share_file` shows it.
@@ -54,13 +56,24 @@ class ToolContext:
     session_id: str
     turn_id: str
     tool_call_id: str
-    workspace: Path
+    folder: Path | None
     scope: Scope
     workspace_max_bytes: int = 0
     result_of: Callable[[str], Awaitable[str | None]] = _no_result
     share: Callable[[str], Awaitable[SharedFile]] = _not_shared
     report: Callable[[ToolProgress], None] = _unseen
     ended: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def workspace(self) -> Path:
+        """A folder, shared with the session's root and all its sub-sessions.
+
+        Raises:
+            ToolError: a tool worker runs the tool.
+        """
+        if self.folder is None:
+            raise ToolError(NOT_ON_TOOL_WORKERS.format(what="the files of the session"))
+        return self.folder
 
     @property
     def dry_run(self) -> bool:

@@ -17,6 +17,7 @@ from longhaul.tools.signature import declared
 SCHEMAS_MAX_CHARS = 32_000
 #: What endpoints take as a tool's name.
 NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+QUEUE_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 WOULD_MAX_CHARS = 1_000
 
 Run = Callable[[Any, ToolContext], Awaitable[str]]
@@ -39,6 +40,7 @@ class Tool:
             answer to the model, and is not retried.
         requires: tools that must have succeeded in this session before.
         price_microdollars: what a call costs that succeeds. It is booked, and a session's budget must have room for it.
+        task_queue: the queue of the tool workers that run it; empty: the deployment's own workers do.
         would: what a call would do, for dry runs, with the names of arguments: "send {subject} to {to}".
         parameters: the JSON Schema that the model is shown, where it is not that of `arguments`.
         definition: what names exactly this tool where somebody else may put another one in its place: consent to one
@@ -60,6 +62,7 @@ class Tool:
     price_microdollars: int = 0
     parameters: Mapping[str, Any] | None = None
     definition: str = ""
+    task_queue: str = ""
 
     def __post_init__(self) -> None:
         if self.repeatable is None:
@@ -81,6 +84,10 @@ class Tool:
             return "a price is not negative, and only a tool with a function has one"
         if self.retries < 0 or (self.timeout is not None and self.timeout <= 0):
             return "retries cannot be negative, and a timeout is more than 0 seconds"
+        if self.task_queue and not QUEUE_NAME.fullmatch(self.task_queue):
+            return "a task queue has 1 to 64 letters, digits, _, - and ."
+        if self.task_queue and (self.quick or self.run is None):
+            return "only an ordinary tool with a function has a task queue: quick ones run within the workflow task"
         unknown = {name for _, name, _, _ in Formatter().parse(self.would) if name is not None}
         if unknown := unknown - set(self.arguments.model_fields):
             return f"`would` names {', '.join(sorted(map(repr, unknown)))}, which is no argument"
@@ -164,6 +171,7 @@ class ToolOptions(TypedDict, total=False):
     would: str
     needs_approval: bool
     price_microdollars: int
+    task_queue: str
 
 
 @overload

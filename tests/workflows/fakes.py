@@ -31,6 +31,7 @@ from longhaul.contracts import (
     GiveUp,
     LookAtSubSession,
     ModelAnswer,
+    OpenedToolCall,
     OpenedTurn,
     OpenTurn,
     ParkCall,
@@ -40,9 +41,11 @@ from longhaul.contracts import (
     PrepareSubSession,
     Progress,
     ReportSubSession,
+    RunRemoteTool,
     RunTool,
     Scope,
     SettleCall,
+    SettleToolCall,
     StopSubSessions,
     StoreToolResult,
     SubSessionSeen,
@@ -72,10 +75,19 @@ def tool_calls(
     delegation: Delegation | None = None,
     quick: bool = False,
     parks: ParkKind | None = None,
+    task_queue: str = "",
 ) -> ModelAnswer:
     """A model answer that calls these tools; the id of each call is the name of its tool."""
     calls = [
-        ToolCall(tool_call_id=name, name=name, arguments=arguments, delegation=delegation, quick=quick, parks=parks)
+        ToolCall(
+            tool_call_id=name,
+            name=name,
+            arguments=arguments,
+            delegation=delegation,
+            quick=quick,
+            parks=parks,
+            task_queue=task_queue,
+        )
         for name in names
     ]
     return ModelAnswer(message_id="calls", finish_reason="tool_calls", tool_calls=calls, usage=Usage(calls=1))
@@ -184,6 +196,7 @@ class Script:
         refusal: why a turn that checks the limits of costs as it opens may not start.
         looks: answers of `look_at_sub_session`, in order; the last one stays.
         failures: what a call raises, by its name, each time.
+        refused_tools: those of tool workers whose calls have a result as soon as they are looked at.
         failed_turn: the newest turn, if it failed: it can be retried.
         client_tools: what messages declare, by message id.
     """
@@ -202,6 +215,7 @@ class Script:
     client_tools: dict[str, str] = field(default_factory=dict)
     tool_status: ToolStatus = ToolStatus.OK
     tool_cost: int | None = None
+    refused_tools: tuple[str, ...] = ()
     compaction_due: bool = False
     compacts: bool = True
     refusal: str = ""
@@ -251,7 +265,7 @@ class FakeActivities:
     def all(self) -> Activities:
         """As a worker takes them."""
         stores: list[Callable[..., Any]] = [self.open_turn, self.take_inbox, self.close_turn, self.store_tool_result]
-        stores += [self.park_call, self.settle_call]
+        stores += [self.park_call, self.settle_call, self.open_tool_call, self.settle_tool_call]
         sub_sessions: list[Callable[..., Any]] = [
             self.prepare_sub_session,
             self.look_at_sub_session,
@@ -353,6 +367,26 @@ class FakeActivities:
         call = " ".join(["settle_call", settling.tool_call_id, *([settling.give_up] if settling.give_up else [])])
         script = await self._perform(settling.turn, call, settling)
         return script.parked.settle(settling.tool_call_id, settling.give_up)
+
+    @activity.defn
+    async def open_tool_call(self, call: RunTool) -> OpenedToolCall:
+        script = await self._perform(call.turn, f"open_tool_call {call.name}", call)
+        refused = ToolOutcome(tool_call_id=call.tool_call_id, status=ToolStatus.ERROR)
+        row = f"{call.turn.turn_id} {call.round} {call.tool_call_id}"
+        return OpenedToolCall(remote_call_id=row, outcome=refused if call.name in script.refused_tools else None)
+
+    @activity.defn(name=temporal.RUN_REMOTE_TOOL_ACTIVITY)
+    async def run_remote_tool(self, remote: RunRemoteTool) -> Empty:
+        assert activity.info().activity_id == remote.remote_call_id
+        await self._perform(remote.call.turn, f"run_remote_tool {remote.call.name}", remote)
+        return Empty()
+
+    @activity.defn
+    async def settle_tool_call(self, settling: SettleToolCall) -> ToolOutcome:
+        call = settling.call
+        script = await self._perform(call.turn, f"settle_tool_call {call.name}", settling)
+        status = ToolStatus.ERROR if settling.failure else script.tool_status
+        return ToolOutcome(tool_call_id=call.tool_call_id, status=status, cost_microdollars=script.tool_cost)
 
     @activity.defn
     async def close_turn(self, closing: CloseTurn) -> ClosedTurn:

@@ -10,6 +10,8 @@ from temporalio.exceptions import ApplicationError
 from activities.compaction import CompactionActivities
 from activities.model import ModelActivities
 from activities.parked import ParkedActivities
+from activities.queued_tools import QueuedToolActivities
+from activities.remote_tools import RemoteToolActivities
 from activities.sub_sessions import SubSessionActivities
 from activities.tools import ToolActivities
 from activities.turns import TurnActivities
@@ -43,6 +45,8 @@ def test_fakes_have_the_names_and_types_of_the_real_activities() -> None:
         CompactionActivities,
         ToolActivities,
         ParkedActivities,
+        QueuedToolActivities,
+        RemoteToolActivities,
         SubSessionActivities,
     ]
     real = definitions(kinds)

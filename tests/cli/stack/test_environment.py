@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from cli.stack import programs
-from cli.stack.environment import embedded_components, stack_environment
+from cli.stack.environment import embedded_components, stack_environment, tool_worker_environment
 from cli.stack.state import Endpoints
-from longhaul.settings import load_settings
+from longhaul.settings import Settings, load_settings, variable_of
 
 ENDPOINTS = Endpoints(
     api_url="http://127.0.0.1:8702",
@@ -137,3 +138,12 @@ def test_the_dev_server_is_fast(bare: Path) -> None:
     assert "--dynamic-config-value=history.transferProcessorMaxPollRPS=2000" in program.argv
     assert "--dynamic-config-value=system.forceNexusEndpointRefreshOnRead=false" in program.argv
     assert program.env == {"GOGC": "400"}
+
+
+def test_a_tool_worker_gets_no_secrets() -> None:
+    """No address of a database or Redis, and no secret setting, whichever there will be."""
+    secret = {variable_of(name) for name, field in Settings.model_fields.items() if field.annotation is SecretStr}
+    refused = {*secret, "DATABASE_URL", "PGPASSWORD", "REDIS_URL", "OPENAI_BASE_URL", "LONGHAUL_TOKEN", "LONGHAUL_HOME"}
+    needed = {"PATH", "TEMPORAL_ADDRESS", "LONGHAUL_API_URL", "LONGHAUL_TOOLS", "LONGHAUL_TASK_QUEUE", "ITS_OWN_KEY"}
+    assert len(secret) > 3
+    assert set(tool_worker_environment(dict.fromkeys(refused | needed, "x"))) == needed

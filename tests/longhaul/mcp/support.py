@@ -24,7 +24,7 @@ PATIENCE_S = 60.0
 
 def context_in(folder: Path, **more: Any) -> ToolContext:
     return ToolContext(
-        user_id="u", session_id="s", turn_id="t", tool_call_id="call-1", workspace=folder, scope=Scope(), **more
+        user_id="u", session_id="s", turn_id="t", tool_call_id="call-1", folder=folder, scope=Scope(), **more
     )
 
 
