@@ -6,7 +6,7 @@ from alembic import op
 from longhaul.db.models import UtcDateTime
 
 revision = "0021"
-down_revision = "0019"
+down_revision = "0023c"
 branch_labels = None
 depends_on = None
 
