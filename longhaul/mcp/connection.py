@@ -58,6 +58,8 @@ class Connection:
         self.has_resources = False
         #: Why there is no connection; empty if there is one.
         self.trouble = "it has not answered yet"
+        #: The last words of a program that has ended, for the operator; they may hold secrets.
+        self.last_words = ""
         self._max_bytes = max_bytes
         self._changed = changed
         self._client: Client | None = None
@@ -86,13 +88,13 @@ class Connection:
                     log.info("MCP server %s: connected, %d tools", self.name, len(self.listed))
                     await self._watch(client)
             except Exception as error:  # noqa: BLE001  # whatever a server does, the others and the worker go on
-                self._lost = self._lost or _words(error)
+                self._end(_words(error))
             finally:
                 self._client = None
                 self._made.clear()
             self.trouble = self._lost or "it has closed the connection"
             pause = PAUSE_S if loop.time() - made_at > STABLE_S else pause
-            log.warning("MCP server %s: %s; connecting again in %g s", self.name, self.trouble, pause)
+            log.warning("MCP server %s: %s; connecting again in %g s", self.name, self.said, pause)
             await asyncio.sleep(pause)
             pause = min(pause * PAUSE_FACTOR, PAUSE_MAX_S)
 
@@ -169,8 +171,14 @@ class Connection:
         if isinstance(message, ToolListChangedNotification):
             self._news.set()
 
-    def _end(self, why: str) -> None:
-        self._lost = self._lost or why
+    @property
+    def said(self) -> str:
+        """Why there is no connection, for the operator."""
+        return f"{self.trouble}: {self.last_words}" if self.last_words else self.trouble
+
+    def _end(self, why: str, last_words: str = "") -> None:
+        if not self._lost:
+            self._lost, self.last_words = why, last_words
         self._news.set()
 
     def _give_up(self, client: Client, why: str) -> None:
@@ -221,7 +229,7 @@ class Connection:
             async with asyncio.timeout(CHECK_S):
                 yield
         except TimeoutError:
-            self._lost = self._lost or f"it did not answer for {CHECK_S:g} seconds"
+            self._end(f"it did not answer for {CHECK_S:g} seconds")
             raise
 
     async def _listen(self, client: Client) -> None:

@@ -37,7 +37,7 @@ class McpServers:
     @property
     def troubles(self) -> Sequence[str]:
         """What keeps servers and tools out, for the operator."""
-        away = (f"MCP server {one.name}: {one.trouble}" for one in self._connections if one.trouble)
+        away = (f"MCP server {one.name}: {one.said}" for one in self._connections if one.trouble)
         return [*away, *sorted(self._said)]
 
     def why_missing(self, tool_name: str) -> str | None:

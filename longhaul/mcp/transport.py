@@ -32,12 +32,14 @@ EXIT_S, TERM_S = 2.0, 2.0
 CONNECT_PATIENCE_S, CONNECT_PAUSE_S = 15.0, 0.25
 HTTP_TIMEOUT = httpx2.Timeout(30.0, read=None)
 SAID_MAX_CHARS = 300
+CLOSED = "its program has closed its output"
 
-Lost = Callable[[str], None]
+#: Told why a program's pipes have ended, and the last line that it wrote beside the protocol, which may hold secrets.
+Lost = Callable[[str, str], None]
 
 
 def transport(config: ServerConfig, max_bytes: int, lost: Lost) -> Transport:
-    """The way to a server. `lost` is told once, and why, when a program's pipes end."""
+    """The way to a server. `lost` is told once, when a program's pipes end."""
     return _program(config, max_bytes, lost) if config.command else _http(config, max_bytes)
 
 
@@ -72,17 +74,17 @@ async def _program(config: ServerConfig, max_bytes: int, lost: Lost) -> AsyncGen
             try:
                 while line := await stdout.readline():
                     await received.send(_message(line))
-                lost(await last_words())
+                lost(await how_it_ended(), said[0] if said else "")
             except ValueError:
-                lost(f"it sent a message of more than {max_bytes} bytes")
+                lost(f"it sent a message of more than {max_bytes} bytes", "")
             except (anyio.ClosedResourceError, anyio.BrokenResourceError, ConnectionError):
-                lost("its program has closed its output")
+                lost(CLOSED, "")
 
-    async def last_words() -> str:
+    async def how_it_ended() -> str:
         with suppress(TimeoutError):
             code = await asyncio.wait_for(process.wait(), EXIT_S)
-            return f"its program has ended with exit code {code}{f': {said[0]}' if said else ''}"
-        return "its program has closed its output"
+            return f"its program has ended with exit code {code}"
+        return CLOSED
 
     async def write() -> None:
         async with to_send:

@@ -1,5 +1,6 @@
 """`longhaul tools`: begin a tool, try it, see what there is; errors in one line."""
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -81,3 +82,19 @@ def test_the_list_says_where_tools_come_from(folder: Path, monkeypatch: pytest.M
 def test_a_wrong_entry_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LONGHAUL_TOOLS", "absent")
     assert str(tools("list").exception).startswith("LONGHAUL_TOOLS='absent' is not allowed: it cannot be imported")
+
+
+@pytest.mark.integration
+def test_tools_of_mcp_servers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rude = Path(__file__).parents[1] / "longhaul" / "mcp" / "rude_server.py"
+    config = {"mcpServers": {"rude": {"command": sys.executable, "args": [str(rude)]}}}
+    (folder / "mcp.json").write_text(json.dumps(config))
+    monkeypatch.setenv("LONGHAUL_MCP_CONFIG", "mcp.json")
+    monkeypatch.setenv("COLUMNS", "200")
+    listed = tools("list")
+    assert re.search(r"rude__do +MCP server rude +Misbehave\. \(changes something, runs at most once\)", listed.stdout)
+    ran = tools("run", "rude__do", "--args", '{"how": "write nonsense"}')
+    assert (ran.exit_code, ran.stdout) == (0, "write nonsense\n")
+    assert tools("run", "rude__do", "--args", "{}", "--dry-run").stdout == "Dry run: rude__do was not run.\n"
+    monkeypatch.setenv("LONGHAUL_MCP_CONFIG", "none.json")
+    assert "LONGHAUL_MCP_CONFIG='none.json' is not allowed: it cannot be read" in error("list")

@@ -32,7 +32,9 @@ def runs(pid: str) -> bool:
     return True
 
 
-async def test_a_program_and_its_misdeeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_program_and_its_misdeeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """One server for all of them, because each misdeed ends it."""
     monkeypatch.setattr(connection, "CHECK_S", 2.0)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-not-for-servers")
@@ -45,7 +47,7 @@ async def test_a_program_and_its_misdeeds(tmp_path: Path, monkeypatch: pytest.Mo
 
         assert await call(servers, "rude__do", context, how="write nonsense") == "write nonsense"
         for misdeed, words in (
-            ("die", "ended with exit code 3: something went wrong"),
+            ("die", r"ended with exit code 3\)"),
             ("send 50 MB", "more than 8000000 bytes"),
             ("send 50 MB without an end", "more than 8000000 bytes"),
         ):
@@ -55,6 +57,7 @@ async def test_a_program_and_its_misdeeds(tmp_path: Path, monkeypatch: pytest.Mo
             assert "not known whether the call took effect" in str(lost.value)
             assert pid != (new := await call(servers, "rude__do", context, how="say your number"))
             assert not runs(pid)
+        assert "exit code 3: something went wrong" in caplog.text, "the operator reads its last words, and no model"
 
         hanging = asyncio.create_task(call(servers, "rude__do", context, how="hang"))
         await asyncio.sleep(0)
