@@ -10,6 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 from api import middleware, openapi, page, problems
 from api.chat_stream import RUN_ID, TAIL_INDEX
 from api.dependencies import connected
+from api.idempotency import REPLAYED, Idempotency
 from api.routes import (
     admin,
     approvals,
@@ -72,6 +73,7 @@ def create_app(settings: Settings) -> FastAPI:
     openapi.install(app)
     page.install(app)
     # The middleware that is added last is the outermost.
+    app.add_middleware(Idempotency)
     app.add_middleware(middleware.NoNulInPath)
     app.add_middleware(middleware.UnexpectedErrors)
     app.add_middleware(middleware.CloseUnreadBodies)
@@ -83,7 +85,7 @@ def create_app(settings: Settings) -> FastAPI:
             allow_headers=["*"],
             expose_headers=[
                 *("x-longhaul-turn-id", "x-vercel-ai-ui-message-stream", "etag", "retry-after", "x-request-id"),
-                *(RUN_ID, TAIL_INDEX),
+                *(RUN_ID, TAIL_INDEX, REPLAYED),
             ],
         )
     if settings.auth == "off":

@@ -7,7 +7,9 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from api.problems import Problem
+from api.dependencies import ID
+from api.idempotency import KEY_MAX
+from api.problems import Problem, described
 from api.request_body import BODIES
 
 TAGS = [
@@ -20,6 +22,25 @@ TAGS = [
     {"name": "tool workers", "description": "For tool workers only, which show call tokens instead of a user's."},
     {"name": "operations", "description": "For those who run it."},
 ]
+
+
+KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string", "minLength": 1, "maxLength": KEY_MAX, "pattern": ID},
+    "description": "The same request with the same key does nothing twice; within a day it gets the same answer.",
+}
+IN_PROGRESS = described(409, "The first request with this Idempotency-Key is still being handled.")
+INVALID = described(422, "The request is not valid, or its Idempotency-Key was sent with another one.")
+
+
+def _add_key(operation: dict[str, Any]) -> None:
+    """Document the `Idempotency-Key` of a POST."""
+    others = [one for one in operation.get("parameters", ()) if one["name"] != KEY["name"]]
+    operation["parameters"] = [*others, KEY]
+    for status, response in {**IN_PROGRESS, **INVALID}.items():
+        operation["responses"].setdefault(str(status), response)
 
 
 def install(app: FastAPI) -> None:
@@ -39,6 +60,9 @@ def install(app: FastAPI) -> None:
                 schemas.pop(unused, None)
             schema["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
             schema["security"] = [{"bearer": []}, {}]
+            for path, methods in schema["paths"].items():
+                if "post" in methods and path.startswith("/v1/"):
+                    _add_key(methods["post"])
             app.openapi_schema = schema
         return app.openapi_schema
 

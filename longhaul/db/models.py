@@ -16,6 +16,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     String,
     Text,
     TypeDecorator,
@@ -397,6 +398,24 @@ class ShareRow(Base):
     expires_at: Mapped[datetime | None]
 
     __table_args__ = (Index("ix_shares_session", "session_id", "created_at", "id"),)
+
+
+class KeptAnswerRow(Base):
+    """The answer to a request that had an idempotency key, for the same request again. `status` is null while the first
+    one is being handled.
+    """
+
+    __tablename__ = "kept_answers"
+
+    user_id: Mapped[str] = mapped_column(String(255), primary_key=True)
+    key: Mapped[str] = mapped_column(String(200), primary_key=True)
+    request: Mapped[str] = mapped_column(String(64))
+    status: Mapped[int | None] = mapped_column(Integer)
+    headers: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    body: Mapped[bytes | None] = mapped_column(LargeBinary)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+    __table_args__ = (Index("ix_kept_answers_user", "user_id", "created_at"),)
 
 
 class LedgerStatus(StrEnum):
