@@ -61,6 +61,7 @@ def create_app(settings: Settings) -> FastAPI:
         description=DESCRIPTION,
         lifespan=lifespan,
         redoc_url=None,
+        generate_unique_id_function=openapi.operation_id,
         redirect_slashes=False,  # A redirect of `/v1/sessions/?token=...` would send the token on.
     )
     app.include_router(health.router)

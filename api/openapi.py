@@ -4,6 +4,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
@@ -33,6 +34,11 @@ KEY = {
 }
 IN_PROGRESS = described(409, "The first request with this Idempotency-Key is still being handled.")
 INVALID = described(422, "The request is not valid, or its Idempotency-Key was sent with another one.")
+
+
+def operation_id(route: APIRoute) -> str:
+    """A short name of a route for generated clients, such as `files_upload`: its file and its function."""
+    return f"{route.endpoint.__module__.rsplit('.', 1)[-1]}_{route.name}"
 
 
 def _add_key(operation: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Header, Query
 from starlette.responses import Response
 
 from api.csv_table import CSV_RESPONSE, csv_response
+from api.cursors import CURSOR, cursor_of, position
 from api.dependencies import ID, CurrentAdmin, Dependencies, Deps
 from api.problems import RESPONSES, TOO_LARGE, ProblemError, described, invalid
 from api.request_body import body_schema, json_body
@@ -23,7 +24,7 @@ from api.schemas.accounts import (
 from api.schemas.usage import UsageTotal, UsageTotals
 from longhaul.contracts import Usage
 from longhaul.db import accounts, totals
-from longhaul.db.accounts import Account, Action, Entry
+from longhaul.db.accounts import Account, Action, Entry, EntryPosition
 from longhaul.db.models import utc_now
 from longhaul.db.totals import Filters, Group
 from longhaul.limits.windows import WindowUsage
@@ -77,7 +78,7 @@ async def usage(
     if format == "csv" or (format is None and "text/csv" in accept):
         measures = [*Usage.model_fields, "estimated", "unpriced"]
         return csv_response("usage.csv", [*map(str, groups), *measures], [row.model_dump() for row in rows])
-    return UsageTotals(rows=rows)
+    return UsageTotals(data=rows, rows=rows, has_more=False, next_cursor=None)
 
 
 @router.get("/users", summary="Look up a user by id or e-mail address")
@@ -91,7 +92,8 @@ async def users(_admin: CurrentAdmin, deps: Deps, user_id: Text = None, email: T
             known = [await accounts.get(connection, user_id)] if is_known else []
         else:
             known = await accounts.of_email(connection, email or "", ACCOUNTS_MAX)
-    return Accounts(accounts=[await _account(deps, account) for account in known])
+    shown = [await _account(deps, account) for account in known]
+    return Accounts(data=shown, accounts=shown, has_more=False, next_cursor=None)
 
 
 @router.get("/changes", summary="What changed a user's account, newest first")
@@ -100,11 +102,15 @@ async def changes(
     deps: Deps,
     user_id: Annotated[str, Query(max_length=255, pattern=ID)],
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    cursor: Annotated[str | None, Query(pattern=CURSOR, description="`next_cursor` of the page before.")] = None,
 ) -> AccountChanges:
     """Each action of an admin, and each reset that the user has bought."""
+    after = EntryPosition(*position(cursor)) if cursor is not None else None
     async with deps.database.read() as connection:
-        entries = await accounts.entries(connection, user_id, limit)
-    return AccountChanges(changes=[AccountChange.model_validate(entry) for entry in entries])
+        entries = await accounts.entries(connection, user_id, limit + 1, after)
+    shown, more = [AccountChange.model_validate(entry) for entry in entries[:limit]], len(entries) > limit
+    next_cursor = cursor_of(shown[-1].created_at, shown[-1].id) if more else None
+    return AccountChanges(data=shown, changes=shown, has_more=more, next_cursor=next_cursor)
 
 
 @router.post(

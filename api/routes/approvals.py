@@ -4,12 +4,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query
 
+from api.cursors import CURSOR, cursor_of, position
 from api.dependencies import ID, CurrentUser, Deps
 from api.parked_body import DECISION_BODY_MAX, Decision, answer_of
 from api.problems import CONFLICT, RESPONSES, TOO_LARGE
 from api.request_body import json_body
 from api.schemas.approvals import Approval, Approvals
 from longhaul.db import parked
+from longhaul.db.parked import ParkedPosition
 
 router = APIRouter(prefix="/v1", tags=["approvals"], responses=RESPONSES)
 ApprovalId = Annotated[str, Path(max_length=64, pattern=ID, description="Id of a call that waits.")]
@@ -21,11 +23,15 @@ async def list_approvals(
     deps: Deps,
     session_id: Annotated[str | None, Query(max_length=64, pattern=ID, description="Only of this session.")] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: Annotated[str | None, Query(pattern=CURSOR, description="`next_cursor` of the page before.")] = None,
 ) -> Approvals:
     """Calls in all your sessions that wait for your consent, your answer or your client, the oldest first."""
+    after = ParkedPosition(*position(cursor)) if cursor is not None else None
     async with deps.database.read() as connection:
-        rows = await parked.waiting_of_user(connection, user, limit + 1, session_id=session_id)
-    return Approvals(data=[Approval.of(row) for row in rows[:limit]], has_more=len(rows) > limit)
+        rows = await parked.waiting_of_user(connection, user, limit + 1, session_id=session_id, after=after)
+    page, more = rows[:limit], len(rows) > limit
+    next_cursor = cursor_of(page[-1].asked_at, page[-1].id) if more else None
+    return Approvals(data=[Approval.of(row) for row in page], has_more=more, next_cursor=next_cursor)
 
 
 @router.get("/approvals/{approval_id}", summary="A call that waits or has waited")

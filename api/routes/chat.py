@@ -282,20 +282,19 @@ async def message_versions(
             if row.replaced_by is not None
         }
     now = versions.current(found)
-    return MessageVersions(
-        versions=[
-            MessageVersion(
-                message_id=row.client_message_id or row.id,
-                content=row.content,
-                turn_id=row.turn_id,
-                current=row is now,
-                created_at=row.created_at,
-                messages=[StoredMessage.model_validate(one) for one in rows.get(row.id, ())],
-                ui_messages=branches.get(row.id, []),
-            )
-            for row in found
-        ]
-    )
+    shown = [
+        MessageVersion(
+            message_id=row.client_message_id or row.id,
+            content=row.content,
+            turn_id=row.turn_id,
+            current=row is now,
+            created_at=row.created_at,
+            messages=[StoredMessage.model_validate(one) for one in rows.get(row.id, ())],
+            ui_messages=branches.get(row.id, []),
+        )
+        for row in found
+    ]
+    return MessageVersions(data=shown, versions=shown, has_more=False, next_cursor=None)
 
 
 async def _branch(connection: Connection, session_id: str, replaced_by: str) -> list[dict[str, Any]]:

@@ -106,7 +106,8 @@ async def listing(
         rows = await files.list_of_user(connection, user, limit + 1, before)
     page = rows[:limit]
     next_cursor = cursor_of(page[-1].created_at, page[-1].id) if len(rows) > limit else None
-    return Files(files=[_shown(file) for file in page], next_cursor=next_cursor)
+    shown = [_shown(file) for file in page]
+    return Files(data=shown, files=shown, has_more=next_cursor is not None, next_cursor=next_cursor)
 
 
 @router.get("/{file_id}", summary="What is known about a file")

@@ -5,12 +5,13 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response
 
+from api.cursors import CURSOR, cursor_of, position
 from api.dependencies import Deps, OwnSession, PollSlot
 from api.problems import RESPONSES, TOO_MANY
 from api.schemas.turns import Cancelled, Turn, Turns
 from longhaul.contracts import Progress, TurnStatus
 from longhaul.db import turns
-from longhaul.db.turns import TurnRecord
+from longhaul.db.turns import TurnPlace, TurnRecord
 from longhaul.turns.stop import STOP_MAX_S
 
 router = APIRouter(prefix="/v1", tags=["turns"], responses=RESPONSES)
@@ -18,11 +19,20 @@ WAIT_MAX_S = 60
 
 
 @router.get("/sessions/{session_id}/turns", summary="Turns of a session")
-async def list_turns(session: OwnSession, deps: Deps, limit: Annotated[int, Query(ge=1, le=200)] = 50) -> Turns:
+async def list_turns(
+    session: OwnSession,
+    deps: Deps,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: Annotated[str | None, Query(pattern=CURSOR, description="`next_cursor` of the page before.")] = None,
+) -> Turns:
     """Newest first."""
+    after = TurnPlace(*position(cursor)) if cursor is not None else None
     async with deps.database.read() as connection:
-        rows = await turns.list_of_session(connection, session.id, limit)
-    return Turns(turns=[_turn(row, await deps.turns.progress_of_row(row)) for row in rows])
+        rows = await turns.list_of_session(connection, session.id, limit + 1, after)
+    page, more = rows[:limit], len(rows) > limit
+    shown = [_turn(row, await deps.turns.progress_of_row(row)) for row in page]
+    next_cursor = cursor_of(page[-1].started_at, page[-1].turn_id) if more else None
+    return Turns(data=shown, turns=shown, has_more=more, next_cursor=next_cursor)
 
 
 def _turn(row: TurnRecord, progress: Progress) -> Turn:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.schemas.base import Answer
+from api.schemas.base import SAME_AS_DATA, Answer, Page
 from longhaul.limits.windows import Window
 
 UserId = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00]*$")]
@@ -33,10 +33,11 @@ class AccountOfUser(Answer):
     weekly: WindowAmounts
 
 
-class Accounts(Answer):
-    """The users that were found."""
+class Accounts(Page):
+    """The users that were found, on one page."""
 
-    accounts: list[AccountOfUser]
+    data: list[AccountOfUser]
+    accounts: list[AccountOfUser] = Field(description=SAME_AS_DATA, deprecated=True)
 
 
 class AccountChange(Answer):
@@ -53,10 +54,11 @@ class AccountChange(Answer):
     tier: str | None
 
 
-class AccountChanges(Answer):
-    """Changes of an account, newest first."""
+class AccountChanges(Page):
+    """One page of changes of an account, newest first."""
 
-    changes: list[AccountChange]
+    data: list[AccountChange]
+    changes: list[AccountChange] = Field(description=SAME_AS_DATA, deprecated=True)
 
 
 class SetTier(BaseModel):

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import Field
 
-from api.schemas.base import A_MESSAGE, A_SESSION, A_TURN, Answer
+from api.schemas.base import A_MESSAGE, A_SESSION, A_TURN, Answer, Page
 from longhaul.contracts import ParkKind
 from longhaul.db.models import ParkedStatus
 from longhaul.db.parked import ParkedRow
@@ -41,8 +41,7 @@ class Approval(Answer):
         )
 
 
-class Approvals(Answer):
-    """What waits for an answer, the oldest first."""
+class Approvals(Page):
+    """One page of what waits for an answer, the oldest first."""
 
     data: list[Approval]
-    has_more: bool

@@ -19,7 +19,17 @@ A_TURN = "0c1c8d6e-2f0b-4b55-8a55-0f4f7d8f9a10"
 A_MESSAGE = "e7a5f0a2-0b57-4a53-9f2f-64f0a2c0f9b1"
 
 
+SAME_AS_DATA = "The same as `data`, for older clients."
+
+
 class Answer(BaseModel):
     """Base of all answers; read from rows as well as from values."""
 
     model_config = ConfigDict(from_attributes=True)
+
+
+class Page(Answer):
+    """Base of all lists: one page, in `data`, and where the next one begins."""
+
+    has_more: bool = Field(description="There is a next page.")
+    next_cursor: str | None = Field(description="Send it as `cursor` for the next page; null on the last one.")

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from pydantic import Field
 
-from api.schemas.base import A_MESSAGE, Answer
+from api.schemas.base import A_MESSAGE, SAME_AS_DATA, Answer, Page
 
 
 class File(Answer):
@@ -19,8 +19,8 @@ class File(Answer):
     url: str = Field(description="Of its content.")
 
 
-class Files(Answer):
+class Files(Page):
     """One page of files, newest first."""
 
-    files: list[File]
-    next_cursor: str | None = Field(description="Send it as `cursor` for the next page; null on the last one.")
+    data: list[File]
+    files: list[File] = Field(description=SAME_AS_DATA, deprecated=True)

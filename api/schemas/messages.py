@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.chat_body import ClientSessionId
 from api.dependencies import ID
 from api.request_body import MODEL_CHOICE, ModelName, Text
-from api.schemas.base import A_MESSAGE, A_SESSION, A_TURN, Answer
+from api.schemas.base import A_MESSAGE, A_SESSION, A_TURN, SAME_AS_DATA, Answer, Page
 from longhaul.contracts import TurnStatus, Usage
 from longhaul.llm.models import Effort
 from longhaul.settings.models import Tier
@@ -54,8 +54,12 @@ class StoredMessage(Answer):
 
     id: str
     sequence: int
-    role: str = Field(examples=["user", "assistant", "tool", "reasoning", "system"])
-    kind: str
+    role: str = Field(json_schema_extra={"enum": ["user", "assistant", "tool", "reasoning", "system"]})
+    kind: str = Field(
+        description="`follow_up`: it joined its turn. `notice`: a closing text that no model wrote. `partial`: "
+        "the text was cut off. `stop`: the turn was stopped. `error`: it failed. `summary`: of what came before.",
+        json_schema_extra={"enum": ["message", "follow_up", "notice", "partial", "stop", "error", "summary"]},
+    )
     content: str
     tool_calls: list[dict[str, Any]] | None
     tool_call_id: str | None
@@ -92,10 +96,11 @@ class MessageVersion(Answer):
     )
 
 
-class MessageVersions(Answer):
-    """The versions of a message, oldest first."""
+class MessageVersions(Page):
+    """The versions of a message on one page, oldest first."""
 
-    versions: list[MessageVersion]
+    data: list[MessageVersion]
+    versions: list[MessageVersion] = Field(description=SAME_AS_DATA, deprecated=True)
 
 
 class PendingMessage(Answer):

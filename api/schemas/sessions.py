@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from api.chat_body import ClientSessionId
 from api.ownership import SessionRecord
 from api.request_body import MODEL_CHOICE, ModelName
-from api.schemas.base import A_SESSION, A_TURN, Answer, Labels, ToolNames
+from api.schemas.base import A_SESSION, A_TURN, SAME_AS_DATA, Answer, Labels, Page, ToolNames
 from api.schemas.messages import Pending, StoredMessage
 from longhaul.contracts import Scope, TurnStatus
 from longhaul.db import sessions
@@ -98,13 +98,11 @@ class ListedSession(Session):
     last_message_at: datetime | None = Field(description="When something was last said; null: not yet.")
 
 
-class Sessions(Answer):
+class Sessions(Page):
     """One page of sessions, newest first."""
 
     data: list[ListedSession]
-    has_more: bool
-    sessions: list[ListedSession] = Field(description="The same as `data`, for older clients.", deprecated=True)
-    next_cursor: str | None = Field(description="Send it as `cursor` for the next page; null on the last one.")
+    sessions: list[ListedSession] = Field(description=SAME_AS_DATA, deprecated=True)
 
 
 class ActiveTurn(Answer):

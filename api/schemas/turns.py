@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from api.schemas.base import A_TURN, Answer
+from api.schemas.base import A_TURN, SAME_AS_DATA, Answer, Page
 from longhaul.contracts import TurnStatus, Usage
 
 
@@ -27,10 +27,11 @@ class Turn(Answer):
     retry_of: str | None = Field(None, description="The failed turn that it took up again.")
 
 
-class Turns(Answer):
-    """Turns, newest first."""
+class Turns(Page):
+    """One page of turns, newest first."""
 
-    turns: list[Turn]
+    data: list[Turn]
+    turns: list[Turn] = Field(description=SAME_AS_DATA, deprecated=True)
 
 
 class Span(Answer):

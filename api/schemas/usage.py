@@ -4,7 +4,7 @@ from datetime import datetime
 
 from pydantic import Field
 
-from api.schemas.base import Answer
+from api.schemas.base import SAME_AS_DATA, Answer, Page
 
 
 class LimitUsed(Answer):
@@ -50,7 +50,8 @@ class UsageTotal(Answer):
     unpriced: int = Field(description="Rows of an unknown price, which the cost does not contain.")
 
 
-class UsageTotals(Answer):
-    """Totals of the ledger, in the order of their groups."""
+class UsageTotals(Page):
+    """Totals of the ledger on one page, in the order of their groups."""
 
-    rows: list[UsageTotal]
+    data: list[UsageTotal]
+    rows: list[UsageTotal] = Field(description=SAME_AS_DATA, deprecated=True)

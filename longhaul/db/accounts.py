@@ -33,6 +33,13 @@ class Action(StrEnum):
     RESET_WEEK = "reset_week"
 
 
+class EntryPosition(NamedTuple):
+    """A place in the changes of an account, which are listed newest first; by id, where they were made at once."""
+
+    created_at: datetime
+    id: str
+
+
 class Entry(NamedTuple):
     """One change of an account, by an admin or by the user: `actor_id`.
 
@@ -153,6 +160,10 @@ async def of_email(connection: Connection, email: str, most: int) -> list[Accoun
     return [Account._make(row) for row in await connection.execute(OF_EMAIL, {"address": email, "most": most})]
 
 
-async def entries(connection: Connection, user_id: str, most: int) -> list[Entry]:
-    """What changed an account, newest first."""
-    return [Entry._make(row) for row in await connection.execute(ENTRIES, {"user": user_id, "most": most})]
+async def entries(connection: Connection, user_id: str, most: int, after: EntryPosition | None = None) -> list[Entry]:
+    """What changed an account, behind a position, newest first."""
+    statement = ENTRIES
+    if after is not None:
+        same_moment = (AccountEntryRow.created_at == after.created_at) & (AccountEntryRow.id > after.id)
+        statement = statement.where((AccountEntryRow.created_at < after.created_at) | same_moment)
+    return [Entry._make(row) for row in await connection.execute(statement, {"user": user_id, "most": most})]

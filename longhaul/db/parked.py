@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Select, bindparam, exists, insert, select, update
+from sqlalchemy import Select, bindparam, exists, insert, select, tuple_, update
 
 from longhaul.contracts import ParkKind, TurnStatus
 from longhaul.db import turns
@@ -19,6 +19,13 @@ from longhaul.errors import AnsweredError, NotFoundError, TurnEndedError
 
 #: What somebody has said of a call, not the turn itself. The turn has to take it.
 BY_SOMEBODY = (ParkedStatus.ALLOWED, ParkedStatus.DENIED, ParkedStatus.ANSWERED, ParkedStatus.SKIPPED)
+
+
+class ParkedPosition(NamedTuple):
+    """A place in the list of what waits, which begins with the oldest."""
+
+    asked_at: datetime
+    id: str
 
 
 class ParkedRow(NamedTuple):
@@ -270,9 +277,17 @@ async def client_calls_waiting(connection: Connection, session_id: str) -> list[
 
 
 async def waiting_of_user(
-    connection: Connection, user_id: str, limit: int, *, session_id: str | None = None
+    connection: Connection,
+    user_id: str,
+    limit: int,
+    *,
+    session_id: str | None = None,
+    after: ParkedPosition | None = None,
 ) -> list[ParkedRow]:
-    """What a user has to answer, the oldest first; calls of turns whose workflow was lost are left out."""
+    """What a user has to answer, behind a position, the oldest first.
+
+    Calls of turns whose workflow was lost are left out.
+    """
     statement = PARKED.where(
         ParkedCallRow.user_id == user_id,
         ParkedCallRow.settled_at.is_(None),
@@ -281,6 +296,8 @@ async def waiting_of_user(
     )
     if session_id is not None:
         statement = statement.where(ParkedCallRow.session_id == session_id)
+    if after is not None:
+        statement = statement.where(tuple_(ParkedCallRow.asked_at, ParkedCallRow.id) > tuple(after))
     return await _rows(connection, statement.order_by(ParkedCallRow.asked_at, ParkedCallRow.id).limit(limit), {})
 
 

@@ -61,6 +61,13 @@ class TurnPosition(NamedTuple):
     round: int
 
 
+class TurnPlace(NamedTuple):
+    """A place in a session's turns, which are listed newest first; by id, where they began at the same moment."""
+
+    started_at: datetime
+    turn_id: str
+
+
 class TurnPeriod(NamedTuple):
     """When a turn ran; `ended_at` is None while it runs."""
 
@@ -187,9 +194,15 @@ async def mark_stopped(connection: Connection, session_id: str, turn_id: str) ->
     await connection.execute(MARK_STOPPED, {"session": session_id, "turn": turn_id})
 
 
-async def list_of_session(connection: Connection, session_id: str, limit: int = 50) -> list[TurnRecord]:
-    """A session's turns, newest first."""
-    rows = await connection.execute(OF_SESSION, {"session": session_id, "most": limit})
+async def list_of_session(
+    connection: Connection, session_id: str, limit: int = 50, after: TurnPlace | None = None
+) -> list[TurnRecord]:
+    """A session's turns behind a place in the list, newest first."""
+    statement = OF_SESSION
+    if after is not None:
+        same_moment = (TurnRow.started_at == after.started_at) & (TurnRow.turn_id > after.turn_id)
+        statement = statement.where((TurnRow.started_at < after.started_at) | same_moment)
+    rows = await connection.execute(statement, {"session": session_id, "most": limit})
     return [TurnRecord._make(row) for row in rows]
 
 
