@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0020c"
-down_revision = "0023b"
+down_revision = "0019"
 branch_labels = None
 depends_on = None
 
