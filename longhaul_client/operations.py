@@ -22,6 +22,8 @@ POLL_S = 30
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.3, 5.0
 ALIVE_S = 5.0
 TEMPORARY = frozenset({502, 503, 504})
+#: The `code` of a problem: the same request, by its idempotency key, is being handled.
+IN_PROGRESS = "request-in-progress"
 
 Model = TypeVar("Model", bound=BaseModel)
 T = TypeVar("T")
@@ -142,7 +144,11 @@ def exchange(request: Request, patience: Patience, *, repeatable: bool = True) -
             yield pause
             continue
         if response.is_error:
-            raise ProblemError.of(response)
+            problem = ProblemError.of(response)
+            if problem.body.get("code") == IN_PROGRESS:  # the one whose answer was lost
+                yield patience.pause(problem.detail, problem.retry_after)
+                continue
+            raise problem
         patience.heard()
         return response
 
@@ -154,8 +160,9 @@ def read(model: type[Model], request: Request, patience: Patience, *, repeatable
 
 
 def create_session(fields: SessionOptions, patience: Patience) -> Operation[SessionInfo]:
-    """A new session. Not repeated after a lost answer: it would be a second one."""
-    return (yield from read(SessionInfo, Request("POST", "/sessions", dict(fields)), patience, repeatable=False))
+    """A new session. Its key is fixed here: it is made once, however often it is asked for."""
+    request = Request("POST", "/sessions", dict(fields), headers={"idempotency-key": str(uuid4())})
+    return (yield from read(SessionInfo, request, patience))
 
 
 class Sessions(BaseModel):

@@ -86,17 +86,15 @@ def test_a_message_whose_answer_is_lost_is_sent_again_under_its_id() -> None:
     assert others == [first, first]
 
 
-@pytest.mark.parametrize("lost", [httpx2.ReadError, httpx2.ConnectError])
-def test_a_new_session_is_asked_for_once_unless_nobody_got_the_request(lost: type[httpx2.TransportError]) -> None:
+def test_a_new_session_is_asked_for_again_under_its_key() -> None:
     made = {"id": "new", "created_at": "2026-11-21T00:00:00Z", "updated_at": "2026-11-21T00:00:00Z"}
-    script = Script(lost, json(201, made))
+    in_progress = json(409, {"code": "request-in-progress"}, {"retry-after": "0"})
+    script = Script(httpx2.ReadError, in_progress, json(201, made))
     longhaul = Longhaul("http://api", transport=httpx2.MockTransport(script))
-    if lost is httpx2.ConnectError:
-        assert longhaul.sessions.create(title="one").id == "new"
-    else:
-        with pytest.raises(ConnectionLostError, match="POST /sessions"):
-            longhaul.sessions.create(title="one")
-    assert len(script.requests) == (2 if lost is httpx2.ConnectError else 1)
+    assert longhaul.sessions.create(title="one").id == "new"
+    keys = [request.headers["idempotency-key"] for request in script.requests]
+    assert len(keys) == 3
+    assert len(set(keys)) == 1
 
 
 def test_patience_ends() -> None:
