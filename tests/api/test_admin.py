@@ -48,7 +48,7 @@ async def test_others_may_nothing(product: Product, user: str, claims: dict[str,
 async def test_a_user_is_looked_up_and_helped(product: Product, admin: RecordingClient, user: str) -> None:
     email = f"{user}@example.com"
     api = client(product, user, email=email)
-    assert (await admin.call("GET", "/admin/usage/users", params={"user_id": user})).body == {"accounts": []}
+    assert (await admin.call("GET", "/admin/usage/users", params={"user_id": user})).body["data"] == []
     session = await api.create_session()
     await spend(product.database, user, DAY)
     await product_counters_are_lost(product, user)

@@ -73,7 +73,7 @@ async def test_a_worker_is_killed_while_a_call_waits(product: Product) -> None:
     path = f"/approvals/{approval['id']}"
     assert (await bob.call("GET", path)).status == 404
     assert await decide(bob, approval["id"], decision="allow") == 404
-    assert (await bob.call("GET", "/approvals")).body == {"data": [], "has_more": False}
+    assert (await bob.call("GET", "/approvals")).body["data"] == []
 
     product.kill(product.workers[0])
     assert await decide(alice, approval["id"], decision="allow", arguments={"path": "b.txt", "content": "bye"}) == 200
