@@ -1,4 +1,4 @@
-import { useCallback, useEffect, useState } from "react";
+import { Suspense, lazy, useCallback, useEffect, useState } from "react";
 import { Route, Router, Switch, useLocation } from "wouter";
 import { useHashLocation } from "wouter/use-hash-location";
 import { ApiError, api, token } from "./api";
@@ -7,7 +7,13 @@ import { Dialog } from "./Dialog";
 import { Sidebar, useSessions } from "./Sidebar";
 import { Start } from "./Start";
 import { t } from "./texts";
-import { Tree } from "./Tree";
+
+// What is not needed for a chat is loaded when it is opened.
+const Tree = lazy(() => import("./Tree"));
+const Schedules = lazy(() => import("./Schedules"));
+const Admin = lazy(() => import("./Admin"));
+const Shared = lazy(() => import("./Shared"));
+const LINK = /^\/shared\/([\w-]+)$/;
 
 type Theme = "light" | "dark";
 const THEME = "longhaul.theme";
@@ -32,10 +38,21 @@ function useTheme(): [Theme, () => void] {
 }
 
 export function App() {
+  const link = LINK.exec(window.location.pathname)?.[1];
+  if (link !== undefined) return <OfLink token={link} />;
   return (
     <Router hook={useHashLocation}>
       <Frame />
     </Router>
+  );
+}
+
+function OfLink({ token: link }: { token: string }) {
+  useTheme();
+  return (
+    <Suspense>
+      <Shared token={link} />
+    </Suspense>
   );
 }
 
@@ -51,19 +68,22 @@ function Frame() {
     <div className="flex h-full">
       <Sidebar sessions={sessions} search={search} onSearch={setSearch} open={menuOpen} onClose={() => setMenuOpen(false)} theme={theme} onTheme={toggleTheme} />
       <main className="flex min-w-0 flex-1 flex-col">
+        <Suspense>
         <Switch>
+          <Route path="/schedules"><Schedules onMenu={openMenu} /></Route>
+          <Route path="/admin"><Admin onMenu={openMenu} /></Route>
           <Route path="/s/:id/tree">{({ id }) => <Tree key={id} id={id} onMenu={openMenu} />}</Route>
           <Route path="/s/:id">{({ id }) => <Chat key={id} id={id} sessions={sessions} onMenu={openMenu} />}</Route>
           <Route>
             <Start onMenu={openMenu} onCreated={sessions.refresh} />
           </Route>
         </Switch>
+        </Suspense>
       </main>
       {sessions.error instanceof ApiError && sessions.error.status === 401 && <SignIn onDone={() => window.location.reload()} />}
     </div>
   );
 }
-
 
 function SignIn({ onDone }: { onDone: () => void }) {
   const [value, setValue] = useState("");

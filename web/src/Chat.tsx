@@ -1,5 +1,5 @@
-import { ArrowLeft, Network } from "lucide-react";
-import { useCallback, useEffect, useMemo, useRef, useState } from "react";
+import { ArrowLeft, Network, Share2 } from "lucide-react";
+import { Suspense, lazy, useCallback, useEffect, useMemo, useRef, useState } from "react";
 import { Link } from "wouter";
 import { ApiError, type Turn, api } from "./api";
 import { Composer } from "./Composer";
@@ -7,6 +7,7 @@ import { Header } from "./Header";
 import { type Message, filesOf, textOf, turnOf } from "./messages";
 import { MessageList } from "./MessageList";
 import { Answer } from "./MessageView";
+import { tellEnded } from "./notify";
 import type { Sessions } from "./Sidebar";
 import { firstMessages } from "./Start";
 import { endingsOf } from "./SubSession";
@@ -14,6 +15,8 @@ import { t } from "./texts";
 import { Timeline } from "./Timeline";
 import { type Opened, open, useTurns } from "./useTurns";
 import { type Shown, UserBubble, UserMessage } from "./UserMessage";
+
+const Share = lazy(() => import("./Share"));
 
 /** One chat: loads its newest page, then shows it. */
 export function Chat({ id, sessions, onMenu }: { id: string; sessions: Sessions; onMenu: () => void }) {
@@ -81,8 +84,9 @@ function Conversation({ opened, sessions, onMenu }: { opened: Opened; sessions: 
     void send(first);
   }, [id, send]);
 
-  useTabTitle(title, busy);
+  useTabTitle(id, title, busy);
   const [toEndSignal, setToEndSignal] = useState(0);
+  const [sharing, setSharing] = useState(false);
   const [editing, setEditing] = useState(""); // the id of a message
   const [shown, setShown] = useState<Shown | null>(null); // an earlier version
   const messages = useMemo(() => withVersion(chat.messages, shown), [chat.messages, shown]);
@@ -142,6 +146,9 @@ function Conversation({ opened, sessions, onMenu }: { opened: Opened; sessions: 
           )
         }
       >
+        <button type="button" className="icon-button" aria-label={t.share} title={t.share} onClick={() => setSharing(true)}>
+          <Share2 size={18} />
+        </button>
         <Link href={`/s/${id}/tree`} className="icon-button" aria-label={t.tree} title={t.tree}>
           <Network size={18} />
         </Link>
@@ -166,6 +173,11 @@ function Conversation({ opened, sessions, onMenu }: { opened: Opened; sessions: 
             {t.toCurrent}
           </button>
         </p>
+      )}
+      {sharing && (
+        <Suspense>
+          <Share sessionId={id} onClose={() => setSharing(false)} />
+        </Suspense>
       )}
       {timeline && <Timeline sessionId={id} turnId={timeline} workflowUrl={session.workflow_url} onClose={() => setTimeline("")} />}
       <Composer
@@ -197,20 +209,15 @@ function withVersion(messages: Message[], shown: Shown | null): Message[] {
   return [...messages.slice(0, at), ...shown.versions[shown.index]!.ui_messages];
 }
 
-/** The title of the tab; it says when an answer has become ready while another tab was looked at. */
-function useTabTitle(title: string, busy: boolean): void {
+/** The title of the tab; it says when a turn runs, and when one has ended while another tab was looked at. */
+function useTabTitle(id: string, title: string, busy: boolean): void {
   const wasBusy = useRef(busy);
   useEffect(() => {
-    const finished = wasBusy.current && !busy && document.visibilityState === "hidden";
+    const isOver = wasBusy.current && !busy;
     wasBusy.current = busy;
-    document.title = finished ? `✓ ${t.doneTitle} · ${title}` : `${busy ? "● " : ""}${title} · Longhaul`;
-    if (!finished) return;
-    const onVisible = () => {
-      if (document.visibilityState === "visible") document.title = `${title} · Longhaul`;
-    };
-    document.addEventListener("visibilitychange", onVisible);
-    return () => document.removeEventListener("visibilitychange", onVisible);
-  }, [title, busy]);
+    document.title = `${busy ? "● " : ""}${title} · Longhaul`;
+    if (isOver && document.visibilityState === "hidden") tellEnded(id, title);
+  }, [id, title, busy]);
   useEffect(
     () => () => {
       document.title = "Longhaul";

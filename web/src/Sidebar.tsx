@@ -1,15 +1,18 @@
-import { MessageSquarePlus, Moon, MoreHorizontal, Sun, X } from "lucide-react";
+import { Bell, BellOff, CalendarClock, ChartColumn, MessageSquarePlus, Moon, MoreHorizontal, Sun, X } from "lucide-react";
 import { DropdownMenu } from "radix-ui";
-import { useCallback, useEffect, useMemo, useRef, useState } from "react";
+import { Suspense, lazy, useCallback, useEffect, useMemo, useRef, useState } from "react";
 import { Link, useLocation, useRoute } from "wouter";
 import { type Session, api } from "./api";
 import { Dialog } from "./Dialog";
 import { save } from "./files";
 import { markdownOf } from "./messages";
 import { t } from "./texts";
+import { notifications, tellEnded, useNotifications } from "./notify";
 import { Usage } from "./Usage";
 
+const Share = lazy(() => import("./Share"));
 const SEARCH_AFTER_MS = 200; // since the last key
+const RUNNING_LOOK_MS = 4000; // between two looks at turns that run in the background
 
 export interface Sessions {
   list: Session[] | null;
@@ -73,6 +76,36 @@ export function useSessions(search: string): Sessions {
       return next;
     });
   }, []);
+
+  // Turns run in chats that nobody looks at too. When one has ended, that is told.
+  const known = useRef({ list, running });
+  known.current = { list, running };
+  const someRuns = running.size > 0 || (list?.some((session) => session.running) ?? false);
+  useEffect(() => {
+    if (!someRuns) return;
+    const look = () =>
+      void api.running().then(
+        (answer) => {
+          const now = new Set(answer.sessions.map((session) => session.id));
+          const open = /^#\/s\/([^/]+)$/.exec(window.location.hash)?.[1];
+          const before = known.current.list ?? [];
+          for (const { id, title, running: ran } of before) {
+            const isOver = (ran || known.current.running.has(id)) && !now.has(id) && id !== open; // the chat that is open tells itself
+            if (isOver) tellEnded(id, title ?? t.untitled);
+          }
+          setRunningIds((ids) => {
+            const left = [...ids].filter((id) => now.has(id) || id === open);
+            return left.length === ids.size ? ids : new Set(left);
+          });
+          if (before.some((session) => session.running !== now.has(session.id))) {
+            setList((sessions) => sessions?.map((session) => ({ ...session, running: now.has(session.id) })) ?? null);
+          }
+        },
+        () => {}, // the next look may succeed
+      );
+    const timer = setInterval(look, RUNNING_LOOK_MS);
+    return () => clearInterval(timer);
+  }, [someRuns]);
   const forget = useCallback((id: string) => setList((known) => known?.filter((s) => s.id !== id) ?? null), []);
   return useMemo(
     () => ({ list, hasMore: cursor !== null, error, running, refresh, loadMore, setTitle, setRunning, forget }),
@@ -91,6 +124,9 @@ export function Sidebar(props: {
 }) {
   const { sessions, search } = props;
   const shown = sessions.list;
+  const notifies = useNotifications();
+  const [isAdmin, setIsAdmin] = useState(false);
+  useEffect(() => void api.isAdmin().then(setIsAdmin), []);
   const closeButton = useRef<HTMLButtonElement>(null);
   useEffect(() => {
     if (props.open) closeButton.current?.focus();
@@ -106,6 +142,11 @@ export function Sidebar(props: {
         <div className="flex items-center gap-2 px-3 pt-3 pb-2">
           <img src="/favicon.svg" alt="" className="size-7" />
           <span className="flex-1 font-semibold tracking-tight">Longhaul</span>
+          {notifications.possible && (
+            <button type="button" className="icon-button" aria-pressed={notifies} onClick={() => void notifications.toggle()} aria-label={t.notify} title={t.notify}>
+              {notifies ? <Bell size={18} /> : <BellOff size={18} />}
+            </button>
+          )}
           <button
             type="button"
             className="icon-button"
@@ -154,6 +195,16 @@ export function Sidebar(props: {
           )}
         </div>
         <Usage changed={sessions.running} />
+        <div className="flex gap-1 border-t px-2 py-2 text-sm">
+          <Link href="/schedules" className="flex items-center gap-2 rounded-lg px-2.5 py-1.5 text-muted-foreground hover:bg-muted hover:text-foreground">
+            <CalendarClock size={16} aria-hidden /> {t.schedules}
+          </Link>
+          {isAdmin && (
+            <Link href="/admin" className="flex items-center gap-2 rounded-lg px-2.5 py-1.5 text-muted-foreground hover:bg-muted hover:text-foreground">
+              <ChartColumn size={16} aria-hidden /> {t.admin}
+            </Link>
+          )}
+        </div>
       </nav>
     </>
   );
@@ -162,7 +213,7 @@ export function Sidebar(props: {
 function Entry({ session, sessions }: { session: Session; sessions: Sessions }) {
   const [isOpen, parameters] = useRoute("/s/:id/*?");
   const [, navigate] = useLocation();
-  const [asked, setAsked] = useState<"rename" | "delete" | null>(null);
+  const [asked, setAsked] = useState<"rename" | "delete" | "share" | null>(null);
   const [problem, setProblem] = useState("");
   const current = isOpen && parameters.id === session.id;
   const title = session.title ?? t.untitled;
@@ -187,6 +238,7 @@ function Entry({ session, sessions }: { session: Session; sessions: Sessions }) 
         <DropdownMenu.Portal>
           <DropdownMenu.Content align="end" className="z-50 min-w-44 rounded-lg border bg-background p-1 text-sm shadow-lg">
             <Choice onSelect={() => setAsked("rename")}>{t.rename}</Choice>
+            <Choice onSelect={() => setAsked("share")}>{t.share}</Choice>
             <Choice onSelect={() => void download(session.id, title).catch(failed)}>{t.export}</Choice>
             <Choice onSelect={() => setAsked("delete")} danger>
               {t.delete}
@@ -194,6 +246,11 @@ function Entry({ session, sessions }: { session: Session; sessions: Sessions }) 
           </DropdownMenu.Content>
         </DropdownMenu.Portal>
       </DropdownMenu.Root>
+      {asked === "share" && (
+        <Suspense>
+          <Share sessionId={session.id} onClose={close} />
+        </Suspense>
+      )}
       <Dialog title={t.renameTitle} open={asked === "rename"} onOpenChange={close}>
         <form
           className="flex flex-col gap-3"

@@ -1,7 +1,9 @@
 import { ChevronRight, CornerDownRight, Network } from "lucide-react";
+import { useContext } from "react";
 import { Link } from "wouter";
 import { Markdown } from "./Markdown";
 import { type Message, type SubSessionUpdate, type ToolPart, isTool, toolNameOf } from "./messages";
+import { ReadOnly } from "./ReadOnly";
 import { dollars, statusName, t } from "./texts";
 import { ToolRow, ToolState, hasEnded, useMeasured } from "./Tool";
 
@@ -47,6 +49,7 @@ interface Props {
 
 /** A delegation: a card that leads to the chat of the sub-session. */
 export function SubSession({ tool, running, updates, endings }: Props) {
+  const readOnly = useContext(ReadOnly);
   const result = resultOf(tool);
   const live = [...updates.values()].find((update) => update.tool_call_id === tool.toolCallId || update.sub_session_id === result.sub_session_id);
   const id = live?.sub_session_id ?? result.sub_session_id;
@@ -61,9 +64,11 @@ export function SubSession({ tool, running, updates, endings }: Props) {
         <Network size={15} className="shrink-0 text-primary" aria-hidden />
         <span className="shrink-0 font-medium">{t.subSession}</span>
         <span className="min-w-0 flex-1 truncate text-muted-foreground">{live?.task ?? input?.prompt ?? ""}</span>
-        <Link href={`/s/${id}`} className="button shrink-0 bg-background px-2.5 py-1 text-xs">
-          <CornerDownRight size={13} aria-hidden /> {t.open}
-        </Link>
+        {!readOnly && (
+          <Link href={`/s/${id}`} className="button shrink-0 bg-background px-2.5 py-1 text-xs">
+            <CornerDownRight size={13} aria-hidden /> {t.open}
+          </Link>
+        )}
       </div>
       <div className="flex items-center gap-2 border-t px-3 py-1.5 text-xs text-muted-foreground">
         <ToolState tool={tool} running={running} measured={measured} />

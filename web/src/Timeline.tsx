@@ -4,7 +4,11 @@ import { Dialog } from "./Dialog";
 import { duration, t } from "./texts";
 
 const LOOK_EVERY_MS = 2000;
-const COLOURS: Record<Span["kind"], string> = { model: "bg-primary", tool: "bg-amber-600", follow_up: "bg-foreground" };
+const WAIT_SHOWN = 0.02; // of the whole: shorter waits are only in the sum
+
+/** A bar: what the server tells of, or the wait between two of those. */
+type Row = Omit<Span, "kind"> & { kind: Span["kind"] | "wait" };
+const COLOURS: Record<Row["kind"], string> = { model: "bg-primary", tool: "bg-amber-600", follow_up: "bg-foreground", wait: "bg-muted-foreground/50" };
 
 /** What a turn has spent its time on: a bar for each model call and each tool call. */
 export function Timeline(props: { sessionId: string; turnId: string; workflowUrl?: string | null; onClose: () => void }) {
@@ -40,11 +44,13 @@ function Bars({ data }: { data: Data }) {
   const end = data.ended_at === null ? Date.now() : Date.parse(data.ended_at);
   const whole = Math.max(1, end - begin);
   const percent = (milliseconds: number) => Math.min(100, Math.max(0, (milliseconds / whole) * 100));
-  const worked = covered(data.spans.map((span) => [Date.parse(span.started_at), Date.parse(span.started_at) + span.duration_ms]));
+  const waits = waitsBetween(data.spans, begin, end);
+  const waited = waits.reduce((sum, wait) => sum + wait.duration_ms, 0);
+  const rows = [...data.spans, ...waits.filter((wait) => wait.duration_ms >= WAIT_SHOWN * whole)].toSorted((a, b) => Date.parse(a.started_at) - Date.parse(b.started_at));
   return (
     <>
       <ol className="flex max-h-[60vh] flex-col gap-1 overflow-y-auto text-xs" tabIndex={0} aria-label={t.timeline}>
-        {data.spans.map((span, index) => {
+        {rows.map((span, index) => {
           const from = percent(Date.parse(span.started_at) - begin);
           return (
             <li key={index} className="grid grid-cols-[minmax(6rem,9rem)_1fr_4rem] items-center gap-2">
@@ -57,23 +63,28 @@ function Bars({ data }: { data: Data }) {
           );
         })}
       </ol>
-      <p className="text-xs text-muted-foreground">{t.timelineSum(duration(end - begin), duration(Math.max(0, whole - worked)))}</p>
+      <p className="text-xs text-muted-foreground">{t.timelineSum(duration(end - begin), duration(waited))}</p>
     </>
   );
 }
 
-function nameOf(span: Span): string {
+function nameOf(span: Row): string {
   if (span.kind === "follow_up") return t.followUp;
+  if (span.kind === "wait") return t.wait;
   return span.kind === "model" ? t.modelCall(span.round ?? 0) : span.name;
 }
 
-/** How long at least one of these periods lasts. */
-function covered(periods: [number, number][]): number {
-  let sum = 0;
-  let until = 0;
-  for (const [from, to] of periods.toSorted((a, b) => a[0] - b[0])) {
-    if (to > until) sum += to - Math.max(from, until);
-    until = Math.max(until, to);
+/** The times in which nothing ran: it was waited for a worker, a retry, a person. */
+function waitsBetween(spans: Span[], begin: number, end: number): Row[] {
+  const waits: Row[] = [];
+  const wait = (from: number, to: number) =>
+    to > from && waits.push({ kind: "wait", name: "", round: null, started_at: new Date(from).toISOString(), duration_ms: to - from, is_error: false });
+  let until = begin;
+  for (const span of spans.toSorted((a, b) => Date.parse(a.started_at) - Date.parse(b.started_at))) {
+    const from = Date.parse(span.started_at);
+    wait(until, from);
+    until = Math.max(until, from + span.duration_ms);
   }
-  return sum;
+  wait(until, end);
+  return waits;
 }

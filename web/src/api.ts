@@ -78,6 +78,68 @@ export interface Timeline {
   spans: Span[];
 }
 
+/** A read-only link. */
+export interface Share {
+  id: string;
+  url: string;
+  expires_at: string | null;
+}
+
+export interface SharedSession {
+  title: string | null;
+  messages: { sequence: number }[];
+  active_turn: { turn_id: string } | null;
+}
+
+/** A message that is sent at certain times: by `cron`, or every so many seconds. */
+export interface Schedule {
+  id: string;
+  message: string;
+  cron: string | null;
+  every_seconds: number | null;
+  time_zone: string;
+  session_id: string | null;
+  overlap: "skip" | "queue" | "allow";
+  paused: boolean;
+}
+
+export interface ScheduleRun {
+  id: string;
+  status: "delivered" | "refused";
+  reason: string | null;
+  session_id: string | null;
+  turn_status: TurnStatus | null;
+  scheduled_at: string;
+}
+
+/** What one group has used. */
+export interface Total {
+  user: string | null;
+  model: string | null;
+  day: string | null;
+  calls: number;
+  prompt_tokens: number;
+  completion_tokens: number;
+  cost_microdollars: number | null;
+}
+
+export interface WindowAmounts {
+  used_microdollars: number;
+  limit_microdollars: number | null;
+  percent_used: number | null;
+}
+
+/** A user as admins see one. */
+export interface Account {
+  user_id: string;
+  email: string | null;
+  tier: string;
+  set_tier: string | null;
+  credits: number;
+  daily: WindowAmounts;
+  weekly: WindowAmounts;
+}
+
 /** A tier or a model that a message may choose. `abilities`: null where nothing is known. */
 export interface Model {
   id: string;
@@ -182,11 +244,12 @@ export const api = {
   history: (id: string) => historyAt(`/v1/sessions/${id}/ui-messages?limit=${PAGE_ROWS}&details=true`),
   historyAt,
   versions: (id: string, messageId: string) => call<{ versions: Version[] }>("GET", `/sessions/${id}/messages/${messageId}/versions`),
-  followUp: (id: string, message: string, messageId: string, fileIds: string[]) =>
+  followUp: (id: string, message: string, messageId: string, fileIds: string[], interrupt: boolean) =>
     call<{ turn_id: string; disposition: "started" | "queued" }>("POST", `/sessions/${id}/messages`, {
       message,
       message_id: messageId,
       file_ids: fileIds,
+      on_busy: interrupt ? "interrupt" : "join",
       ...choice.fields(),
     }),
   stop: (id: string) => call<{ cancelled: boolean }>("POST", `/sessions/${id}/cancel`),
@@ -194,6 +257,28 @@ export const api = {
   decide: (approvalId: string, decision: object) => call<unknown>("POST", `/approvals/${approvalId}`, decision),
   retry: (id: string, turnId: string) => call<unknown>("POST", `/sessions/${id}/turns/${turnId}/retry`),
   timeline: (id: string, turnId: string) => call<Timeline>("GET", `/sessions/${id}/turns/${turnId}/timeline`),
+  running: () => call<{ sessions: Session[] }>("GET", "/sessions?running=true&limit=200"),
+  shares: (id: string) => call<{ data: Share[] }>("GET", `/sessions/${id}/shares`),
+  share: (id: string, seconds: number | null) => call<Share>("POST", `/sessions/${id}/shares`, seconds === null ? {} : { expires_in: seconds }),
+  revoke: (id: string, shareId: string) => call<void>("DELETE", `/sessions/${id}/shares/${shareId}`),
+  shared: (link: string) => call<SharedSession>("GET", `/shared/${link}?limit=1`),
+  sharedHistory: (link: string) => historyAt(`/v1/shared/${link}/ui-messages?limit=${PAGE_ROWS}&details=true`),
+  schedules: () => call<{ data: Schedule[] }>("GET", "/schedules?limit=200"),
+  schedule: (id: string) => call<Schedule & { next_runs: string[] | null }>("GET", `/schedules/${id}`),
+  addSchedule: (body: object) => call<Schedule>("POST", "/schedules", body),
+  changeSchedule: (id: string, body: object) => call<Schedule>("PATCH", `/schedules/${id}`, body),
+  runSchedule: (id: string) => call<unknown>("POST", `/schedules/${id}/trigger`),
+  removeSchedule: (id: string) => call<void>("DELETE", `/schedules/${id}`),
+  scheduleRuns: (id: string) => call<{ data: ScheduleRun[] }>("GET", `/schedules/${id}/runs?limit=20`),
+  isAdmin: () =>
+    request("GET", "/v1/admin/usage?by=day&since=9000-01-01").then(
+      () => true,
+      () => false,
+    ),
+  totals: (by: "user" | "model" | "day", since: string) => call<{ rows: Total[] }>("GET", `/admin/usage?${new URLSearchParams({ by, since })}`),
+  accounts: (name: "user_id" | "email", value: string) => call<{ accounts: Account[] }>("GET", `/admin/usage/users?${new URLSearchParams({ [name]: value })}`),
+  setTier: (user: string, tier: string | null) => call<Account>("POST", "/admin/usage/tier", { user_id: user, tier }),
+  resetWindow: (user: string, window: "day" | "week") => call<Account>("POST", "/admin/usage/reset", { user_id: user, window }),
   models: () => call<{ data: Model[] }>("GET", "/models"),
   usage: (signal: AbortSignal) => call<Limits>("GET", "/usage", undefined, signal),
   tree: (id: string, signal?: AbortSignal) => call<TreeNode>("GET", `/sessions/${id}/tree`, undefined, signal),

@@ -295,11 +295,11 @@ export function useTurns(first: Opened, onTitle: (title: string) => void) {
   );
 
   const followUp = useCallback(
-    async (messageId: string, text: string, files: FilePart[]): Promise<boolean> => {
+    async (messageId: string, text: string, files: FilePart[], interrupt: boolean): Promise<boolean> => {
       setProblem("");
       setWaiting((known) => [...known, { id: messageId, content: text, files }]);
       try {
-        const { disposition } = await api.followUp(id, text, messageId, files.map(fileId));
+        const { disposition } = await api.followUp(id, text, messageId, files.map(fileId), interrupt);
         if (disposition === "started") void follow(); // the turn ended in this moment
         return true;
       } catch (failure) {
@@ -318,18 +318,8 @@ export function useTurns(first: Opened, onTitle: (title: string) => void) {
       const content = JSON.stringify([text, files]);
       const messageId = unsent.current?.content === content ? unsent.current.id : newId();
       unsent.current = { content, id: messageId };
-      if (busy && interrupt) {
-        setStopping(true);
-        try {
-          await api.stop(id);
-        } catch (failure) {
-          setStopping(false);
-          setProblem((failure as Error).message);
-          return false;
-        }
-      }
       let accepted: boolean;
-      if (busy) accepted = await followUp(messageId, text, files);
+      if (busy) accepted = await followUp(messageId, text, files, interrupt);
       else {
         accepted = await post(messageId, () => sendMessage({ id: messageId, role: "user", parts: partsOf(text, files) }));
         if (!accepted) setMessages((known) => known.filter((message) => message.id !== messageId));
