@@ -98,7 +98,7 @@ class CompletionParts:
 
     def _end(self, among: Collection[str]) -> None:
         self.calls = [
-            CallerCall(approval_id, self._inputs[call]["toolName"], orjson.dumps(self._inputs[call]["input"]).decode())
-            for call, approval_id in self._callers.items()
-            if call in among
+            CallerCall(self._callers[call], part["toolName"], orjson.dumps(part["input"]).decode())
+            for call, part in self._inputs.items()  # in the model's order; approvals come in any
+            if call in self._callers and call in among
         ]

@@ -40,7 +40,7 @@ BOTH = [START, STEP, says("one "), made("a"), made("b"), asked("a"), asked("b")]
 AFTER = [END_STEP, STEP, says("two "), END_STEP, STEP, made("c"), asked("c")]
 LIVE = [*BOTH, asked("a", "answered"), out("a"), asked("b", "answered"), out("b"), *AFTER]
 #: Rows know how the calls stand, not how they stood, and say it behind the results.
-ROWS = [START, STEP, says("one "), made("a"), made("b"), asked("a", "answered"), asked("b", "expired")]
+ROWS = [START, STEP, says("one "), made("a"), made("b"), asked("b", "expired"), asked("a", "answered")]
 ROWS += [out("a"), out("b"), *AFTER, asked("c", "answered"), out("c"), END_STEP, STEP, says("three"), END_STEP, FINISH]
 
 
