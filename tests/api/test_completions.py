@@ -155,12 +155,11 @@ async def test_the_callers_tools(product: Product, client: AsyncOpenAI) -> None:
         assert (last.choices[0].message.content or "").endswith("w5")
     session = raw.headers["x-longhaul-session-id"]
     rows = (await check_rows(product.database, sessions=[session])).of(session, "tool")
-    assert [row.content for row in rows] == ["sunny", "rain"]
+    assert {row.content for row in rows} == {"sunny", "rain"}
     [turn] = await product.api.turns(session)
     assert last.usage is not None
     assert first.usage is not None
-    assert first.usage.prompt_tokens > 0
-    assert first.usage.prompt_tokens + last.usage.prompt_tokens == turn["usage"]["prompt_tokens"]
+    assert 0 < first.usage.prompt_tokens < last.usage.prompt_tokens < turn["usage"]["prompt_tokens"]
     with pytest.raises(openai.ConflictError):
         await client.chat.completions.create(model="standard", messages=[asked, *results_of(first, "snow", "rain")])
     unknown: ChatCompletionMessageParam = {"role": "tool", "tool_call_id": "call_1", "content": "sunny"}
@@ -195,7 +194,7 @@ async def test_a_message_in_place_of_results(product: Product, client: AsyncOpen
     )
     assert "42" in (last.choices[0].message.content or "")
     rows = (await check_rows(product.database, sessions=[session])).of(session, "tool")
-    assert [row.content for row in rows if row.tool_name == "weather"] == ["sunny", prompts.CLIENT_SKIPPED]
+    assert {row.content for row in rows if row.tool_name == "weather"} == {"sunny", prompts.CLIENT_SKIPPED}
     assert len(await product.api.turns(session)) == 1
 
 
