@@ -24,10 +24,10 @@ from longhaul.files.store import FileStore
 from longhaul.limits.counters import SpendingCounters
 from longhaul.limits.resets import Resets
 from longhaul.limits.usage import UsageLimits
+from longhaul.redis import connect_for_reading
 from longhaul.remote_tools.calls import RemoteCalls
 from longhaul.settings import Settings
 from longhaul.streams.feed import TurnFeeds
-from longhaul.streams.reader import connect_for_reading
 from longhaul.turns.answers import CallAnswers
 from longhaul.turns.deliver import MessageDelivery, limits
 from longhaul.turns.schedules import Schedules

@@ -12,11 +12,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from longhaul.db import sessions
 from longhaul.db.database import Database
 from longhaul.errors import NotFoundError, UnavailableError
+from longhaul.redis import FAULTS
 
 log = logging.getLogger(__name__)
 # Seconds without copies after a fault, so that a Redis which hangs does not delay what the database can answer.
@@ -79,7 +79,7 @@ class SessionsOfOwners:
             return
         try:
             await self._redis.set(_key(session.id), session.model_dump_json(), px=round(self._ttl_s * 1000))
-        except (RedisError, OSError, TimeoutError) as error:
+        except FAULTS as error:
             self._pause(error)
 
     async def forget(self, session_ids: Iterable[str]) -> None:
@@ -89,13 +89,13 @@ class SessionsOfOwners:
                 for session_id in session_ids:
                     pipeline.delete(_key(session_id))  # one by one: in a Redis Cluster they lie in different slots
                 await pipeline.execute()
-        except (RedisError, OSError, TimeoutError) as error:
+        except FAULTS as error:
             self._pause(error)
 
     async def _copy(self, session_id: str) -> SessionRecord | None:
         try:
             stored = await self._redis.get(_key(session_id))
-        except (RedisError, OSError, TimeoutError) as error:
+        except FAULTS as error:
             self._pause(error)
             return None
         if stored is None:

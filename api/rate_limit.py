@@ -5,10 +5,10 @@ import logging
 import time
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from api import metrics
 from api.problems import ProblemError
+from longhaul.redis import FAULTS
 
 log = logging.getLogger(__name__)
 WINDOW_S = 60
@@ -72,7 +72,7 @@ class RateLimit:
                 pipeline.incr(key)
                 pipeline.ttl(key)
                 _, count, left = await pipeline.execute()
-        except (RedisError, OSError, TimeoutError) as error:
+        except FAULTS as error:
             # Redis gets a pause: while it hangs, every post would wait for the timeout.
             self._paused_until = time.monotonic() + PAUSE_S
             log.warning("%s are not being counted: %s", name, error)

@@ -182,10 +182,11 @@ class RedisServer(Server):
 
 
 class RedisClusterServer(RedisServer):
-    """A Redis Cluster of one node: it refuses commands on keys of different slots."""
+    """A Redis Cluster of one node: it refuses commands on keys of different slots. Or a node with some of the slots."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, slots: range = range(16_384)) -> None:
         super().__init__(folder)
+        self._slots = slots
         # Its nodes talk to each other on a second port, which this version derives from the first.
         while _claims.take(self.port + 10_000) != self.port + 10_000:
             self.port = free_port()
@@ -197,14 +198,24 @@ class RedisClusterServer(RedisServer):
 
     async def start(self, limit: float = LIMIT_S) -> None:
         await super().start(limit)
-        client = redis.asyncio.Redis(host=HOST, port=self.port)
-        await client.cluster("ADDSLOTS", *range(16_384))
+        async with redis.asyncio.Redis(host=HOST, port=self.port) as client:
+            await client.cluster("ADDSLOTS", *self._slots)
+        if len(self._slots) == 16_384:
+            await self.until_in_order(limit)
 
-        async def in_order() -> bool:
-            return bool((await client.cluster("INFO"))["cluster_state"] == "ok")
+    async def meet(self, other: "RedisClusterServer") -> None:
+        """Make one cluster of two nodes."""
+        async with redis.asyncio.Redis(host=HOST, port=self.port) as client:
+            await client.cluster("MEET", HOST, other.port)
 
-        await until(in_order, limit=limit, what="the cluster is in order")
-        await client.aclose()
+    async def until_in_order(self, limit: float = LIMIT_S) -> None:
+        """Wait until the cluster has all slots."""
+        async with redis.asyncio.Redis(host=HOST, port=self.port) as client:
+
+            async def in_order() -> bool:
+                return bool((await client.cluster("INFO"))["cluster_state"] == "ok")
+
+            await until(in_order, limit=limit, what="the cluster is in order")
 
 
 class ModelServer(Server):

@@ -6,7 +6,6 @@ from datetime import timedelta
 
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from redis.exceptions import RedisError
 from sqlalchemy import text
 from temporalio.service import RPCError
 
@@ -14,6 +13,7 @@ from api.dependencies import Dependencies, Deps
 from api.schemas.health import Health, Readiness
 from longhaul import temporal
 from longhaul.errors import UnavailableError
+from longhaul.redis import FAULTS
 
 log = logging.getLogger(__name__)
 router = APIRouter(tags=["operations"])
@@ -60,7 +60,7 @@ async def _temporal(deps: Dependencies) -> bool:
 async def _redis(deps: Dependencies) -> bool:
     try:
         await deps.redis.exists("longhaul:ready")
-    except (RedisError, OSError, TimeoutError) as error:
+    except FAULTS as error:
         log.warning("degraded: Redis cannot be reached: %s", error)
         return False
     return True

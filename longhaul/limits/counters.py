@@ -15,7 +15,6 @@ from functools import partial
 from typing import TypeVar
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from longhaul.db import spending
 from longhaul.db.connection import Booking
@@ -23,6 +22,7 @@ from longhaul.db.database import Database
 from longhaul.db.models import utc_now
 from longhaul.db.spending import Spent
 from longhaul.limits.windows import Window
+from longhaul.redis import FAULTS
 
 log = logging.getLogger(__name__)
 Clock = Callable[[], datetime]
@@ -145,7 +145,7 @@ class SpendingCounters:
         try:
             async with asyncio.timeout(self._redis_timeout):
                 return await command()
-        except (RedisError, OSError, TimeoutError) as error:
+        except FAULTS as error:
             self._paused_until = time.monotonic() + PAUSE_S
             raise RedisAwayError(str(error) or type(error).__name__) from error
 

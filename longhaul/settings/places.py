@@ -39,6 +39,9 @@ class Places(BaseModel):
         "", alias="DATABASE_URL", description="SQLite or PostgreSQL 15+. Empty: SQLite in the home folder."
     )
     redis_url: str = Field("", alias="REDIS_URL", description="Redis 6.2+. Empty: the embedded stack starts one.")
+    redis_cluster: bool = Field(
+        default=False, description="Whether `REDIS_URL` is a node of a Redis Cluster; its other nodes are found."
+    )
     temporal_address: str = Field(
         "", alias="TEMPORAL_ADDRESS", description="Temporal frontend. Empty: the embedded stack starts a dev server."
     )

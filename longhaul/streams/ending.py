@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from longhaul.contracts import TurnStatus
 from longhaul.db.messages import StoredMessage
+from longhaul.redis import FAULTS
 from longhaul.streams.events import Part, data_part, stream_key, tool_output_part, writers_key
 from longhaul.streams.from_rows import outcome_part
 from longhaul.streams.publisher import StreamPublisher
@@ -140,5 +140,5 @@ async def expire_streams(redis: "Redis", turn_ids: Sequence[str]) -> None:
         for turn_id in turn_ids:
             for key in (stream_key(turn_id), writers_key(turn_id), progress_key(turn_id)):
                 await redis.expire(key, DELETED_TTL_S)
-    except (RedisError, OSError, TimeoutError) as error:
+    except FAULTS as error:
         log.warning("streams of deleted turns stay until they expire: %s", error)

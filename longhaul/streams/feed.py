@@ -15,11 +15,12 @@ from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from redis.asyncio import Redis
-from redis.exceptions import ClusterCrossSlotError, RedisError
+from redis.asyncio import Redis, RedisCluster
+from redis.exceptions import ClusterCrossSlotError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from longhaul.errors import LonghaulError
+from longhaul.redis import BLOCK_S, FAULTS
 from longhaul.streams.events import FIELD, FINISH_ID, stream_key
 from longhaul.streams.looks import SharedLooks
 from longhaul.streams.viewer import DELTA_PREFIXES
@@ -30,8 +31,6 @@ KEPT_BYTES = 65_536
 ENTRY_BYTES = 200
 # One read takes at most so many entries of each stream.
 BATCH = 64
-# One blocking read: how fast a hung Redis and a stream that has gone are noticed.
-BLOCK_S = 1.0
 # A read of many streams costs some microseconds for each. A pause in this proportion lets their entries gather.
 PAUSE_PER_TURN_S = 30e-6
 SHORTEST_PAUSE_S = 0.001
@@ -39,7 +38,6 @@ WAKE_TTL_S = 60
 CANCEL_AGAIN_S = 0.1
 # So many viewers at once read from Redis what the feeds do not have.
 RANGES_AT_ONCE = 20
-FAULTS = (RedisError, OSError, TimeoutError)
 _FINISH = FINISH_ID.encode()
 
 T = TypeVar("T")
@@ -175,7 +173,8 @@ class TurnFeeds:
         self.catching_up = asyncio.Semaphore(RANGES_AT_ONCE)
         self._feeds: dict[str, TurnFeed] = {}
         self._reader = _Reader(self, redis, f"longhaul:wake:{uuid4()}")
-        self._readers: dict[TurnFeed, _Reader] | None = None  # a Redis Cluster needs one for each turn
+        # A Redis Cluster needs one for each turn. Behind an endpoint that routes, it shows itself by its first refusal.
+        self._readers: dict[TurnFeed, _Reader] | None = {} if isinstance(redis, RedisCluster) else None
 
     @contextmanager
     def follow(self, turn_id: str) -> Iterator[TurnFeed]:

@@ -8,9 +8,9 @@ import logging
 from collections.abc import Iterable
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from longhaul.contracts import SUB_STATES, TurnRef, TurnStatus
+from longhaul.redis import FAULTS
 from longhaul.streams import scripts
 from longhaul.streams.events import Part, data_part
 
@@ -40,7 +40,7 @@ class ParentUpdates:
                 self._max_bytes,
                 (("", update) for update in updates),
             )
-        except (RedisError, OSError, TimeoutError) as error:
+        except FAULTS as error:
             log.debug("turn %s could not update its parent: %s", self._turn.turn_id, error)
 
     def _update(self, part: Part) -> Part | None:

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import orjson
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from longhaul.process_load import ProcessLoad
+from longhaul.redis import FAULTS
 from longhaul.streams import scripts
 from longhaul.streams.events import FIELD, Part, stream_key
 from longhaul.streams.parent_updates import ParentUpdates
@@ -27,7 +27,6 @@ BATCH = 500
 DELTA_MAX = 32_768
 BATCH_CHARS = 1_048_576
 CANCEL_AGAIN_S = 0.1
-FAULTS = (RedisError, OSError, TimeoutError)
 
 
 class Content(NamedTuple):

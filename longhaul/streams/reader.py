@@ -8,13 +8,11 @@ import re
 import time
 from typing import Any
 
-from redis.asyncio import ConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.asyncio import Redis
 
-from longhaul.settings import Settings
+from longhaul.redis import BLOCK_S, FAULTS
 from longhaul.streams.events import FIELD, START_ID, WITHDRAWN, stream_key
-from longhaul.streams.feed import BLOCK_S, FAULTS, Entries, StreamLostError, TurnFeed, TurnFeeds
+from longhaul.streams.feed import Entries, StreamLostError, TurnFeed, TurnFeeds
 from longhaul.streams.viewer import ViewerState
 
 ENTRY_ID = re.compile(r"\d{1,20}-\d{1,20}")
@@ -23,21 +21,6 @@ BEGINNING = "0-0"
 READ_BYTES = 131_072
 RANGE = 200
 FIRST_RANGE = 16
-MAX_CONNECTIONS = 100_000
-
-
-def connect_for_reading(settings: Settings) -> "Redis":
-    """A client for the readers of streams, which block, and for viewers that catch up."""
-    return Redis(
-        connection_pool=ConnectionPool.from_url(
-            settings.redis_url or "redis://127.0.0.1:6379/0",
-            max_connections=MAX_CONNECTIONS,
-            socket_timeout=BLOCK_S + settings.redis_timeout,
-            socket_connect_timeout=settings.redis_timeout,
-            retry=Retry(NoBackoff(), 0),
-            protocol=2,
-        )
-    )
 
 
 async def has_entry(redis: "Redis", turn_id: str, entry_id: str) -> bool:

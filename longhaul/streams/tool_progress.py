@@ -8,13 +8,12 @@ import logging
 
 from pydantic import ValidationError
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from longhaul.contracts import Progress, ToolProgress
+from longhaul.redis import FAULTS
 from longhaul.streams.events import UNSEALED_TTL_S, Part, data_part
 
 log = logging.getLogger(__name__)
-FAULTS = (RedisError, OSError, TimeoutError)
 #: A Redis that does not answer in time holds no poll up.
 READ_S = 0.2
 

@@ -10,11 +10,11 @@ import logging
 from collections.abc import Callable
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+
+from longhaul.redis import FAULTS
 
 log = logging.getLogger(__name__)
 CHANNEL = "longhaul:stops"
-FAULTS = (RedisError, OSError, TimeoutError)
 #: After so long a silence Redis is asked whether it is there; after another one the connection counts as lost.
 SILENCE_S = 5.0
 RECONNECT_S = 1.0
@@ -33,6 +33,7 @@ async def listen(redis: "Redis", stopped: Callable[[str], None]) -> None:
     reachable = True
     while True:
         try:
+            await redis.initialize()  # A cluster's client does not know its nodes before.
             async with redis.pubsub() as subscription:
                 await subscription.subscribe(CHANNEL)
                 asked = False

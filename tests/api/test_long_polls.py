@@ -12,10 +12,10 @@ import pytest
 from api import long_polls
 from api.long_polls import LongPolls, View
 from longhaul.contracts import Progress, TurnStatus
+from longhaul.redis import connect_for_reading
 from longhaul.settings import load_settings
 from longhaul.streams.events import FIELD, Part, encode, stream_key
 from longhaul.streams.feed import TurnFeeds
-from longhaul.streams.reader import connect_for_reading
 from testkit.servers import RedisServer
 from testkit.wait import until
 

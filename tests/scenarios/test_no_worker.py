@@ -1,6 +1,6 @@
 """Every worker is down: a message is accepted, and answered when a worker is up."""
 
-from longhaul.streams.feed import BLOCK_S
+from longhaul.redis import BLOCK_S
 from testkit.checks import check_rows
 from testkit.grammar import check_stream
 from testkit.pool import MakeProduct

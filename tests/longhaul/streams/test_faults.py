@@ -37,6 +37,7 @@ from longhaul.db import acceptance, conversation, sessions, turns
 from longhaul.db.database import Database
 from longhaul.db.migrate import upgrade
 from longhaul.files.store import FileStore
+from longhaul.redis import connect_for_reading
 from longhaul.settings import Settings, load_settings
 from longhaul.streams import feed, from_rows, reader
 from longhaul.streams.events import stream_key, writers_key
@@ -437,9 +438,9 @@ async def flush(turn: Turn) -> None:
 
 
 async def delete_stream(turn: Turn) -> None:
-    redis = reader.connect_for_reading(load_settings(redis_url=turn._url))
-    await redis.delete(stream_key(turn.turn_id), writers_key(turn.turn_id))
-    await redis.aclose()
+    client = connect_for_reading(load_settings(redis_url=turn._url))
+    await client.delete(stream_key(turn.turn_id), writers_key(turn.turn_id))
+    await client.aclose()
 
 
 @pytest.fixture

@@ -10,11 +10,12 @@ from uuid import uuid4
 import pytest
 from redis.asyncio import Redis
 
+from longhaul.redis import connect_for_reading
 from longhaul.settings import load_settings
 from longhaul.streams import feed, reader
 from longhaul.streams.events import FIELD, FINISH_ID, START_ID, Part, encode, start_part, stream_key
 from longhaul.streams.feed import BATCH, KEPT_BYTES, StreamLostError, TurnFeeds, _Reader
-from longhaul.streams.reader import StreamReader, connect_for_reading
+from longhaul.streams.reader import StreamReader
 from longhaul.streams.viewer import ViewerState
 from testkit.servers import RedisClusterServer, RedisServer
 from testkit.wait import until

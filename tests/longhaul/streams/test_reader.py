@@ -10,11 +10,12 @@ import pytest
 from redis.asyncio import Redis
 
 from longhaul.contracts import TurnStatus
+from longhaul.redis import connect_for_reading
 from longhaul.settings import load_settings
 from longhaul.streams.events import FIELD, FINISH_ID, START_ID, encode, start_part, stream_key
 from longhaul.streams.feed import StreamLostError, TurnFeeds
 from longhaul.streams.from_rows import RowParts
-from longhaul.streams.reader import StreamReader, connect_for_reading, newest_id
+from longhaul.streams.reader import StreamReader, newest_id
 from longhaul.streams.viewer import ViewerState
 from testkit.servers import RedisServer
 
