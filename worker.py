@@ -45,6 +45,7 @@ from activities.sub_sessions import SubSessionActivities
 from activities.title import Titles
 from activities.tools import ToolActivities
 from activities.turns import TurnActivities
+from activities.webhooks import WebhookActivities
 from longhaul import __version__, redis, temporal
 from longhaul.db.database import Database
 from longhaul.errors import SetupError, UnavailableError
@@ -62,10 +63,12 @@ from longhaul.tools import Registry
 from longhaul.tools.load import load_tools
 from longhaul.tools.registry import QUEUE_NAME
 from longhaul.turns import stop_notices
+from longhaul.webhooks.wake import WebhookAlarm
 from workflows.bills import BillsWorkflow
 from workflows.redelivery import RedeliverWorkflow
 from workflows.schedules import ScheduledRunWorkflow
 from workflows.turn import SubSessionWorkflow, TurnWorkflow
+from workflows.webhooks import SendByHandWorkflow, WebhookWorkflow
 
 log = logging.getLogger("longhaul.worker")
 CONNECT_PATIENCE_S, CONNECT_PAUSE_S = 60.0, 1.0
@@ -80,6 +83,10 @@ RESTRICTIONS = SandboxRestrictions.default.with_passthrough_modules("activities"
 
 # Else the SDK reads and hashes every imported module for a name: most of a worker's start.
 BUILD_ID = f"longhaul-{__version__}"
+WORKFLOWS = (
+    *(TurnWorkflow, SubSessionWorkflow, RedeliverWorkflow, BillsWorkflow, ScheduledRunWorkflow),
+    *(WebhookWorkflow, SendByHandWorkflow),
+)
 
 # A defect in workflow code ends the run visibly, instead of a task that is retried for ever. `NondeterminismError` is
 # left out on purpose: code that does not fit a running turn must be rolled back, and then the turn goes on.
@@ -93,7 +100,7 @@ def workflow_options(*, sandboxed: bool = True) -> dict[str, Any]:
     sandbox would take a tenth of its CPU.
     """
     return {
-        "workflows": [TurnWorkflow, SubSessionWorkflow, RedeliverWorkflow, BillsWorkflow, ScheduledRunWorkflow],
+        "workflows": WORKFLOWS,
         "workflow_runner": SandboxedWorkflowRunner(restrictions=RESTRICTIONS)
         if sandboxed
         else UnsandboxedWorkflowRunner(),
@@ -211,8 +218,15 @@ async def serving(
         parked = ParkedActivities(database, streams, registry, settings)
         sub_sessions = SubSessionActivities(database, streams, client, redis_client, registry, usage, settings)
         scheduled = ScheduleActivities(database, client, usage, settings)
+        alarm = WebhookAlarm(database, client, settings)
+        stack.push_async_callback(alarm.close)
+        database.announce_events = alarm.announce
+        sending = WebhookActivities(database, settings)
         activities = Activities(
-            calls=[model.call_model, compaction.compact_context, tools.run_tool, tools.quick_tool],
+            calls=[
+                *(model.call_model, compaction.compact_context, tools.run_tool, tools.quick_tool),
+                *(sending.send_waiting, sending.send_by_hand),
+            ],
             stores=[
                 turns.open_turn,
                 turns.take_inbox,
@@ -226,7 +240,7 @@ async def serving(
                 sub_sessions.look_at_sub_session,
                 sub_sessions.report_sub_session,
                 sub_sessions.stop_sub_sessions,
-                RedeliveryActivities(database, client, settings).redeliver_forgotten,
+                RedeliveryActivities(database, client, alarm, settings).redeliver_forgotten,
                 BillActivities(database, model_client).correct_estimates,
                 scheduled.deliver_scheduled,
                 scheduled.await_scheduled,

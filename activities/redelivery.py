@@ -1,4 +1,4 @@
-"""Delivers messages and answers again whose delivery was cut off between their row and Temporal's signal."""
+"""Delivers again what was cut off between its row and Temporal's signal: messages, answers and events."""
 
 import logging
 from datetime import datetime, timedelta
@@ -8,7 +8,7 @@ from temporalio.client import Client
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from longhaul.contracts import Empty, Redelivered
-from longhaul.db import acceptance, parked, sessions
+from longhaul.db import acceptance, events, parked, sessions, webhooks
 from longhaul.db.database import Database
 from longhaul.db.models import utc_now
 from longhaul.errors import STORAGE_UNAVAILABLE, MessageIdUsedError, NotFoundError, UnavailableError
@@ -16,18 +16,22 @@ from longhaul.settings import Settings
 from longhaul.turns.answers import CallAnswers
 from longhaul.turns.deliver import IncomingMessage, MessageDelivery
 from longhaul.turns.status import TurnLookup
+from longhaul.webhooks.wake import WebhookAlarm
 
 log = logging.getLogger(__name__)
 # What one run examines at most. The next run goes on with what is left.
 MAX_SESSIONS = 1_000
 MAX_ANSWERS = 100
+MAX_WEBHOOKS = 100
 
 
 class RedeliveryActivities:
     """Finds messages and answers that no turn takes, and delivers them."""
 
-    def __init__(self, database: Database, temporal: Client, settings: Settings) -> None:
+    def __init__(self, database: Database, temporal: Client, alarm: WebhookAlarm, settings: Settings) -> None:
         self._database = database
+        self._alarm = alarm
+        self._events_keep = timedelta(days=settings.events_keep_days)
         self._after = settings.redeliver_after
         self._turns = TurnLookup(database, temporal, settings.temporal_rpc_timeout)
         self._delivery = MessageDelivery(settings, database, temporal, self._turns)
@@ -35,8 +39,8 @@ class RedeliveryActivities:
 
     @activity.defn
     async def redeliver_forgotten(self, _: Empty) -> Redelivered:
-        """Deliver messages that have waited too long in sessions without a turn, and answers that their turns have not
-        taken. Harmless if repeated.
+        """Deliver messages that have waited too long in sessions without a turn, answers that their turns have not
+        taken, and events that nobody sends. Harmless if repeated.
 
         Raises:
             ApplicationError: the database or Temporal is away; benign, because a later run does the same.
@@ -50,6 +54,7 @@ class RedeliveryActivities:
             for session_id in session_ids:
                 delivered += await self._redeliver(session_id, before)
             await self._tell_answers(before)
+            await self._wake_webhooks(before)
         except UnavailableError as error:
             benign = ApplicationErrorCategory.BENIGN
             raise ApplicationError(str(error), type=STORAGE_UNAVAILABLE, category=benign) from error
@@ -63,6 +68,15 @@ class RedeliveryActivities:
             answered = await parked.not_settled(connection, before, MAX_ANSWERS)
         for row in answered:
             await self._answers.tell(row)
+
+    async def _wake_webhooks(self, before: datetime) -> None:
+        """Let events be sent whose wake-up was cut off, and forget old ones."""
+        async with self._database.read() as connection:
+            forgotten = await webhooks.forgotten(connection, before, MAX_WEBHOOKS)
+        for webhook_id, user_id in forgotten:
+            await self._alarm.revive(webhook_id, user_id)
+        async with self._database.write() as connection:
+            await events.forget(connection, utc_now() - self._events_keep)
 
     async def _redeliver(self, session_id: str, before: datetime) -> int:
         """Deliver the messages of one session, unless its turn runs and has them, or its parent's turn, which may be

@@ -20,9 +20,10 @@ from longhaul.contracts import (
     TakenInbox,
     TurnStatus,
 )
-from longhaul.db import acceptance, conversation, edits, ledger, messages, parked, sessions, turns
+from longhaul.db import acceptance, conversation, edits, events, ledger, messages, parked, sessions, turns
 from longhaul.db.connection import Connection
 from longhaul.db.database import Database
+from longhaul.db.event_tables import EventType
 from longhaul.db.messages import NewMessage, row_id, tool_row
 from longhaul.db.sessions import Session
 from longhaul.db.turns import TurnPeriod
@@ -181,6 +182,15 @@ class TurnActivities:
             )
         else:
             await acceptance.move_waiting(connection, turn.session_id, turn.turn_id, closing.next_turn_id)
+        if closing.budget_reached:
+            await events.record(
+                connection,
+                EventType.BUDGET_REACHED,
+                user_id=turn.user_id,
+                session_id=turn.session_id,
+                turn_id=turn.turn_id,
+                details={},
+            )
         await turns.end(connection, new_turn(closing, progress.started_at), progress)
 
 

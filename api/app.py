@@ -31,6 +31,7 @@ from api.routes import (
     tree,
     turns,
     usage,
+    webhooks,
 )
 from longhaul import __version__
 from longhaul.settings import Settings
@@ -68,7 +69,7 @@ def create_app(settings: Settings) -> FastAPI:
     if not settings.api_metrics_port:
         app.include_router(health.metrics_router)
     core = (sessions, stream, turns, timeline, tree, me, files, chat, ask, completions, edits, approvals, shares)
-    for resource in (*core, schedules, models, usage, admin, tool_calls):
+    for resource in (*core, schedules, webhooks, models, usage, admin, tool_calls):
         app.include_router(resource.router)
     problems.install(app)
     openapi.install(app)

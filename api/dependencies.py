@@ -33,6 +33,7 @@ from longhaul.turns.deliver import MessageDelivery, limits
 from longhaul.turns.schedules import Schedules
 from longhaul.turns.status import TurnLookup
 from longhaul.turns.stop import TurnStopper
+from longhaul.webhooks.wake import WebhookAlarm
 
 
 @dataclass
@@ -62,6 +63,7 @@ class Dependencies:
         self.callers = KnownCallers(self.database)
         self.delivery = MessageDelivery(settings, self.database, self.temporal, self.turns, self.usage)
         self.answers = CallAnswers(self.database, self.temporal, settings.temporal_rpc_timeout)
+        self.alarm = WebhookAlarm(self.database, self.temporal, settings)
         self.schedules = Schedules(self.temporal, settings)
         self.remote_calls = RemoteCalls(settings, self.database, self.temporal, self.redis)
         self.rate_limit = RateLimit(

@@ -44,6 +44,9 @@ SUB_SESSION_WORKFLOW = "SubSessionWorkflow"
 REDELIVER_WORKFLOW = "RedeliverWorkflow"
 BILLS_WORKFLOW = "BillsWorkflow"
 SCHEDULED_RUN_WORKFLOW = "ScheduledRunWorkflow"
+WEBHOOK_WORKFLOW = "WebhookWorkflow"
+SEND_BY_HAND_WORKFLOW = "SendByHandWorkflow"
+WAKE_SIGNAL = "wake"
 FOLLOW_UP_SIGNAL = "follow_up"
 SUB_SESSION_ENDED_SIGNAL = "sub_session_ended"
 CALL_ANSWERED_SIGNAL = "call_answered"
@@ -101,6 +104,11 @@ def workflow_id(session_id: str) -> str:
 def schedule_id(id_: str) -> str:
     """The id of a user's Schedule, and the first part of the ids of its runs: none of them is that of a turn."""
     return f"schedule:{id_}"
+
+
+def webhook_id(id_: str) -> str:
+    """The workflow id of what sends a webhook its events: one at a time, so that they keep their order."""
+    return f"webhook:{id_}"
 
 
 def stores_task_queue(task_queue: str) -> str:

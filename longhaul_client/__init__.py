@@ -31,6 +31,7 @@ from longhaul_client.events import (
 from longhaul_client.models import Answer, Cancelled, Message, Progress, Sent, SessionInfo, SessionPage, Turn, Usage
 from longhaul_client.schedules import Schedule, ScheduleRun
 from longhaul_client.synchronous import Longhaul, Session
+from longhaul_client.webhooks import HappenedEvent, HappenedEvents, Webhook, WebhookAttempt
 
 __all__ = [
     "Aborted",
@@ -43,6 +44,8 @@ __all__ = [
     "Event",
     "Failed",
     "Finished",
+    "HappenedEvent",
+    "HappenedEvents",
     "Joined",
     "Longhaul",
     "LonghaulClientError",
@@ -68,4 +71,6 @@ __all__ = [
     "Turn",
     "Usage",
     "Voided",
+    "Webhook",
+    "WebhookAttempt",
 ]

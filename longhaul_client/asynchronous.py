@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import datetime
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
@@ -21,6 +22,7 @@ from longhaul_client.operations import (
     message_body,
 )
 from longhaul_client.schedules import AsyncSchedules
+from longhaul_client.webhooks import AsyncWebhooks, HappenedEvents, happened
 
 T = TypeVar("T")
 
@@ -43,6 +45,7 @@ class AsyncLonghaul:
         self._patience = patience
         self.sessions = AsyncSessions(self)
         self.schedules = AsyncSchedules(self)
+        self.webhooks = AsyncWebhooks(self)
 
     async def __aenter__(self) -> Self:
         return self
@@ -55,6 +58,10 @@ class AsyncLonghaul:
     async def aclose(self) -> None:
         """Close the connections."""
         await self._http.aclose()
+
+    async def events(self, after: datetime | None = None, cursor: str | None = None) -> HappenedEvents:
+        """What happened since a moment, or behind a cursor: turns that ended, approvals that are wanted …"""
+        return await self.run(happened(after, cursor, self.patience()))
 
     def patience(self) -> Patience:
         return Patience(self._patience)

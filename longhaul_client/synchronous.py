@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
@@ -21,6 +22,7 @@ from longhaul_client.operations import (
     message_body,
 )
 from longhaul_client.schedules import Schedules
+from longhaul_client.webhooks import HappenedEvents, Webhooks, happened
 
 T = TypeVar("T")
 
@@ -43,6 +45,7 @@ class Longhaul:
         self._patience = patience
         self.sessions = Sessions(self)
         self.schedules = Schedules(self)
+        self.webhooks = Webhooks(self)
 
     def __enter__(self) -> Self:
         return self
@@ -55,6 +58,10 @@ class Longhaul:
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
+
+    def events(self, after: datetime | None = None, cursor: str | None = None) -> HappenedEvents:
+        """What happened since a moment, or behind a cursor: turns that ended, approvals that are wanted …"""
+        return self.run(happened(after, cursor, self.patience()))
 
     def patience(self) -> Patience:
         return Patience(self._patience)

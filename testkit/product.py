@@ -42,6 +42,7 @@ SETTINGS: Mapping[str, str] = {
     "LONGHAUL_MAX_LONG_POLLS": "0",
     "LONGHAUL_DAILY_COST_LIMIT": "0",
     "LONGHAUL_WEEKLY_COST_LIMIT": "0",
+    "LONGHAUL_WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8",
     "LONGHAUL_MODEL_STANDARD": "offline-standard",
     "LONGHAUL_MODEL_ADVANCED": "offline-advanced",
     "LONGHAUL_MODEL_SMALL": "offline-small",

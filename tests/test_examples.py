@@ -20,6 +20,7 @@ PRINTED = {
     "schedule.py": "delivered: completed",
     "stream.py": "84",
     "sub_sessions.py": "  completed: ",
+    "webhook_receiver.py": "turn.ended: completed",
     "tour.sh": '"title":"A tour"',
 }
 

@@ -37,6 +37,13 @@ COMPACT_ONCE = timedelta(seconds=360)
 SCHEDULED_DELIVERY_MAX = timedelta(hours=1)
 # A turn may wait for people for days. A run that waits longer than this does not keep the next ones from starting.
 SCHEDULED_TURN_MAX = timedelta(days=7)
+# Between attempts to reach the receiver of a webhook; the last one stays. A day has 17 of them.
+WEBHOOK_PAUSES = (
+    *(timedelta(seconds=5), timedelta(seconds=30), timedelta(minutes=2), timedelta(minutes=10)),
+    *(timedelta(minutes=30), timedelta(hours=1), timedelta(hours=2)),
+)
+# An activity that sends events works for half a minute, and then for as long as one receiver may take.
+SEND_ONCE, SEND_MAX, SEND_SILENT = timedelta(minutes=5), timedelta(hours=1), timedelta(seconds=30)
 # The longest wait before a tool that ended by an exception is started again.
 TOOL_RETRY_MAX_S = 30.0
 # Beyond this a wait between tries is a timer: waiting inside a workflow task holds one of the worker's few slots.
@@ -121,6 +128,35 @@ def awaiting_scheduled() -> ActivityConfig:
             non_retryable_error_types=DEFECTS,
         ),
         "summary": "wait for the turn",
+    }
+
+
+def webhook_pause(failures: int) -> timedelta:
+    """The pause behind so many attempts that failed in a row."""
+    return WEBHOOK_PAUSES[min(failures, len(WEBHOOK_PAUSES)) - 1]
+
+
+def sending_events() -> ActivityConfig:
+    """Options of sending events. It waits for receivers, so it runs among the calls; its retries are for the database:
+    a receiver that fails is a result.
+    """
+    return {
+        "start_to_close_timeout": SEND_ONCE,
+        "schedule_to_close_timeout": SEND_MAX,
+        "heartbeat_timeout": SEND_SILENT,
+        "retry_policy": STORAGE_RETRY,
+        "summary": "send events",
+    }
+
+
+def sending_by_hand() -> ActivityConfig:
+    """Options of sending one event because somebody waits for it: a late one would be of no use."""
+    return {
+        "start_to_close_timeout": STORE_ONCE,
+        "schedule_to_close_timeout": STORE_ONCE,
+        "heartbeat_timeout": SEND_SILENT,
+        "retry_policy": STORAGE_RETRY,
+        "summary": "send one event",
     }
 
 

@@ -190,6 +190,13 @@ class ToolCalls:
         )
 
 
+def type_of(error: BaseException) -> str:
+    """The type of the application's failure below the wrappers that Temporal puts around it; empty: there is none."""
+    while error.__cause__ is not None and not isinstance(error, ApplicationError):
+        error = error.__cause__
+    return (error.type or "") if isinstance(error, ApplicationError) else ""
+
+
 def cause_of(error: BaseException) -> str:
     """The text of a failure without the wrappers that Temporal puts around it, and without its own cause."""
     activity = ""

@@ -41,7 +41,7 @@ with workflow.unsafe.imports_passed_through():
     from longhaul.errors import BUDGET_REACHED, TURN_FAILED, USAGE_LIMIT
     from workflows import policies
     from workflows.state import RunningTurn
-    from workflows.tools import ToolCalls, cause_of
+    from workflows.tools import ToolCalls, cause_of, type_of
 
 T = TypeVar("T")
 TIME_IS_UP = "The time budget is used up."
@@ -61,6 +61,7 @@ class TurnLoop:
         self._messages_wait = False
         self._must_go_on = False
         self._compaction_failed = False
+        self._budget_reached = False
 
     @workflow.signal(name=temporal.FOLLOW_UP_SIGNAL)
     def follow_up(self, message: FollowUp) -> None:
@@ -109,6 +110,7 @@ class TurnLoop:
             stopped = is_cancelled_exception(error) or workflow.cancellation_reason() is not None
             turn.status = TurnStatus.CANCELLED if stopped else TurnStatus.FAILED
             turn.error = None if stopped else cause_of(error)
+            self._budget_reached = not stopped and type_of(error) == BUDGET_REACHED
         except Exception as error:  # noqa: BLE001  # stored and shown, never swallowed
             # A defect in this code must end the turn visibly, with a row, and not as a workflow task retried for ever.
             workflow.logger.exception("turn failed by a defect")
@@ -353,6 +355,7 @@ class TurnLoop:
                     turn=turn.ref,
                     progress=turn.progress().model_copy(update={"inbox": []}),
                     answered_with_text=turn.state.answered_with_text,
+                    budget_reached=self._budget_reached and turn.status is TurnStatus.FAILED,
                     finish_reason=turn.finish_reason,
                     round_limit_reached=self._round_limit_reached,
                     step_open=turn.state.step_open,

@@ -72,6 +72,7 @@ from longhaul.contracts.turn import (
     Usage,
     WaitingCall,
 )
+from longhaul.contracts.webhooks import SendByHand, SendWaiting, SentWaiting, WakeWebhook, WebhookDelivery
 
 __all__ = [
     "PLAN_TOOL",
@@ -113,6 +114,9 @@ __all__ = [
     "ScheduledRun",
     "ScheduledRunEnded",
     "Scope",
+    "SendByHand",
+    "SendWaiting",
+    "SentWaiting",
     "SettleCall",
     "SettleToolCall",
     "StopSubSessions",
@@ -136,4 +140,6 @@ __all__ = [
     "TurnStatus",
     "Usage",
     "WaitingCall",
+    "WakeWebhook",
+    "WebhookDelivery",
 ]

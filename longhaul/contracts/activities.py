@@ -273,12 +273,14 @@ class StoreToolResult(Contract):
 class CloseTurn(Contract):
     """Store the final status, end what is open, publish `finish`.
 
-    `next_turn_id`: the turn that messages wait for which this turn could not take.
+    `next_turn_id`: the turn that messages wait for which this turn could not take. `budget_reached`: the turn failed
+    because a budget is used up.
     """
 
     turn: TurnRef
     progress: Progress
     answered_with_text: bool
+    budget_reached: bool = False
     finish_reason: str = ""
     round_limit_reached: bool = False
     step_open: bool = False

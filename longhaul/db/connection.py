@@ -40,10 +40,12 @@ class Connection(ABC):
     """Runs the statements of one transaction, one after another.
 
     `bookings`: what the transaction has entered in the ledger; whoever counts it is told after the commit.
+    `watched_users`: those for whom it has stored an event that a webhook waits for; likewise.
     """
 
     def __init__(self) -> None:
         self.bookings: list[Booking] = []
+        self.watched_users: set[str] = set()
 
     @abstractmethod
     async def _run(self, statement: Executable, parameters: Parameters) -> CursorResult[Any]: ...

@@ -1,7 +1,7 @@
 """Transactions, on SQLite or PostgreSQL; callers do not see which."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -16,6 +16,8 @@ from longhaul.errors import UnavailableError
 
 #: Is told what was booked, after the commit. It raises nothing.
 CountBookings = Callable[[Sequence[Booking]], Coroutine[Any, Any, None]]
+#: Is told whose webhooks have an event to send, after the commit. It raises nothing, and does not wait for anything.
+AnnounceEvents = Callable[[Collection[str]], None]
 # PostgreSQL's codes for faults that are not the statement's: no connection, a standby, no access, no such database,
 # deadlock, out of resources, starting or shutting down.
 FAULTS = ("08", "25006", "28", "3D", "40001", "40P01", "53", "57P")
@@ -28,9 +30,11 @@ class Database:
     activities let Temporal retry, the API answers 503.
 
     `count_bookings` is awaited after each transaction that has booked something, whoever booked it.
+    `announce_events` is called after each transaction that has stored an event for a webhook.
     """
 
     count_bookings: CountBookings | None = None
+    announce_events: AnnounceEvents | None = None
 
     def __init__(self, url: str, pool_size: int = 20) -> None:
         parsed = make_url(url)
@@ -50,6 +54,8 @@ class Database:
         with _named_faults():
             async with self._transactions.write() as connection:
                 yield connection
+        if connection.watched_users and self.announce_events is not None:
+            self.announce_events(connection.watched_users)
         if connection.bookings and self.count_bookings is not None:
             # Shielded: what is committed is to be counted, also when the caller is cancelled at this moment.
             await asyncio.shield(asyncio.create_task(self.count_bookings(connection.bookings)))

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 from sqlalchemy import Select, bindparam, exists, insert, select, tuple_, update
 
 from longhaul.contracts import ParkKind, TurnStatus
-from longhaul.db import turns
+from longhaul.db import events, turns
 from longhaul.db.connection import Connection
+from longhaul.db.event_tables import EventType
 from longhaul.db.messages import lock_session, replace_unstorable, row_id
 from longhaul.db.models import UNFINISHED, ParkedCallRow, ParkedStatus, TurnRow, columns_of, utc_now
 from longhaul.errors import AnsweredError, NotFoundError, TurnEndedError
@@ -185,7 +186,28 @@ async def park(connection: Connection, new: NewParked) -> ParkedRow:
     }
     await connection.execute(INSERT, values)
     await _show_status(connection, new.turn_id)
+    if not allowed and new.kind is not ParkKind.CLIENT_TOOL:
+        await _tell(connection, new)
     return await _own(connection, new.id)
+
+
+async def _tell(connection: Connection, new: NewParked) -> None:
+    """Store the event that a person is wanted."""
+    details = {
+        "approval_id": new.id,
+        "kind": new.kind,
+        "tool_name": new.tool_name,
+        "expires_at": new.expires_at.isoformat() if new.expires_at is not None else None,
+    }
+    await events.record(
+        connection,
+        EventType.APPROVAL_WANTED,
+        user_id=new.user_id,
+        session_id=new.session_id,
+        turn_id=new.turn_id,
+        details=details,
+        about=new.id,
+    )
 
 
 async def settle(connection: Connection, parked_id: str, give_up: ParkedStatus | None) -> ParkedRow:

@@ -9,8 +9,9 @@ from sqlalchemy.engine import Row
 from sqlalchemy.orm import InstrumentedAttribute
 
 from longhaul.contracts import Progress, Scope, TurnStatus
-from longhaul.db import ledger
+from longhaul.db import events, ledger
 from longhaul.db.connection import Connection
+from longhaul.db.event_tables import EventType
 from longhaul.db.messages import replace_unstorable
 from longhaul.db.models import UNFINISHED, MessageRow, SessionRow, TurnRow, columns_of
 from longhaul.errors import OpenTurn
@@ -143,6 +144,7 @@ async def start(connection: Connection, turn: NewTurn) -> None:
     lost = {"session": turn.session_id, "turn": turn.turn_id, "now": turn.started_at}
     for turn_id in await connection.scalars(FAIL_EARLIER, lost):
         await ledger.settle_turn(connection, turn.session_id, turn_id)
+        await _tell(connection, turn._replace(turn_id=turn_id), TurnStatus.FAILED)
     if await connection.scalar(STATUS, {"turn": turn.turn_id}):
         return
     await connection.execute(INSERT, {**turn._asdict(), "status": TurnStatus.RUNNING})
@@ -168,7 +170,21 @@ async def end(connection: Connection, turn: NewTurn, progress: Progress) -> bool
     if not ended.rowcount and await connection.scalar(STATUS, {"turn": turn.turn_id}) is None:
         await connection.execute(INSERT, {**turn._asdict(), "status": TurnStatus.RUNNING})
         ended = await connection.execute(END, values)
+    if ended.rowcount:
+        await _tell(connection, turn, progress.status)
     return bool(ended.rowcount)
+
+
+async def _tell(connection: Connection, turn: NewTurn, status: TurnStatus) -> None:
+    """Store the event that a turn has ended."""
+    await events.record(
+        connection,
+        EventType.TURN_ENDED,
+        user_id=turn.user_id,
+        session_id=turn.session_id,
+        turn_id=turn.turn_id,
+        details={"status": status},
+    )
 
 
 async def get(connection: Connection, session_id: str, turn_id: str) -> TurnRecord | None:

@@ -20,6 +20,7 @@ from longhaul.settings.places import Places
 from longhaul.settings.tools import Tools
 from longhaul.settings.turns import Streams, SubSessions, Turns
 from longhaul.settings.values import without_secrets
+from longhaul.settings.webhooks import Webhooks
 from longhaul.settings.worker import Worker
 
 LIMITS_OF_USERS = frozenset(
@@ -28,10 +29,10 @@ LIMITS_OF_USERS = frozenset(
         *("daily_cost_limit", "weekly_cost_limit"),
     }
 )
-TOPICS = (Places, Api, Costs, Models, Turns, SubSessions, Streams, Tools, Worker)
+TOPICS = (Places, Api, Costs, Models, Turns, SubSessions, Streams, Tools, Webhooks, Worker)
 
 
-class Settings(Places, Api, Costs, Models, Turns, SubSessions, Streams, Tools, Worker, BaseSettings):
+class Settings(Places, Api, Costs, Models, Turns, SubSessions, Streams, Tools, Webhooks, Worker, BaseSettings):
     """One process's settings; build it with `load_settings()`, which turns a wrong value into one readable line."""
 
     model_config = SettingsConfigDict(env_prefix="LONGHAUL_", env_file=".env", extra="ignore", populate_by_name=True)

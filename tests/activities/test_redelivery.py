@@ -22,6 +22,7 @@ from longhaul.errors import UnavailableError
 from longhaul.turns.answers import CallAnswers
 from longhaul.turns.deliver import IncomingMessage, MessageDelivery
 from longhaul.turns.status import TurnLookup
+from longhaul.webhooks.wake import WebhookAlarm
 from tests.activities.conftest import SETTINGS, TURN
 
 CHOSEN = IncomingMessage("", "", mode="extended_thinking", tier="advanced", model="gpt-5", effort="low")
@@ -74,7 +75,8 @@ def delivered(monkeypatch: pytest.MonkeyPatch) -> Delivered:
 
 async def redeliver(database: Database, after: float = AFTER.total_seconds()) -> int:
     settings = SETTINGS.model_copy(update={"redeliver_after": after})
-    activities = RedeliveryActivities(database, cast("Client", None), settings)
+    client = cast("Client", None)
+    activities = RedeliveryActivities(database, client, WebhookAlarm(database, client, settings), settings)
     redelivered: Redelivered = await ActivityEnvironment().run(activities.redeliver_forgotten, Empty())
     return redelivered.messages
 

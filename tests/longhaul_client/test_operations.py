@@ -3,6 +3,7 @@
 import inspect
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 
 import httpx2
 import orjson
@@ -225,6 +226,7 @@ def test_parts_are_events(part: dict[str, object], event: Event) -> None:
         (AsyncSession, Session),
         (type(AsyncLonghaul().sessions), type(Longhaul().sessions)),
         (type(AsyncLonghaul().schedules), type(Longhaul().schedules)),
+        (type(AsyncLonghaul().webhooks), type(Longhaul().webhooks)),
     ],
 )
 def test_both_clients_have_the_same_methods(asynchronous: type, synchronous: type) -> None:
@@ -253,6 +255,28 @@ def test_a_run_is_asked_for_once() -> None:
     with pytest.raises(ConnectionLostError, match="trigger"):
         Longhaul("http://api", transport=httpx2.MockTransport(script)).schedules.trigger("x")
     assert len(script.requests) == 1
+
+
+def test_a_webhook_is_made_and_sent_to_once() -> None:
+    """A lost answer holds a secret, or means that something was sent: neither is asked for again."""
+    for ask in ("create", "new_secret", "test"):
+        script = Script(httpx2.ReadError, json(200, {}))
+        webhooks = Longhaul("http://api", transport=httpx2.MockTransport(script)).webhooks
+        with pytest.raises(ConnectionLostError):
+            webhooks.create(url="https://x") if ask == "create" else getattr(webhooks, ask)("w")
+        assert len(script.requests) == 1
+
+
+def test_what_happened_is_asked_for_since_a_moment_and_then_by_cursor() -> None:
+    script = Script(json(200, {"data": [], "has_more": False, "next_cursor": "7"}))
+    longhaul = Longhaul("http://api", transport=httpx2.MockTransport(script))
+    moment = datetime(2026, 11, 22, tzinfo=UTC)
+    assert longhaul.events(after=moment).next_cursor == "7"
+    longhaul.events(after=moment, cursor="7")
+    assert [dict(request.url.params) for request in script.requests] == [
+        {"after": "2026-11-22T00:00:00+00:00"},
+        {"cursor": "7"},
+    ]
 
 
 def test_the_answer_of_an_operation_is_its_result() -> None:

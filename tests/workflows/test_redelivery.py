@@ -19,6 +19,7 @@ from longhaul.db.database import Database
 from longhaul.db.migrate import upgrade
 from longhaul.db.models import MessageRow, utc_now
 from longhaul.temporal import bills_id, redelivery_id, schedule_bills, schedule_redelivery
+from longhaul.webhooks.wake import WebhookAlarm
 from testkit.wait import until
 from tests.workflows.conftest import heartbeats, settings
 from tests.workflows.fakes import FakeActivities, Session
@@ -40,7 +41,8 @@ async def test_a_message_without_a_signal_starts_its_turn(workflow_client: Clien
             )
             row = update(MessageRow).where(MessageRow.id == accepted.row_id)
             await connection.execute(row.values(created_at=utc_now() - timedelta(seconds=60)))
-        redeliver = RedeliveryActivities(database, workflow_client, mine).redeliver_forgotten
+        alarm = WebhookAlarm(database, workflow_client, mine)
+        redeliver = RedeliveryActivities(database, workflow_client, alarm, mine).redeliver_forgotten
         activities = replace(fakes.all(), stores=[*fakes.all().stores, redeliver])
         async with polling(build(workflow_client, mine, activities, heartbeats())):
             await schedule_redelivery(workflow_client, mine)

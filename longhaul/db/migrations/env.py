@@ -7,6 +7,7 @@ from alembic import context
 from sqlalchemy import Connection, create_engine, make_url, pool
 from sqlalchemy.exc import OperationalError
 
+import longhaul.db.event_tables
 import longhaul.db.schedule_tables  # noqa: F401  # tables of their own
 from longhaul.db import postgresql
 from longhaul.db.models import Base
