@@ -13,7 +13,7 @@ from longhaul.db.models import ParkedStatus, utc_now
 from longhaul.db.parked import NewParked, ParkedRow
 from longhaul.llm import prompts
 from longhaul.settings import Settings
-from longhaul.streams.events import approval_part
+from longhaul.streams.events import approval_part, connect_request
 from longhaul.tools import Registry
 
 STATUS_WITHOUT_ANSWER = {GiveUp.TIME: ParkedStatus.EXPIRED, GiveUp.MESSAGE: ParkedStatus.SKIPPED}
@@ -26,18 +26,21 @@ class ParkedActivities:
         self._database = database
         self._streams = streams
         self._tools = tools
+        self._providers = settings.providers
         self._results = ToolResults(database, streams, settings.storage_window)
 
     @activity.defn
     async def park_call(self, call: ParkCall) -> ParkedCall:
-        """Store and show that a call waits. It does not wait if the person has allowed its tool for the session."""
+        """Store and show that a call waits. It does not wait if the person has allowed its tool for the session, or has
+        given the credential meanwhile."""
         turn, now = call.turn, utc_now()
         tool = self._tools.find(call.name)
+        provider = self._providers.get(call.credential)
         with storage_faults():
             async with self._database.write() as connection:
                 rows = await conversation.rows_of_round(connection, turn.turn_id, call.round)
                 new = NewParked(
-                    parked.id_of(turn.turn_id, call.round, call.tool_call_id),
+                    parked.id_of(turn.turn_id, call.round, call.tool_call_id, call.connects),
                     session_id=turn.session_id,
                     user_id=turn.user_id,
                     turn_id=turn.turn_id,
@@ -49,13 +52,19 @@ class ParkedActivities:
                     arguments=conversation.arguments_of_call(rows, call.tool_call_id) or "{}",
                     asked_at=now,
                     expires_at=now + timedelta(seconds=call.timeout) if call.timeout else None,
+                    credential=call.credential or None,
+                    provider=provider.title if provider is not None else None,
                 )
                 row = await parked.park(connection, new)
         # What the session allows is not asked, so clients hear nothing of it.
         published = await self._show(turn, row) if row.status is ParkedStatus.WAITING else True
-        waits = row.settled_at is None
         return ParkedCall(
-            approval_id=row.id, waits=waits, asked_at=row.asked_at, expires_at=row.expires_at, published=published
+            approval_id=row.id,
+            waits=row.settled_at is None,
+            asked_at=row.asked_at,
+            expires_at=row.expires_at,
+            published=published,
+            connect=connect_request(row),
         )
 
     @activity.defn
@@ -97,7 +106,8 @@ def _said(row: ParkedRow) -> str:
         case ParkedStatus.ANSWERED:
             return row.answer or ""
         case ParkedStatus.DENIED:
-            return texts.denied.format(reason=row.answer or prompts.DENIED_WITHOUT_REASON)
+            reason = row.answer or prompts.DENIED_WITHOUT_REASON
+            return texts.denied.format(reason=reason, credential=row.credential)
         case ParkedStatus.SKIPPED:
             return texts.skipped
         case ParkedStatus.EXPIRED if row.expires_at is not None:

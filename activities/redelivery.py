@@ -63,11 +63,14 @@ class RedeliveryActivities:
         return Redelivered(messages=delivered)
 
     async def _tell_answers(self, before: datetime) -> None:
-        """Tell turns of answers to their calls whose signal was cut off."""
+        """Tell turns of answers to their calls whose signal was cut off, and of credentials that are there by now."""
         async with self._database.read() as connection:
             answered = await parked.not_settled(connection, before, MAX_ANSWERS)
+            connected = await parked.connected_and_waiting(connection, before, MAX_ANSWERS)
         for row in answered:
             await self._answers.tell(row)
+        for row in connected:
+            await self._answers.connected(row.user_id, row.credential or "")
 
     async def _wake_webhooks(self, before: datetime) -> None:
         """Let events be sent whose wake-up was cut off, and forget old ones."""

@@ -12,7 +12,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from activities.attempt import checkpoint, handed_over, stop_requested, when_storage_is_back
-from activities.costs import Costs
+from activities.costs import Costs, priced_call
 from activities.tool_results import ToolResult
 from activities.tool_run import ToolState
 from longhaul.contracts import RunTool, ToolStatus
@@ -125,6 +125,11 @@ class ToolChecks:
         reserve = partial(self._costs.reserve_price, call, tool.price_microdollars, lifetime_s)
         if await patience.when_storage_is_back(reserve) is not None:
             raise ToolError(prompts.NO_BUDGET_FOR_TOOL.format(name=call.name, price=tool.price_microdollars))
+
+    async def release(self, call: RunTool, tool: Tool, patience: Patience) -> None:
+        """Give back what was reserved for a call that has not run."""
+        if tool.price_microdollars:
+            await patience.when_storage_is_back(partial(self._costs.release, priced_call(call)))
 
     async def _allowed_with(self, call: RunTool, tool: Tool, arguments: str, patience: Patience) -> str | None:
         """The arguments that a person has put in the place of the model's, if the call needs consent; None: none.

@@ -3,7 +3,9 @@
 import asyncio
 import logging
 import random
+from collections.abc import Callable
 from datetime import timedelta
+from traceback import format_exc
 
 from pydantic import BaseModel
 from temporalio import activity
@@ -15,7 +17,7 @@ from activities.tool_results import ToolResult
 from longhaul.contracts import RunTool, ToolProgress
 from longhaul.errors import TOOL_RETRY, new_reference
 from longhaul.llm import prompts
-from longhaul.tools import Tool, ToolContext, ToolError
+from longhaul.tools import NotConnectedError, Tool, ToolContext, ToolError
 
 log = logging.getLogger(__name__)
 RETRY_PAUSE_S, RETRY_PAUSE_FACTOR, RETRY_PAUSE_MAX_S = 1.0, 2.0, 20.0
@@ -33,11 +35,15 @@ class ToolState(BaseModel):
 
 
 class ToolRun:
-    """One tool call in this attempt of its activity; `state`: the checkpoint of the attempts before."""
+    """One tool call in this attempt of its activity; `state`: the checkpoint of the attempts before.
 
-    def __init__(self, call: RunTool, tool: Tool, state: ToolState | None) -> None:
+    `redact`: takes the secrets that the tool was given out of a text.
+    """
+
+    def __init__(self, call: RunTool, tool: Tool, state: ToolState | None, redact: Callable[[str], str] = str) -> None:
         self._call = call
         self._tool = tool
+        self._redact = redact
         # Without a checkpoint, assume that the earlier attempts ran a tool that must not run twice.
         assumed_starts = 0 if tool.repeatable else activity.info().attempt - 1
         self._starts = state.starts if state is not None else assumed_starts
@@ -53,6 +59,7 @@ class ToolRun:
         """The output of the tool, which is started now.
 
         Raises:
+            NotConnectedError: it lacks a credential.
             ToolError: its failure, for the model.
             ApplicationError: `ToolTryFailed`: it is to be started again. `HandedOver`.
         """
@@ -61,25 +68,27 @@ class ToolRun:
         checkpoint(ToolState(starts=self._starts + 1, failures=self._failures))
         try:
             async with reports.showing(), asyncio.timeout(call.timeout or None) as limit:
-                return await tool.run(arguments, context)
+                return self._redact(await tool.run(arguments, context))
         except asyncio.CancelledError:
             if activity.is_worker_shutdown() and tool.repeatable and not stop_requested():
                 checkpoint(ToolState(starts=self._starts, failures=self._failures))
                 raise handed_over() from None
             raise
-        except ToolError:
+        except NotConnectedError:
             raise
+        except ToolError as error:
+            raise ToolError(self._redact(str(error))) from None
         except Exception as error:
             if limit.expired():
                 raise ToolError(prompts.TOOL_TIMED_OUT.format(name=call.name, seconds=call.timeout)) from error
             # The model deals with every exception of a tool; a turn must not fail by one.
             # Its text may hold secrets, so it goes to the log only; a tool tells the model something by a ToolError.
             reference = new_reference()
-            log.exception("tool %s failed, reference %s", call.name, reference)
+            log.error("tool %s failed, reference %s\n%s", call.name, reference, self._redact(format_exc()))
             if self._failures < call.retries:
                 checkpoint(ToolState(starts=self._starts + 1, failures=self._failures + 1))
                 raise await self._retry(reports, reference) from None
-            raise ToolError(f"{call.name} failed by an unexpected error. Reference: {reference}.") from error
+            raise ToolError(f"{call.name} failed by an unexpected error. Reference: {reference}.") from None
         finally:
             context.ended.set()
 

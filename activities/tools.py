@@ -9,6 +9,7 @@ from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 
 from activities.attempt import TurnStreams, checkpoint, last_checkpoint, when_storage_is_back
+from activities.call_credentials import CallCredentials
 from activities.costs import priced_call
 from activities.sharing import FileSharing
 from activities.tool_checks import Patience, ReadyCall, ToolChecks
@@ -16,12 +17,13 @@ from activities.tool_progress import StreamReports
 from activities.tool_results import ToolResult, ToolResults
 from activities.tool_run import ToolRun, ToolState
 from longhaul.contracts import RunTool, StoreToolResult, ToolOutcome, ToolProgress, ToolStatus
+from longhaul.credentials.credentials import Credentials
 from longhaul.db import conversation
 from longhaul.db.database import Database
 from longhaul.files.store import FileStore
 from longhaul.llm import prompts
 from longhaul.settings import Settings
-from longhaul.tools import Registry, ToolContext, ToolError
+from longhaul.tools import NotConnectedError, Registry, ToolContext, ToolError
 
 # The server terminates a turn whose running activities keep several megabytes of checkpoints.
 ROUND_CHECKPOINTS_BYTES = 2_000_000
@@ -44,11 +46,14 @@ class ToolActivities:
         self._storage_window = settings.storage_window
         self._checks = ToolChecks(database, tools, settings)
         self._results = ToolResults(database, streams, settings.storage_window)
+        self._credentials = Credentials(database, settings)
         self._sharing = FileSharing(database, FileStore(settings), settings)
 
     @activity.defn
     async def run_tool(self, call: RunTool) -> ToolOutcome:
         """One tool call, its result stored before it returns. A tool's failure is a result, for the model to read.
+
+        A call that lacks a credential has no result: the outcome says which, and the call is to run again later.
 
         Raises:
             ApplicationError: `ToolTryFailed` (Temporal retries), `StorageUnavailable`, `HandedOver`.
@@ -60,7 +65,10 @@ class ToolActivities:
             rows = await self._checks.rows_of(call, patience)
             call = call.model_copy(update={"name": conversation.name_of_call(rows, call.tool_call_id) or call.name})
             found = await self._checks.look(call, rows, patience)
-            result = found if isinstance(found, ToolResult) else await self._run(call, found, patience)
+            try:
+                result = found if isinstance(found, ToolResult) else await self._run(call, found, patience)
+            except NotConnectedError as missing:
+                return ToolOutcome(tool_call_id=call.tool_call_id, status=ToolStatus.RUNNING, lacks=missing.credential)
             calls_of_round = sum(len(row.tool_calls or ()) for row in rows)
             share = ROUND_CHECKPOINTS_BYTES // max(calls_of_round, 1)
             checkpoint(ToolState(result=result), min(share, RESULT_CHECKPOINT_BYTES))
@@ -94,19 +102,25 @@ class ToolActivities:
         """Run a tool once.
 
         Raises:
+            NotConnectedError: it lacks a credential.
             ApplicationError: `ToolTryFailed`: it is to be started again. `StorageUnavailable`, `HandedOver`.
         """
         started, cost = time.monotonic(), None
+        given = CallCredentials(self._credentials, call)
         try:
-            run = ToolRun(call, ready.tool, patience.state)
+            run = ToolRun(call, ready.tool, patience.state, given.redact)
             if run.is_lost:
                 output, status = prompts.LOST_CALL, ToolStatus.LOST
             else:
                 await self._checks.reserve(call, ready.tool, patience)
                 async with self._streams.publisher(call.turn) as publisher:
                     reports = StreamReports(self._streams.redis, publisher, call)
-                    output = await run.start(ready.parsed, self._context(call, reports.report), reports)
+                    context = self._context(call, given, reports.report)
+                    output = await given.asking(run.start(ready.parsed, context, reports), patience)
                 status, cost = ToolStatus.OK, ready.tool.price_microdollars or None
+        except NotConnectedError:
+            await self._checks.release(call, ready.tool, patience)
+            raise
         except ToolError as error:
             output, status = str(error), ToolStatus.ERROR
         return ToolResult(
@@ -117,7 +131,7 @@ class ToolActivities:
             cost_microdollars=cost,
         )
 
-    def _context(self, call: RunTool, report: Callable[[ToolProgress], None]) -> ToolContext:
+    def _context(self, call: RunTool, given: CallCredentials, report: Callable[[ToolProgress], None]) -> ToolContext:
         session_id = call.turn.session_id
 
         async def result_of(tool_call_id: str) -> str | None:
@@ -137,5 +151,6 @@ class ToolActivities:
             scope=call.scope,
             result_of=result_of,
             share=partial(self._sharing.share, call),
-            report=report,
+            credential=given.get,
+            report=lambda progress: report(given.redacted(progress)),
         )

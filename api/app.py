@@ -17,6 +17,7 @@ from api.routes import (
     ask,
     chat,
     completions,
+    credentials,
     edits,
     files,
     health,
@@ -69,8 +70,9 @@ def create_app(settings: Settings) -> FastAPI:
     if not settings.api_metrics_port:
         app.include_router(health.metrics_router)
     core = (sessions, stream, turns, timeline, tree, me, files, chat, ask, completions, edits, approvals, shares)
-    for resource in (*core, schedules, webhooks, models, usage, admin, tool_calls):
+    for resource in (*core, credentials, schedules, webhooks, models, usage, admin, tool_calls):
         app.include_router(resource.router)
+    app.include_router(credentials.callback_router)
     problems.install(app)
     openapi.install(app)
     page.install(app)

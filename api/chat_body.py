@@ -97,6 +97,8 @@ class ChatReply:
         """
         if row.kind is ParkKind.APPROVAL:
             return self.approvals.get(row.id)
+        if row.kind is ParkKind.CONNECT:
+            return None  # no client can give a credential by a tool's output
         part = self.calls.get(row.tool_call_id, {})
         if part.get("state") == "output-available":
             return Answer(ParkedStatus.ANSWERED, result_text(part.get("output")))

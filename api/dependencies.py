@@ -19,6 +19,7 @@ from api.rate_limit import RateLimit
 from api.slots import Slot, UserSlots
 from longhaul import redis, temporal
 from longhaul.auth import Authenticator, Caller
+from longhaul.credentials.credentials import Credentials
 from longhaul.db.database import Database
 from longhaul.files.store import FileStore
 from longhaul.limits.counters import SpendingCounters
@@ -66,6 +67,7 @@ class Dependencies:
         self.alarm = WebhookAlarm(self.database, self.temporal, settings)
         self.schedules = Schedules(self.temporal, settings)
         self.remote_calls = RemoteCalls(settings, self.database, self.temporal, self.redis)
+        self.credentials = Credentials(self.database, settings)
         self.rate_limit = RateLimit(
             self.redis,
             follow_ups=settings.follow_up_rate_limit,

@@ -29,6 +29,8 @@ KEY_MAX = 200
 REPLAYED = "idempotency-replayed"
 #: Routes that find the message again. Their answers are streams, or say that the turn still runs.
 REATTACHING = ("/stream", "/ask", "/v1/chat", "/chat/completions")
+#: Their answers hold secrets, so nothing of them is kept: where a person connects, and what a tool worker is given.
+SECRET_END, SECRET_BEGINNING = "/connect", "/v1/tool-calls/"
 #: Of the answer's headers, those that belong to what was done and not to the connection.
 KEPT_HEADERS = ("content-type", "location", "x-longhaul-turn-id", "x-longhaul-session-id")
 #: A larger answer is not kept.
@@ -42,6 +44,13 @@ IN_PROGRESS = ProblemError(
 )
 
 
+def _is_kept(path: str) -> bool:
+    """Whether answers to repeated requests come from what was kept."""
+    return path.startswith("/v1/") and not (
+        path.startswith(SECRET_BEGINNING) or path.endswith((*REATTACHING, SECRET_END))
+    )
+
+
 class Idempotency:
     """Answers repeated POSTs below /v1 as they were answered before."""
 
@@ -50,7 +59,7 @@ class Idempotency:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         key = Headers(scope=scope).get(HEADER) if scope["type"] == "http" and scope["method"] == "POST" else None
-        if key is None or not scope["path"].startswith("/v1/") or scope["path"].endswith(REATTACHING):
+        if key is None or not _is_kept(scope["path"]):
             await self.app(scope, receive, send)
             return
         if not key or len(key) > KEY_MAX or "\x00" in key:

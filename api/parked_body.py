@@ -43,6 +43,10 @@ def answer_of(row: ParkedRow, decision: Decision) -> Answer:
         return _result_of(decision)
     if decision.error is not None or "output" in decision.model_fields_set:
         raise _refused("output", "this call waits for a person, not for a client's result")
+    if row.kind is ParkKind.CONNECT:
+        if decision.decision == "deny":
+            return Answer(ParkedStatus.DENIED, decision.reason or None)
+        raise _refused("decision", f"deny it, or give what it waits for: PUT /v1/credentials/{row.credential}")
     if row.kind is ParkKind.QUESTION:
         if decision.answer is not None:
             return Answer(ParkedStatus.ANSWERED, decision.answer)

@@ -28,6 +28,7 @@ from longhaul.errors import (
     OpenTurn,
     ResultGivenError,
     SessionBusyError,
+    SetupError,
     TokenReplacedError,
     TooManyError,
     TooManyTurnsError,
@@ -152,6 +153,8 @@ def problem_of(error: Exception) -> ProblemError:
             return ProblemError(413, "files-full", str(error))
         case TooManyError():
             return ProblemError(409, "too-many", str(error))
+        case SetupError():
+            return ProblemError(409, "not-set-up", str(error))
         case MessageIdUsedError():
             return ProblemError(409, "message-id-used", str(error))
         case SessionBusyError():

@@ -7,7 +7,20 @@ from typing import Annotated, Literal
 
 import typer
 
-from cli import CommandError, chat, doctor, logs, send, sessions, setup_temporal, status, tools, up_down, watch
+from cli import (
+    CommandError,
+    chat,
+    credentials,
+    doctor,
+    logs,
+    send,
+    sessions,
+    setup_temporal,
+    status,
+    tools,
+    up_down,
+    watch,
+)
 from cli.stack.environment import joined_environment, tool_worker_environment
 from cli.stack.programs import python_module
 from longhaul.settings import Settings, load_settings
@@ -121,3 +134,4 @@ def migrate() -> None:
 app.command("setup-temporal")(setup_temporal.setup_temporal)
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(tools.app, name="tools")
+app.add_typer(credentials.app, name="credentials")

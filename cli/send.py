@@ -97,6 +97,11 @@ class Renderer:
             self._line("  type your answer, or /deny", "dim")
         elif data.get("kind") == "client_tool":
             self._line(f"({name} runs in the client that declared it; /deny WHY goes on without it)", "dim")
+        elif isinstance(connect := data.get("connect"), Mapping):
+            credential, url = connect.get("credential"), connect.get("url")
+            self._line(f"? {name} needs your {connect.get('provider') or credential}", "bold yellow")
+            where = f"open {url} at the API's address" if url else f"give a token: PUT /v1/credentials/{credential}"
+            self._line(f"  {where}, or /deny WHY", "yellow")
         else:
             self._line(f"? may {name} be run? /allow, /allow session, or /deny WHY", "bold yellow")
 

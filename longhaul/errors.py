@@ -86,6 +86,10 @@ class ScheduleRefusedError(LonghaulError):
     """Temporal does not take a schedule; the text names the defect."""
 
 
+class NotConnectableError(LonghaulError):
+    """A person's connection to a provider cannot be made; the text says why, and what to do."""
+
+
 class MessageIdUsedError(LonghaulError):
     """A message id names another message already."""
 

@@ -35,8 +35,16 @@ class ParkedCalls:
 
     async def answered(self, call: ToolCall, kind: ParkKind, message_id: str) -> ToolOutcome | None:
         """Wait until a call of the row `message_id` is answered; its outcome, or None: it is allowed, and is to run."""
+        return await self._waited(call, self._asking(call, kind, message_id))
+
+    async def connected(self, call: ToolCall, credential: str, message_id: str, connects: int) -> ToolOutcome | None:
+        """Wait until the person has given a credential, asked for it so often; None: the call is to run again."""
+        asking = self._asking(call, ParkKind.CONNECT, message_id)
+        return await self._waited(call, asking.model_copy(update={"credential": credential, "connects": connects}))
+
+    async def _waited(self, call: ToolCall, asking: ParkCall) -> ToolOutcome | None:
         turn = self._turn
-        parked = await self._park(call, kind, message_id)
+        parked = await self._park(asking)
         turn.raise_if_stopped()
         if not parked.waits:
             return parked.outcome
@@ -46,15 +54,16 @@ class ParkedCalls:
                 tool_call_id=call.tool_call_id,
                 name=call.name,
                 round=turn.state.round,
-                kind=kind,
+                kind=asking.kind,
                 asked_at=parked.asked_at or workflow.now(),
                 expires_at=parked.expires_at,
+                connect=parked.connect,
             )
         )
         self._show()
         try:
             while parked.waits:
-                parked = await self._settle(call, parked.approval_id, await self._wait(parked, kind))
+                parked = await self._settle(call, parked.approval_id, await self._wait(parked, asking.kind))
                 turn.raise_if_stopped()
         except (asyncio.CancelledError, FailureError):
             # No `finally`: that would also run when a worker drops a run from its cache, outside of any workflow.
@@ -98,21 +107,24 @@ class ParkedCalls:
             return None
         return GiveUp.MESSAGE
 
-    async def _park(self, call: ToolCall, kind: ParkKind, message_id: str) -> ParkedCall:
+    def _asking(self, call: ToolCall, kind: ParkKind, message_id: str) -> ParkCall:
         turn = self._turn
-        limits = turn.request.limits
+        return ParkCall(
+            turn=turn.ref,
+            round=turn.state.round,
+            message_id=message_id,
+            tool_call_id=call.tool_call_id,
+            name=call.name,
+            kind=kind,
+            timeout=turn.request.limits.answer_timeout,
+        )
+
+    async def _park(self, asking: ParkCall) -> ParkedCall:
+        turn = self._turn
         parked: ParkedCall = await workflow.execute_activity_method(
             ParkedActivities.park_call,
-            ParkCall(
-                turn=turn.ref,
-                round=turn.state.round,
-                message_id=message_id,
-                tool_call_id=call.tool_call_id,
-                name=call.name,
-                kind=kind,
-                timeout=limits.answer_timeout,
-            ),
-            **policies.storing(limits, f"ask · {call.name}"),
+            asking,
+            **policies.storing(turn.request.limits, f"ask · {asking.name}"),
         )
         turn.update_published(parked.published)
         return parked

@@ -70,6 +70,11 @@ class ToolCalls:
                 outcome = await self._parked.answered(call, call.parks, answer.message_id)
             if outcome is None:
                 outcome = await self._perform(answer, call)
+            connects = 0
+            while outcome.lacks:
+                connects += 1
+                asked = await self._parked.connected(call, outcome.lacks, answer.message_id, connects)
+                outcome = asked or await self._as_activity(answer, call, connects)
         except (asyncio.CancelledError, FailureError):
             # No `finally`: that would also run when a worker drops a run from its cache, outside of any workflow.
             self._record_end(call, ToolStatus.CANCELLED)
@@ -89,7 +94,7 @@ class ToolCalls:
         self._turn.tool_ended(call.tool_call_id, status)
         workflow.set_current_details(self._turn.details())
 
-    async def _as_activity(self, answer: ModelAnswer, call: ToolCall) -> ToolOutcome:
+    async def _as_activity(self, answer: ModelAnswer, call: ToolCall, connects: int = 0) -> ToolOutcome:
         turn = self._turn
         limits = turn.request.limits
         timeout = limits.tool_timeout if call.timeout is None else call.timeout
@@ -104,6 +109,7 @@ class ToolCalls:
             timeout=timeout,
             retries=call.retries,
             approved=call.parks is ParkKind.APPROVAL,
+            connects=connects,
         )
         label = tool_label(call.name)
         if call.task_queue:

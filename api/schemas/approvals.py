@@ -6,10 +6,10 @@ from typing import Any
 from pydantic import Field
 
 from api.schemas.base import A_MESSAGE, A_SESSION, A_TURN, Answer, Page
-from longhaul.contracts import ParkKind
+from longhaul.contracts import ConnectRequest, ParkKind
 from longhaul.db.models import ParkedStatus
 from longhaul.db.parked import ParkedRow
-from longhaul.streams.events import decoded
+from longhaul.streams.events import connect_request, decoded
 
 
 class Approval(Answer):
@@ -32,12 +32,18 @@ class Approval(Answer):
     asked_at: datetime
     expires_at: datetime | None
     answered_at: datetime | None
+    connect: ConnectRequest | None = Field(description="What to connect, if that is what it waits for.")
 
     @classmethod
     def of(cls, row: ParkedRow) -> "Approval":
         new_arguments = decoded(row.new_arguments) if row.new_arguments is not None else None
         return cls.model_validate(
-            {**row._asdict(), "arguments": decoded(row.arguments or "{}"), "new_arguments": new_arguments}
+            {
+                **row._asdict(),
+                "arguments": decoded(row.arguments or "{}"),
+                "new_arguments": new_arguments,
+                "connect": connect_request(row),
+            }
         )
 
 

@@ -5,6 +5,7 @@ from enum import StrEnum
 
 from longhaul.contracts.turn import (
     Budget,
+    ConnectRequest,
     Contract,
     CostLimits,
     ParkKind,
@@ -166,7 +167,7 @@ class RunTool(Contract):
 
     `approved`: a person was asked, and has allowed it, perhaps with other arguments: its row says so.
     `retries`: how often a tool that ends by an exception is started again. `max_tries`: how often one is started whose
-    worker dies.
+    worker dies. `connects`: how often a person was asked for a credential that this call lacked.
     """
 
     turn: TurnRef
@@ -179,15 +180,21 @@ class RunTool(Contract):
     timeout: float = 0
     approved: bool = False
     retries: int = 0
+    connects: int = 0
 
 
 class ToolOutcome(Contract):
-    """How a tool call ended; its output is in the database. `cost_microdollars`: its price, if it has one and ran."""
+    """How a tool call ended; its output is in the database. `cost_microdollars`: its price, if it has one and ran.
+
+    `lacks`: the name of a credential without which the tool cannot go on. It has no output then, and is to run again
+    when the person has given it.
+    """
 
     tool_call_id: str
     status: ToolStatus
     published: bool = True
     cost_microdollars: int | None = None
+    lacks: str = ""
 
 
 class OpenedToolCall(Contract):
@@ -222,7 +229,8 @@ class GiveUp(StrEnum):
 class ParkCall(Contract):
     """Ask a person or a client about a tool call of the assistant row `message_id`.
 
-    `timeout`: the seconds that the call waits, 0 is no limit.
+    `timeout`: the seconds that the call waits, 0 is no limit. `credential`: the one that it lacks. `connects`: how
+    often this call has asked for one, with this time.
     """
 
     turn: TurnRef
@@ -232,6 +240,8 @@ class ParkCall(Contract):
     name: str
     kind: ParkKind
     timeout: float = 0
+    credential: str = ""
+    connects: int = 0
 
 
 class SettleCall(Contract):
@@ -248,7 +258,8 @@ class SettleCall(Contract):
 class ParkedCall(Contract):
     """How a parked call stands.
 
-    `waits`: it has no answer yet. `outcome`: it has ended; None: the tool is to run.
+    `waits`: it has no answer yet. `outcome`: it has ended; None: the tool is to run. `connect`: what the person is
+    asked to connect.
     """
 
     approval_id: str
@@ -257,6 +268,7 @@ class ParkedCall(Contract):
     expires_at: datetime | None = None
     outcome: ToolOutcome | None = None
     published: bool = True
+    connect: ConnectRequest | None = None
 
 
 class StoreToolResult(Contract):

@@ -32,11 +32,12 @@ class ToolStatus(StrEnum):
 
 
 class ParkKind(StrEnum):
-    """What a tool call waits for: a person's consent, a person's answer, or the result of a client that runs it."""
+    """What a tool call waits for: a person's consent, answer or credential, or the result of a client that runs it."""
 
     APPROVAL = "approval"
     QUESTION = "question"
     CLIENT_TOOL = "client_tool"
+    CONNECT = "connect"
 
 
 class SubSessionState(StrEnum):
@@ -258,6 +259,18 @@ class ToolRecord(Contract):
     progress: ToolProgress | None = None
 
 
+class ConnectRequest(Contract):
+    """What a call of the kind `connect` asks of a person: to connect to a provider, or to give a token.
+
+    `credential`: the name under which the tool asks for it. `provider`: the title of the provider; None: there is
+    none, so the person gives a token (`PUT /v1/credentials/{name}`). `url`: the address to open at the API.
+    """
+
+    credential: str
+    provider: str | None = None
+    url: str | None = None
+
+
 class WaitingCall(Contract):
     """One tool call that waits for a person or a client, as the progress shows it. `approval_id` names it for them."""
 
@@ -268,6 +281,7 @@ class WaitingCall(Contract):
     kind: ParkKind
     asked_at: datetime
     expires_at: datetime | None = None
+    connect: ConnectRequest | None = None
 
 
 class SubSessionRecord(Contract):

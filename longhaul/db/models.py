@@ -307,8 +307,9 @@ class ParkedCallRow(Base):
 
     `arguments`: as the model wrote them. `new_arguments`: those that the person wants instead. `answer`: the text of
     the person or the client, such as the reason of a denial. `for_session`: the consent holds for this tool in the
-    whole session. `settled_at`: the turn has taken the answer. `definition`: that of the tool when the call was asked
-    about; the consent is one to this tool only.
+    whole session. `credential`: the one that the call lacks. `provider`: the title of the provider that people connect
+    to for it; null: they give a token. `settled_at`: the turn has taken the answer. `definition`: that of the tool when
+    the call was asked about; the consent is one to this tool only.
     """
 
     __tablename__ = "parked_calls"
@@ -327,6 +328,8 @@ class ParkedCallRow(Base):
     answer: Mapped[str | None] = mapped_column(Text)
     is_error: Mapped[bool] = mapped_column(Boolean, default=False)
     for_session: Mapped[bool] = mapped_column(Boolean, default=False)
+    credential: Mapped[str | None] = mapped_column(String(64))
+    provider: Mapped[str | None] = mapped_column(String(100))
     asked_at: Mapped[datetime]
     expires_at: Mapped[datetime | None]
     answered_at: Mapped[datetime | None]
@@ -376,6 +379,60 @@ class RemoteCallRow(Base):
     ended_at: Mapped[datetime | None]
 
     __table_args__ = (Index("ix_remote_calls_session", "session_id", "turn_id"),)
+
+
+class CredentialKind(StrEnum):
+    """Where a credential comes from: a person has typed a token, or a provider has given one."""
+
+    TOKEN = "token"  # noqa: S105  # no secret
+    OAUTH = "oauth"
+
+
+class CredentialStatus(StrEnum):
+    """Whether a credential works, as far as is known. `rejected`: its provider, or a tool, says that it does not."""
+
+    CONNECTED = "connected"
+    REJECTED = "rejected"
+
+
+class CredentialRow(Base):
+    """What tools sign in with for a user, under a name.
+
+    `sealed`: the secret, encrypted for this user and name. `version`: a new one with each new secret. `expires_at`: of
+    an access token. `refreshing_until`: a worker asks the provider for the next one until then, and others wait for it.
+    """
+
+    __tablename__ = "credentials"
+
+    user_id: Mapped[str] = mapped_column(String(255), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    status: Mapped[str] = mapped_column(String(16))
+    sealed: Mapped[str] = mapped_column(Text)
+    version: Mapped[str] = mapped_column(String(64))
+    expires_at: Mapped[datetime | None]
+    refreshing_until: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+
+class OAuthStateRow(Base):
+    """A connection to a provider that has begun, until its user comes back from there, once.
+
+    `state_hash`, `browser_hash`: of what the provider sends back, and of what the browser that began it keeps as a
+    cookie. `sealed`: the PKCE verifier, encrypted.
+    """
+
+    __tablename__ = "oauth_states"
+
+    state_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    browser_hash: Mapped[str] = mapped_column(String(64))
+    user_id: Mapped[str] = mapped_column(String(255))
+    name: Mapped[str] = mapped_column(String(64))
+    sealed: Mapped[str] = mapped_column(Text)
+    expires_at: Mapped[datetime]
+
+    __table_args__ = (Index("ix_oauth_states_user", "user_id", "expires_at"),)
 
 
 #: Sorted by bytes in every locale, so that the paths below a session are one range of the index.

@@ -8,14 +8,23 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Select, bindparam, exists, insert, select, tuple_, update
+from sqlalchemy import Select, and_, bindparam, exists, insert, select, tuple_, update
 
 from longhaul.contracts import ParkKind, TurnStatus
-from longhaul.db import events, turns
+from longhaul.db import credentials, events, turns
 from longhaul.db.connection import Connection
 from longhaul.db.event_tables import EventType
 from longhaul.db.messages import lock_session, replace_unstorable, row_id
-from longhaul.db.models import UNFINISHED, ParkedCallRow, ParkedStatus, TurnRow, columns_of, utc_now
+from longhaul.db.models import (
+    UNFINISHED,
+    CredentialRow,
+    CredentialStatus,
+    ParkedCallRow,
+    ParkedStatus,
+    TurnRow,
+    columns_of,
+    utc_now,
+)
 from longhaul.errors import AnsweredError, NotFoundError, TurnEndedError
 
 #: What somebody has said of a call, not the turn itself. The turn has to take it.
@@ -51,10 +60,12 @@ class ParkedRow(NamedTuple):
     answered_at: datetime | None
     settled_at: datetime | None
     definition: str = ""
+    credential: str | None = None
+    provider: str | None = None
 
 
 class NewParked(NamedTuple):
-    """A call that begins to wait."""
+    """A call that begins to wait. `credential`, `provider`: as in `ParkedCallRow`."""
 
     id: str
     session_id: str
@@ -68,6 +79,8 @@ class NewParked(NamedTuple):
     asked_at: datetime
     expires_at: datetime | None
     definition: str = ""
+    credential: str | None = None
+    provider: str | None = None
 
 
 @dataclass(frozen=True)
@@ -126,6 +139,27 @@ NOT_SETTLED = (
     .order_by(ParkedCallRow.answered_at)
     .limit(bindparam("most"))
 )
+WAITING_TO_CONNECT = PARKED.where(
+    ParkedCallRow.user_id == bindparam("user"),
+    ParkedCallRow.credential == bindparam("name"),
+    ParkedCallRow.status == ParkedStatus.WAITING,
+    ParkedCallRow.settled_at.is_(None),
+)
+CONNECTED_AND_WAITING = (
+    PARKED.join(
+        CredentialRow,
+        and_(CredentialRow.user_id == ParkedCallRow.user_id, CredentialRow.name == ParkedCallRow.credential),
+    )
+    .where(
+        CredentialRow.status == CredentialStatus.CONNECTED,
+        ParkedCallRow.settled_at.is_(None),
+        ParkedCallRow.status == ParkedStatus.WAITING,
+        ParkedCallRow.asked_at < bindparam("before"),
+        _TURN_RUNS,
+    )
+    .order_by(ParkedCallRow.asked_at)
+    .limit(bindparam("most"))
+)
 INSERT = insert(ParkedCallRow)
 SETTLE = (
     update(ParkedCallRow)
@@ -158,13 +192,14 @@ SHOW_STATUS = (
 )
 
 
-def id_of(turn_id: str, round_: int, tool_call_id: str) -> str:
-    """The id under which a call waits."""
-    return row_id(turn_id, round_, "parked", tool_call_id)
+def id_of(turn_id: str, round_: int, tool_call_id: str, connects: int = 0) -> str:
+    """The id under which a call waits; with `connects`, for a credential, asked for so often."""
+    return row_id(turn_id, round_, "parked", tool_call_id, *([connects] if connects else []))
 
 
 async def park(connection: Connection, new: NewParked) -> ParkedRow:
-    """Let a call wait, unless it is known already. An approval that holds for the whole session allows it at once.
+    """Let a call wait, unless it is known already. An approval that holds for the whole session allows it at once, and
+    so does a credential that was given meanwhile.
 
     Raises:
         NotFoundError: the session was deleted.
@@ -175,8 +210,7 @@ async def park(connection: Connection, new: NewParked) -> ParkedRow:
         return known
     if await turns.has_ended(connection, new.turn_id):
         raise TurnEndedError(new.turn_id)
-    same_tool = {"session": new.session_id, "tool": new.tool_name, "definition": new.definition}
-    allowed = new.kind is ParkKind.APPROVAL and await connection.scalar(ALLOWED_FOR_SESSION, same_tool) is not None
+    allowed = await _needs_nobody(connection, new)
     values = {
         **new._asdict(),
         "arguments": replace_unstorable(new.arguments),
@@ -208,6 +242,14 @@ async def _tell(connection: Connection, new: NewParked) -> None:
         details=details,
         about=new.id,
     )
+
+
+async def _needs_nobody(connection: Connection, new: NewParked) -> bool:
+    if new.credential is not None:
+        await credentials.lock(connection, new.user_id)
+        return await credentials.is_connected(connection, new.user_id, new.credential)
+    same_tool = {"session": new.session_id, "tool": new.tool_name, "definition": new.definition}
+    return new.kind is ParkKind.APPROVAL and await connection.scalar(ALLOWED_FOR_SESSION, same_tool) is not None
 
 
 async def settle(connection: Connection, parked_id: str, give_up: ParkedStatus | None) -> ParkedRow:
@@ -326,6 +368,16 @@ async def waiting_of_user(
 async def not_settled(connection: Connection, before: datetime, limit: int) -> list[ParkedRow]:
     """Calls that were answered before a moment, and whose turns have not taken the answer."""
     return await _rows(connection, NOT_SETTLED, {"before": before, "most": limit})
+
+
+async def waiting_to_connect(connection: Connection, user_id: str, credential: str) -> list[ParkedRow]:
+    """The calls of a user that wait for this credential."""
+    return await _rows(connection, WAITING_TO_CONNECT, {"user": user_id, "name": credential})
+
+
+async def connected_and_waiting(connection: Connection, before: datetime, limit: int) -> list[ParkedRow]:
+    """Calls that asked for a credential before a moment, and wait although it is there."""
+    return await _rows(connection, CONNECTED_AND_WAITING, {"before": before, "most": limit})
 
 
 async def _show_status(connection: Connection, turn_id: str) -> None:

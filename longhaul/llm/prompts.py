@@ -51,6 +51,14 @@ TOOL_CHANGED = (
 )
 DENIED_CALL = "The person did not allow this call, and it was not run. Their reason: {reason}"
 DENIED_QUESTION = "The person does not want to answer this question. Their reason: {reason}"
+DENIED_CONNECTION = (
+    "The person does not want to connect {credential!r}, which this call needs, and it was not done. Their reason: "
+    "{reason}"
+)
+STILL_NOT_CONNECTED = (
+    "{name} was not done: it needs the credential {credential!r}, and what the person gave {times} times did not work."
+)
+CREDENTIAL_AWAY = "{name} was not done: {reason}"
 DENIED_WITHOUT_REASON = "none was given; ask them what to do instead"
 EXPIRED_CALL = (
     "Nobody answered within {time} (hours:minutes:seconds), so this call was not done. Go on without it, or say what "
@@ -78,6 +86,7 @@ class ParkedTexts(NamedTuple):
 OF_PARKED = {
     ParkKind.APPROVAL: ParkedTexts(DENIED_CALL, EXPIRED_CALL, SKIPPED_CALL),
     ParkKind.QUESTION: ParkedTexts(DENIED_QUESTION, EXPIRED_CALL, SKIPPED_CALL),
+    ParkKind.CONNECT: ParkedTexts(DENIED_CONNECTION, EXPIRED_CALL, SKIPPED_CALL),
     ParkKind.CLIENT_TOOL: ParkedTexts(CLIENT_DENIED, CLIENT_EXPIRED, CLIENT_SKIPPED),
 }
 NEW_ARGUMENTS = "[The person changed the arguments of this call before they allowed it: {arguments}]\n"

@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from longhaul.settings.api import Api
 from longhaul.settings.costs import Costs
+from longhaul.settings.credentials import Credentials
 from longhaul.settings.models import Models
 from longhaul.settings.places import Places
 from longhaul.settings.tools import Tools
@@ -29,10 +30,12 @@ LIMITS_OF_USERS = frozenset(
         *("daily_cost_limit", "weekly_cost_limit"),
     }
 )
-TOPICS = (Places, Api, Costs, Models, Turns, SubSessions, Streams, Tools, Webhooks, Worker)
+TOPICS = (Places, Api, Costs, Models, Turns, SubSessions, Streams, Tools, Credentials, Webhooks, Worker)
 
 
-class Settings(Places, Api, Costs, Models, Turns, SubSessions, Streams, Tools, Webhooks, Worker, BaseSettings):
+class Settings(
+    Places, Api, Costs, Models, Turns, SubSessions, Streams, Tools, Credentials, Webhooks, Worker, BaseSettings
+):
     """One process's settings; build it with `load_settings()`, which turns a wrong value into one readable line."""
 
     model_config = SettingsConfigDict(env_prefix="LONGHAUL_", env_file=".env", extra="ignore", populate_by_name=True)

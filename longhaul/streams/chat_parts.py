@@ -307,7 +307,7 @@ class ChatParts:
         call = asked["tool_call_id"]
         if asked["status"] != "waiting":
             self._waiting.pop(call, None)
-        elif call in self._open_calls:
+        elif call in self._open_calls and asked["kind"] != "connect":  # that is not answered in the chat
             self._waiting[call] = asked["approval_id"]
             if asked["kind"] == ParkKind.CLIENT_TOOL:
                 self._client_calls.add(call)

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from longhaul.contracts import ConnectRequest
 from longhaul.db.parked import ParkedRow
 
 Part = dict[str, Any]
@@ -47,7 +48,7 @@ def data_part(name: str, data: dict[str, Any], *, transient: bool = False) -> Pa
 
 def approval_part(row: ParkedRow) -> Part:
     """A tool call waits for a person or a client (`status` is `waiting`), or does no longer."""
-    data = {
+    data: dict[str, Any] = {
         "approval_id": row.id,
         "tool_call_id": row.tool_call_id,
         "tool_name": row.tool_name,
@@ -57,7 +58,22 @@ def approval_part(row: ParkedRow) -> Part:
     }
     if row.expires_at is not None:
         data["expires_at"] = row.expires_at.isoformat()
+    if (connect := connect_request(row)) is not None:
+        data["connect"] = connect.model_dump()
     return data_part("approval", data)
+
+
+def connect_request(row: ParkedRow) -> ConnectRequest | None:
+    """What a call asks to connect; None: it is of another kind."""
+    if row.credential is None:
+        return None
+    url = connect_url(row.credential) if row.provider is not None else None
+    return ConnectRequest(credential=row.credential, provider=row.provider, url=url)
+
+
+def connect_url(credential: str) -> str:
+    """Where a person connects to the provider of a credential."""
+    return f"/v1/credentials/{credential}/connect"
 
 
 def compaction_part(message_id: str, round_: int | None, covers: dict[str, Any] | None) -> Part:

@@ -1,7 +1,7 @@
 """What a copilot can do: a registry of tools with typed arguments. Tools of your own import from here."""
 
 from longhaul.tools.ask_user import ask_user
-from longhaul.tools.context import ToolContext, ToolError
+from longhaul.tools.context import NotConnectedError, ToolContext, ToolError
 from longhaul.tools.files import edit_file, list_files, read_file, write_file
 from longhaul.tools.plan import update_plan
 from longhaul.tools.quick import calculator, current_time
@@ -32,4 +32,4 @@ def default_tools() -> Registry:
     )
 
 
-__all__ = ["Registry", "Tool", "ToolContext", "ToolError", "default_tools", "tool"]
+__all__ = ["NotConnectedError", "Registry", "Tool", "ToolContext", "ToolError", "default_tools", "tool"]

@@ -21,6 +21,7 @@ from longhaul.db.parked import Answer, ParkedRow
 from longhaul.errors import AnsweredError, UnavailableError
 
 log = logging.getLogger(__name__)
+CONNECTED = Answer(ParkedStatus.ALLOWED)
 
 
 class CallAnswers:
@@ -56,6 +57,18 @@ class CallAnswers:
         for call in calls:
             with suppress(AnsweredError):  # answered, or its turn has ended
                 await self.answer(call.id, user_id, Answer(ParkedStatus.SKIPPED))
+
+    async def connected(self, user_id: str, credential: str) -> None:
+        """Let the calls that wait for a credential go on, which is stored.
+
+        Raises:
+            UnavailableError: the database is away; the redelivery does the same later.
+        """
+        async with self._database.read() as connection:
+            waiting = await parked.waiting_to_connect(connection, user_id, credential)
+        for row in waiting:
+            with suppress(AnsweredError):  # the person said no, or its time is over
+                await self.answer(row.id, user_id, CONNECTED)
 
     async def tell(self, row: ParkedRow) -> None:
         """Tell a turn that a call of it has been answered; twice does no harm.

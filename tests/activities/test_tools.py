@@ -14,6 +14,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
 from activities import attempt as module
+from activities.call_credentials import CallCredentials
 from activities.model import UNKNOWN_TOOL
 from activities.tool_results import ToolResult
 from activities.tool_run import ToolState
@@ -331,7 +332,8 @@ async def test_the_rest_of_a_cut_result_can_be_read(database: Database) -> None:
         await messages.append(connection, "other", [rows[0]._replace(id="x", tool_call_id="foreign")])
     activities = ToolActivities(database, NO_STREAMS, default_tools(), SETTINGS)
     call = RunTool(turn=TURN, round=1, message_id="m", tool_call_id="now", name="read_tool_result")
-    tool, context = default_tools().get("read_tool_result", Scope()), activities._context(call, print)
+    given = CallCredentials(activities._credentials, call)
+    tool, context = default_tools().get("read_tool_result", Scope()), activities._context(call, given, print)
 
     async def read(tool_call_id: str, offset: int) -> str:
         assert tool.run is not None

@@ -20,7 +20,9 @@ SECRET = "a secret that only this test knows, long enough"
 CLAIMS: dict[str, Any] = {"aud": "longhaul", "exp": 2**32}
 PAGE = {"/", "/favicon.svg", "/assets", "/shared/{token}"}
 DOCUMENTATION = {"/openapi.json", "/docs", "/docs/oauth2-redirect", "/static-offline-docs"}
-OPEN = {"/healthz", "/readyz", "/metrics"} | PAGE | DOCUMENTATION
+#: A provider sends people here. The browser shows by a cookie that it has begun this: test_credentials.py.
+CALLBACK = {"/v1/oauth/callback"}
+OPEN = {"/healthz", "/readyz", "/metrics"} | CALLBACK | PAGE | DOCUMENTATION
 OTHER = str(uuid4())
 BODIES: dict[str, dict[str, Any]] = {
     "stream": {"message": "hi"},

@@ -25,6 +25,7 @@ def row(kind: ParkKind, tool: str) -> ParkedRow:
 APPROVAL, QUESTION = row(ParkKind.APPROVAL, "write_file"), row(ParkKind.QUESTION, "ask_user")
 DELEGATION = row(ParkKind.APPROVAL, "run_sub_session")
 CLIENTS = row(ParkKind.CLIENT_TOOL, "weather")
+CONNECTION = row(ParkKind.CONNECT, "issues")._replace(credential="github")
 
 
 @pytest.mark.parametrize(
@@ -43,6 +44,7 @@ CLIENTS = row(ParkKind.CLIENT_TOOL, "weather")
         (CLIENTS, {"output": None}, Answer(ANSWERED, "null")),
         (CLIENTS, {"error": "no network"}, Answer(ANSWERED, "no network", is_error=True)),
         (CLIENTS, {"decision": "deny", "reason": "no"}, Answer(DENIED, "no")),
+        (CONNECTION, {"decision": "deny", "reason": "no"}, Answer(DENIED, "no")),
     ],
 )
 def test_an_answer(call: ParkedRow, said: dict[str, Any], answer: Answer) -> None:
@@ -64,6 +66,8 @@ def test_an_answer(call: ParkedRow, said: dict[str, Any], answer: Answer) -> Non
         (CLIENTS, {"decision": "allow"}, "body.output"),
         (CLIENTS, {"answer": "sunny"}, "body.output"),
         (CLIENTS, {"output": "sunny", "error": "none"}, "body.output"),
+        (CONNECTION, {"decision": "allow"}, "body.decision"),
+        (CONNECTION, {"answer": "a token"}, "body.decision"),
     ],
 )
 def test_no_answer(call: ParkedRow, said: dict[str, Any], where: str) -> None:

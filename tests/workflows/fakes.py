@@ -23,6 +23,7 @@ from longhaul.contracts import (
     CloseTurn,
     CompactContext,
     CompactedContext,
+    ConnectRequest,
     Contract,
     CostLimits,
     Delegation,
@@ -199,6 +200,7 @@ class Script:
         refused_tools: those of tool workers whose calls have a result as soon as they are looked at.
         failed_turn: the newest turn, if it failed: it can be retried.
         client_tools: what messages declare, by message id.
+        lacks: credentials that starts of tools lack, in order.
     """
 
     answers: list[ModelAnswer] = field(default_factory=list)
@@ -213,6 +215,7 @@ class Script:
     parked: FakeParked = field(default_factory=FakeParked)
     failed_turn: str = ""
     client_tools: dict[str, str] = field(default_factory=dict)
+    lacks: list[str] = field(default_factory=list)
     tool_status: ToolStatus = ToolStatus.OK
     tool_cost: int | None = None
     refused_tools: tuple[str, ...] = ()
@@ -338,6 +341,8 @@ class FakeActivities:
     @activity.defn
     async def run_tool(self, call: RunTool) -> ToolOutcome:
         script = await self._perform(call.turn, f"run_tool {call.name}", call)
+        if script.lacks:
+            return ToolOutcome(tool_call_id=call.tool_call_id, status=ToolStatus.RUNNING, lacks=script.lacks.pop(0))
         return ToolOutcome(
             tool_call_id=call.tool_call_id, status=script.tool_status, cost_microdollars=script.tool_cost
         )
@@ -360,7 +365,10 @@ class FakeActivities:
         now = datetime.now(UTC)
         expires_at = now + timedelta(seconds=parked.timeout_s) if parked.timeout_s else None
         waits = call.tool_call_id not in parked.allowed
-        return ParkedCall(approval_id=call.tool_call_id, waits=waits, asked_at=now, expires_at=expires_at)
+        connect = ConnectRequest(credential=call.credential) if call.credential else None
+        return ParkedCall(
+            approval_id=call.tool_call_id, waits=waits, asked_at=now, expires_at=expires_at, connect=connect
+        )
 
     @activity.defn
     async def settle_call(self, settling: SettleCall) -> ParkedCall:

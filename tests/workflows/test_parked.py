@@ -7,7 +7,9 @@ from longhaul import temporal
 from longhaul.contracts import (
     Budget,
     CallModel,
+    ConnectRequest,
     Delegation,
+    ParkCall,
     ParkKind,
     RunTool,
     Scope,
@@ -274,6 +276,59 @@ async def test_a_tool_that_is_not_allowed_is_not_performed(session: Session) -> 
     await session.answer("run_sub_session")
     assert await session.status() is COMPLETED
     assert "run_tool run_sub_session" in session.calls
+
+
+async def test_a_call_that_lacks_a_credential_waits_and_goes_on(session: Session) -> None:
+    """It is asked for, the turn waits like for any answer, and then the same call is run again."""
+    session.script.answers = [tool_calls("a")]
+    session.script.lacks = ["github"]
+    await session.send("m1")
+    await session.until_waits("a")
+    progress = await session.progress()
+    assert progress.status is WAITING
+    [waiting] = progress.waiting_calls
+    assert (waiting.kind, waiting.connect) == (ParkKind.CONNECT, ConnectRequest(credential="github"))
+    await until_shown(session, WAITING)
+    await session.answer("a")
+    assert await session.status() is COMPLETED
+    assert session.calls[2:6] == ["run_tool a", "park_call a", "settle_call a", "run_tool a"]
+    assert [call.connects for call in runs_of(session)] == [0, 1]
+    assert session.last_progress().recent_tools[0].status is ToolStatus.OK
+
+
+async def test_a_credential_that_does_not_work_is_asked_for_again(session: Session) -> None:
+    """After an approval, too. How often is the tool's activity to decide."""
+    session.script.answers = [tool_calls("a", parks=APPROVAL)]
+    session.script.parked.allowed = {"a"}
+    session.script.lacks = ["github", "github"]
+    await session.send("m1")
+    assert await session.status() is COMPLETED
+    assert [(call.connects, call.approved) for call in runs_of(session)] == [(0, True), (1, True), (2, True)]
+    asked = [call for call in session.arguments(ParkCall) if isinstance(call, ParkCall)]
+    assert [(call.kind, call.credential, call.connects) for call in asked] == [
+        (APPROVAL, "", 0),
+        (ParkKind.CONNECT, "github", 1),
+        (ParkKind.CONNECT, "github", 2),
+    ]
+
+
+@pytest.mark.parametrize("how", ["denied", "message", "stopped"])
+async def test_a_person_who_does_not_connect(session: Session, how: str) -> None:
+    session.script.answers = [tool_calls("a")]
+    session.script.lacks = ["github"]
+    await session.send("m1")
+    await session.until_waits("a")
+    if how == "denied":
+        await session.answer("a", ToolStatus.ERROR)
+    elif how == "message":
+        await session.send("m2")
+    else:
+        await session.stop()
+    assert await session.status() is (CANCELLED if how == "stopped" else COMPLETED)
+    assert len(runs_of(session)) == 1
+    assert session.last_progress().recent_tools[0].status is (
+        ToolStatus.CANCELLED if how == "stopped" else ToolStatus.ERROR
+    )
 
 
 async def test_another_worker_goes_on(workflow_client: Client) -> None:

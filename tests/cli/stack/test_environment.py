@@ -93,6 +93,8 @@ SECRETS = {
     "TEMPORAL_API_KEY": "temporal-key",
     "MY_TOOL_KEY": "tool-key",
     "LONGHAUL_WEB_SEARCH_KEY": "search-key",
+    "LONGHAUL_CREDENTIAL_KEYS": "credential-keys",
+    "LONGHAUL_OAUTH_PROVIDERS": "client-secrets",
 }
 NEEDED = {
     "migrate": {"DATABASE_URL", "PGPASSWORD"},
@@ -100,7 +102,10 @@ NEEDED = {
     "redis": set(),
     "model": set(),
     "worker": set(SECRETS) - {"LONGHAUL_JWT_SECRET", "LONGHAUL_TOKEN"},
-    "api": {"LONGHAUL_JWT_SECRET", "DATABASE_URL", "PGPASSWORD", "REDIS_URL", "TEMPORAL_API_KEY"},
+    "api": {
+        *("LONGHAUL_JWT_SECRET", "DATABASE_URL", "PGPASSWORD", "REDIS_URL", "TEMPORAL_API_KEY"),
+        *("LONGHAUL_CREDENTIAL_KEYS", "LONGHAUL_OAUTH_PROVIDERS"),
+    },
 }
 
 
