@@ -4,15 +4,12 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Collection
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from typing import Any
 
 from openai import OpenAIError
-from pydantic import BaseModel
 from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
@@ -38,9 +35,10 @@ from activities.attempt import (
 )
 from activities.costs import Costs, paid_call
 from activities.images import images_for
-from longhaul.contracts import CallModel, ModelAnswer, ParkKind, Scope, ToolCall, TurnStatus
+from activities.model_attempt import Attempt, CallState
+from activities.model_report import AnswerReport
+from longhaul.contracts import CallModel, ModelAnswer, TurnStatus
 from longhaul.db import conversation, ledger
-from longhaul.db.conversation import cut_off_call
 from longhaul.db.database import Database
 from longhaul.db.ledger import PaidCall
 from longhaul.errors import (
@@ -70,91 +68,16 @@ from longhaul.streams.ending import Ending, end_stream
 from longhaul.streams.events import Part, data_part, usage_part
 from longhaul.streams.publisher import StreamPublisher
 from longhaul.streams.step_writer import CutOff, StepWriter, closing_parts, cut_off_attempt, shows_answer
-from longhaul.tools import Registry, Tool
+from longhaul.tools import Registry
 from longhaul.tools.approval import ApprovalRules
-from longhaul.tools.ask_user import ask_user
 from longhaul.tools.client_tools import schemas_with
-from longhaul.tools.registry import allowed, defect_of_arguments
-from longhaul.tools.workflow_tools import for_workflow
 
 log = logging.getLogger(__name__)
-#: The name that histories and progress have for tools that do not exist.
-UNKNOWN_TOOL = "unknown_tool"
-PARTIAL_MAX_CHARS = 200_000
 #: Seconds until another model is asked. Temporal takes 0 for "as its policy says".
 FALLBACK_S = 0.1
 OUTAGES = "longhaul_model_outages"
 #: Waits of a call that needs what running calls have reserved of its budget.
 RESERVED_PAUSE_S, RESERVED_PAUSE_FACTOR, RESERVED_PAUSE_MAX_S = 0.2, 1.5, 5.0
-
-
-class CallState(BaseModel):
-    """Checkpoint of a model call: the finished answer until it is stored; until then, what the failed attempts left.
-
-    `model`: the one that the newest attempt asked, or that the next one is to ask; empty: the call's first.
-    `exhausted`: models whose retries are used up. `failures`: of `model`.
-    `asking_since`, `failing_since`, `waiting_since`: when a model was first asked, when the first attempt failed, and
-    when one first found the budget reserved by other calls, in seconds since the epoch. `partial`: the newest text that
-    was shown and cut off. `received_by`: the attempt that has received the answer.
-    """
-
-    model: str = ""
-    exhausted: list[str] = []
-    failures: int = 0
-    asking_since: float | None = None
-    failing_since: float | None = None
-    waits: int = 0
-    waiting_since: float | None = None
-    partial: Completion | None = None
-    completion: Completion | None = None
-    received_by: int = 1
-
-    def after_failure(self, received: Completion, asked_at: float) -> "CallState":
-        """The state after one more failed attempt, which had received so much since it began to ask."""
-        kept = 0 < len(received.text) + len(received.reasoning) <= PARTIAL_MAX_CHARS
-        return CallState(
-            model=self.model,
-            exhausted=self.exhausted,
-            failures=self.failures + 1,
-            asking_since=self.asking_since or asked_at,
-            failing_since=self.failing_since or time.time(),
-            partial=received.model_copy(update={"tool_calls": []}) if kept else self.partial,
-        )
-
-    def with_fallback(self, model: str, fallback: str) -> "CallState":
-        """The state after the last retry of `model`: the next attempt asks the `fallback`."""
-        exhausted = [*self.exhausted, model]
-        return CallState(model=fallback, exhausted=exhausted, asking_since=self.asking_since, partial=self.partial)
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One attempt at a model call: the earlier attempts' checkpoint, and where this one shows its answer.
-
-    `models`: the one that it asks, and behind it those that are left if this one fails. `paid` is its name in the
-    ledger. `reserves`: a budget of money limits it.
-    """
-
-    call: CallModel
-    models: list[str]
-    state: CallState
-    publisher: StreamPublisher
-    step: StepWriter
-    paid: PaidCall
-    reserves: bool
-
-    @property
-    def model(self) -> str:
-        return self.models[0]
-
-    @property
-    def fallback(self) -> str:
-        """The model that is asked when the retries of this one are used up; empty: none is left."""
-        return self.models[1] if len(self.models) > 1 else ""
-
-    @property
-    def answered_by_fallback(self) -> str:
-        return self.model if self.model != self.call.model else ""
 
 
 class ModelActivities:
@@ -174,9 +97,9 @@ class ModelActivities:
         self._streams = streams
         self._model_client = model_client
         self._tools = tools
+        self._report = AnswerReport(tools, ApprovalRules(settings.approve))
         self._settings = settings
         self._costs = Costs(database)
-        self._approvals = ApprovalRules(settings.approve)
         self._scales: dict[str, float] = {}
         self._outages = Outages(settings.model_down_seconds)
 
@@ -219,7 +142,7 @@ class ModelActivities:
             publisher.put(usage_part(answer.usage.model_dump(), answer.model))
             if answer.turn_ended_at is not None:
                 await self._end_stream(call, publisher)
-        return self._report(
+        return self._report.of(
             call, answer, prompt.client_tools, attempt.answered_by_fallback, published=not publisher.broken
         )
 
@@ -496,58 +419,6 @@ class ModelActivities:
                 async with self._database.read() as connection:
                     rows = await conversation.rows_of_turn(connection, call.turn.turn_id)
         await end_stream(publisher, Ending(TurnStatus.COMPLETED, call.round, None), rows, self._settings.stream_ttl)
-
-    def _report(
-        self,
-        call: CallModel,
-        answer: StoredAnswer,
-        client_tools: Collection[str],
-        fallback: str,
-        *,
-        published: bool,
-    ) -> ModelAnswer:
-        """What the workflow decides on; the answer's texts stay in the database."""
-        cut_off = cut_off_call(answer.finish_reason, answer.tool_calls)
-        return ModelAnswer(
-            message_id=answer.message_id,
-            finish_reason=answer.finish_reason,
-            has_text=bool(answer.text.strip()),
-            tool_calls=[
-                self._call(made, call.turn.user_id, call.scope, client_tools, cut_off=made["id"] == cut_off)
-                for made in answer.tool_calls
-            ],
-            usage=answer.usage,
-            published=published,
-            turn_ended_at=answer.turn_ended_at,
-            compaction_due=answer.compaction_due,
-            fallback=fallback,
-        )
-
-    def _parks(self, tool: Tool, arguments: str, user_id: str, scope: Scope) -> ParkKind | None:
-        """What a call waits for before it is run. A refused call and one of a dry run do not wait."""
-        if not allowed(tool.name, scope) or tool.only_said(scope):
-            return None
-        if tool.name == ask_user.name:
-            return ParkKind.QUESTION if tool.is_valid(arguments) else None
-        return ParkKind.APPROVAL if self._approvals.need(tool, arguments, user_id) else None
-
-    def _call(
-        self, made: dict[str, Any], user_id: str, scope: Scope, client_tools: Collection[str] = (), *, cut_off: bool
-    ) -> ToolCall:
-        """A tool call, in the OpenAI shape, as the workflow needs it. `run_tool` refuses one that was cut off, and one
-        whose arguments are no object: no client gets those."""
-        name, arguments = made["function"]["name"], made["function"]["arguments"]
-        if name in client_tools:
-            parks = ParkKind.CLIENT_TOOL if not cut_off and defect_of_arguments(arguments) is None else None
-            return ToolCall(tool_call_id=made["id"], name=name, parks=parks)
-        tool = self._tools.find(name)
-        # A name that the model made up is text of its own, which histories do not hold; `run_tool` finds it in the row.
-        call = ToolCall(tool_call_id=made["id"], name=name if tool is not None else UNKNOWN_TOOL)
-        if cut_off or tool is None:
-            return call
-        options = {"quick": tool.quick, "timeout": tool.timeout, "retries": tool.retries, "task_queue": tool.task_queue}
-        call = call.model_copy(update={**options, "parks": self._parks(tool, arguments, user_id, scope)})
-        return for_workflow(call, arguments)
 
 
 def _retrying(call: CallModel, delay_s: float, reason: str) -> Part:

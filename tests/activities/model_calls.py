@@ -12,7 +12,8 @@ from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
 from activities import attempt as attempts
-from activities.model import CallState, ModelActivities
+from activities.model import ModelActivities
+from activities.model_attempt import CallState
 from longhaul.contracts import CallModel
 from longhaul.db import conversation
 from longhaul.db.database import Database

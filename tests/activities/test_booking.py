@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import insert
 
 from activities.costs import Costs, paid_call
-from activities.model import CallState
+from activities.model_attempt import CallState
 from longhaul.contracts import Budget, CallModel, Scope, TurnStatus, Usage
 from longhaul.db import ledger
 from longhaul.db.database import Database

@@ -7,7 +7,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import select
 
-from activities.model import CallState
+from activities.model_attempt import CallState
 from longhaul.contracts import CallModel, Progress, TurnStatus
 from longhaul.db import conversation, messages, turns
 from longhaul.db.database import Database

@@ -1,24 +1,24 @@
 """A model's answer as rows: stored once, read back as it was."""
 
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from activities.answers import STOPPED, StoredAnswer, partial_rows, store_answer
 from activities.costs import paid_call
-from activities.model import ModelActivities
+from activities.model_report import AnswerReport
 from longhaul.contracts import CallModel, Delegation, ModelAnswer, Progress, ToolCall, TurnStatus, Usage
 from longhaul.db import conversation, ledger, turns
 from longhaul.db.database import Database
 from longhaul.db.models import utc_now
 from longhaul.db.turns import NewTurn
 from longhaul.errors import TurnEndedError
-from longhaul.files.store import FileStore
 from longhaul.llm.completion import CompletedCall, Completion
 from longhaul.tools import default_tools
+from longhaul.tools.approval import ApprovalRules
 from longhaul.tools.workflow_tools import for_workflow
-from tests.activities.conftest import NO_STREAMS, SETTINGS, TURN
+from tests.activities.conftest import TURN
 
 CALL = CallModel(turn=TURN, round=2, model="asked-for")
 USAGE = Usage(calls=1, prompt_tokens=5, completion_tokens=6, cost_microdollars=70)
@@ -41,11 +41,8 @@ async def store(database: Database, completion: Completion) -> StoredAnswer:
         return await store_answer(connection, CALL, completion, paid_call(CALL, 1))
 
 
-def report(database: Database, answer: StoredAnswer) -> ModelAnswer:
-    activities = ModelActivities(
-        database, NO_STREAMS, cast("Any", None), default_tools(), FileStore(SETTINGS), SETTINGS
-    )
-    return activities._report(CALL, answer, (), "", published=True)
+def report(answer: StoredAnswer) -> ModelAnswer:
+    return AnswerReport(default_tools(), ApprovalRules([])).of(CALL, answer, (), "", published=True)
 
 
 async def test_an_answer_is_stored_once_and_read_back_as_it_was(database: Database) -> None:
@@ -66,7 +63,7 @@ async def test_an_answer_is_stored_once_and_read_back_as_it_was(database: Databa
 
 
 async def test_only_arguments_that_the_workflow_needs_leave_the_database(database: Database) -> None:
-    answer = report(database, await store(database, WHOLE))
+    answer = report(await store(database, WHOLE))
     assert [(made.name, made.arguments) for made in answer.tool_calls] == [
         ("calculator", None),
         ("wait", '{"seconds":1.0}'),
@@ -93,7 +90,7 @@ def test_the_workflow_gets_no_text(name: str, arguments: str, reported: dict[str
 
 @pytest.mark.parametrize(("text", "has_text"), [("", False), (" \n", False), ("x", True)])
 async def test_blank_text_is_none(database: Database, text: str, has_text: bool) -> None:
-    answer = report(database, await store(database, Completion(text=text, finish_reason="stop")))
+    answer = report(await store(database, Completion(text=text, finish_reason="stop")))
     assert (answer.has_text, answer.tool_calls) == (has_text, [])
 
 

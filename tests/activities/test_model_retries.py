@@ -6,7 +6,7 @@ import httpx2
 import openai
 import pytest
 
-from activities.model import CallState
+from activities.model_attempt import CallState
 from longhaul.db import messages, sessions
 from longhaul.db.database import Database
 from longhaul.db.messages import NewMessage

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from temporalio.testing import ActivityEnvironment
 
 from activities import attempt as module
-from activities.model import ModelActivities
+from activities.model_report import AnswerReport
 from activities.parked import ParkedActivities
 from activities.tools import ToolActivities
 from longhaul.contracts import (
@@ -28,11 +28,11 @@ from longhaul.db import conversation, messages, parked, turns
 from longhaul.db.database import Database
 from longhaul.db.models import ParkedStatus, utc_now
 from longhaul.db.parked import Answer
-from longhaul.files.store import FileStore
 from longhaul.llm import prompts
 from longhaul.llm.request import openai_messages
 from longhaul.settings import load_settings
 from longhaul.tools import Registry, ToolContext, default_tools, tool
+from longhaul.tools.approval import ApprovalRules
 from longhaul.tools.client_tools import ClientTool, offered, schemas_with
 from tests.activities.conftest import NO_STREAMS, SETTINGS, TURN
 
@@ -234,10 +234,10 @@ async def test_only_some_users_need_consent(database: Database, monkeypatch: pyt
     rules = load_settings(
         home=SETTINGS.home, redis_url=SETTINGS.redis_url, approve=f"careful_above if user = {TURN.user_id}"
     )
-    model = ModelActivities(database, NO_STREAMS, cast("Any", None), TOOLS, FileStore(rules), rules)
+    report = AnswerReport(TOOLS, ApprovalRules(rules.approve))
     made = {"id": "c2", "function": {"name": "careful_above", "arguments": '{"amount": 2}'}}
-    assert model._call(made, TURN.user_id, Scope(), cut_off=False).parks is ParkKind.APPROVAL
-    assert model._call(made, "somebody else", Scope(), cut_off=False).parks is None
+    assert report.call(made, TURN.user_id, Scope(), cut_off=False).parks is ParkKind.APPROVAL
+    assert report.call(made, "somebody else", Scope(), cut_off=False).parks is None
     monkeypatch.setattr(module_of_test, "CAREFUL", rules)
     assert (await run(database, "c2", "careful_above")).status is ToolStatus.ERROR
     assert RUNS == []
@@ -288,12 +288,12 @@ async def test_a_result_that_pretends_to_be_more(database: Database) -> None:
     ("arguments", "parks"), [('{"amount": 1}', ParkKind.CLIENT_TOOL), ("", ParkKind.CLIENT_TOOL), ("[1]", None)]
 )
 @pytest.mark.parametrize("name", ["weather", "pay"])
-def test_calls_of_a_clients_tools(database: Database, name: str, arguments: str, parks: ParkKind | None) -> None:
+def test_calls_of_a_clients_tools(name: str, arguments: str, parks: ParkKind | None) -> None:
     """They wait for the client, who may give a tool the name of ours. It gets none whose arguments are no object."""
-    model = ModelActivities(database, NO_STREAMS, cast("Any", None), TOOLS, FileStore(CAREFUL), CAREFUL)
+    report = AnswerReport(TOOLS, ApprovalRules(CAREFUL.approve))
     made = {"id": "c", "function": {"name": name, "arguments": arguments}}
-    assert model._call(made, "u", Scope(), {name}, cut_off=False).parks is parks
-    assert model._call(made, "u", Scope(), {name}, cut_off=True).parks is None
+    assert report.call(made, "u", Scope(), {name}, cut_off=False).parks is parks
+    assert report.call(made, "u", Scope(), {name}, cut_off=True).parks is None
 
 
 def test_which_tools_of_a_client_are_offered() -> None:
@@ -325,11 +325,11 @@ def test_which_tools_of_a_client_are_offered() -> None:
         ("ask_user", '{"question": "Which?"}', Scope(deny_tools=("ask_user",)), None),
     ],
 )
-def test_which_calls_wait(database: Database, name: str, arguments: str, scope: Scope, parks: ParkKind | None) -> None:
-    model = ModelActivities(database, NO_STREAMS, cast("Any", None), TOOLS, FileStore(CAREFUL), CAREFUL)
+def test_which_calls_wait(name: str, arguments: str, scope: Scope, parks: ParkKind | None) -> None:
+    report = AnswerReport(TOOLS, ApprovalRules(CAREFUL.approve))
     made = {"id": "c", "function": {"name": name, "arguments": arguments}}
-    assert model._call(made, "u", scope, cut_off=False).parks is parks
-    assert model._call(made, "u", scope, cut_off=True).parks is None, "nobody is asked about a call that is not run"
+    assert report.call(made, "u", scope, cut_off=False).parks is parks
+    assert report.call(made, "u", scope, cut_off=True).parks is None, "nobody is asked about a call that is not run"
 
 
 async def test_the_turn_s_row_says_that_it_waits(database: Database) -> None:

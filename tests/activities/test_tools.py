@@ -15,7 +15,7 @@ from temporalio.testing import ActivityEnvironment
 
 from activities import attempt as module
 from activities.call_credentials import CallCredentials
-from activities.model import UNKNOWN_TOOL
+from activities.model_report import UNKNOWN_TOOL
 from activities.tool_results import ToolResult
 from activities.tool_run import ToolState
 from activities.tools import ROUND_CHECKPOINTS_BYTES, ToolActivities
