@@ -1,6 +1,7 @@
 """Delivers again what was cut off between its row and Temporal's signal: messages, answers and events."""
 
 import logging
+import time
 from datetime import datetime, timedelta
 
 from temporalio import activity
@@ -8,7 +9,7 @@ from temporalio.client import Client
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from longhaul.contracts import Empty, Redelivered
-from longhaul.db import acceptance, events, parked, sessions, webhooks
+from longhaul.db import acceptance, events, kept_answers, parked, sessions, webhooks
 from longhaul.db.database import Database
 from longhaul.db.models import utc_now
 from longhaul.errors import STORAGE_UNAVAILABLE, MessageIdUsedError, NotFoundError, UnavailableError
@@ -22,6 +23,9 @@ log = logging.getLogger(__name__)
 # What one run examines at most. The next run goes on with what is left.
 MAX_SESSIONS = 1_000
 MAX_ANSWERS = 100
+MAX_FORGETS = 50
+#: Seconds that it looks at sessions, of the minute that it has.
+LOOK_S = 40.0
 MAX_WEBHOOKS = 100
 
 
@@ -49,12 +53,16 @@ class RedeliveryActivities:
             return Redelivered()
         before, delivered = utc_now() - timedelta(seconds=self._after), 0
         try:
-            async with self._database.read() as connection:
-                session_ids = await acceptance.sessions_waiting(connection, before, MAX_SESSIONS)
-            for session_id in session_ids:
-                delivered += await self._redeliver(session_id, before)
             await self._tell_answers(before)
             await self._wake_webhooks(before)
+            await self._forget_old()
+            async with self._database.read() as connection:
+                session_ids = await acceptance.sessions_waiting(connection, before, MAX_SESSIONS)
+            ends_at = time.monotonic() + LOOK_S
+            for session_id in session_ids:
+                if time.monotonic() > ends_at:
+                    break
+                delivered += await self._redeliver(session_id, before)
         except UnavailableError as error:
             benign = ApplicationErrorCategory.BENIGN
             raise ApplicationError(str(error), type=STORAGE_UNAVAILABLE, category=benign) from error
@@ -73,13 +81,21 @@ class RedeliveryActivities:
             await self._answers.connected(row.user_id, row.credential or "")
 
     async def _wake_webhooks(self, before: datetime) -> None:
-        """Let events be sent whose wake-up was cut off, and forget old ones."""
+        """Let events be sent whose wake-up was cut off."""
         async with self._database.read() as connection:
             forgotten = await webhooks.forgotten(connection, before, MAX_WEBHOOKS)
         for webhook_id, user_id in forgotten:
             await self._alarm.revive(webhook_id, user_id)
+
+    async def _forget_old(self) -> None:
+        """Delete events and kept answers that are old enough."""
+        for _ in range(MAX_FORGETS):
+            async with self._database.write() as connection:
+                more = await events.forget(connection, utc_now() - self._events_keep)
+            if not more:
+                break
         async with self._database.write() as connection:
-            await events.forget(connection, utc_now() - self._events_keep)
+            await kept_answers.forget(connection)
 
     async def _redeliver(self, session_id: str, before: datetime) -> int:
         """Deliver the messages of one session, unless its turn runs and has them, or its parent's turn, which may be

@@ -40,6 +40,8 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    for name in ("httpx2", "mcp"):  # They log addresses, which may hold what people search for.
+        logging.getLogger(name).setLevel(logging.WARNING)
     if settings.api_metrics_port:
         start_http_server(settings.api_metrics_port, settings.metrics_host)
     app = create_app(settings)

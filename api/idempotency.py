@@ -29,8 +29,9 @@ KEY_MAX = 200
 REPLAYED = "idempotency-replayed"
 #: Routes that find the message again. Their answers are streams, or say that the turn still runs.
 REATTACHING = ("/stream", "/ask", "/v1/chat", "/chat/completions")
-#: Their answers hold secrets, so nothing of them is kept: where a person connects, and what a tool worker is given.
-SECRET_END, SECRET_BEGINNING = "/connect", "/v1/tool-calls/"
+#: Their answers hold secrets, so nothing of them is kept: where a person connects, what webhooks sign with, and what a
+#: tool worker is given.
+SECRET_END, SECRET_BEGINNING = ("/connect", "/v1/webhooks", "/secret"), "/v1/tool-calls/"
 #: Of the answer's headers, those that belong to what was done and not to the connection.
 KEPT_HEADERS = ("content-type", "location", "x-longhaul-turn-id", "x-longhaul-session-id")
 #: A larger answer is not kept.
@@ -47,7 +48,7 @@ IN_PROGRESS = ProblemError(
 def _is_kept(path: str) -> bool:
     """Whether answers to repeated requests come from what was kept."""
     return path.startswith("/v1/") and not (
-        path.startswith(SECRET_BEGINNING) or path.endswith((*REATTACHING, SECRET_END))
+        path.startswith(SECRET_BEGINNING) or path.endswith((*REATTACHING, *SECRET_END))
     )
 
 

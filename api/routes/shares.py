@@ -1,7 +1,7 @@
 """Read-only links: make, list and revoke them; and what anyone who has a link sees of its session."""
 
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import timedelta
@@ -63,7 +63,7 @@ async def shared(
 OfLink = Annotated[Shared, Depends(shared)]
 
 
-def link_slot(link: OfLink, deps: Deps) -> Iterator[Slot]:
+async def link_slot(link: OfLink, deps: Deps) -> AsyncIterator[Slot]:
     """A slot of the link's own: those who read by it take no stream away from its owner."""
     with deps.stream_slots.slot(f"share {link.share.id}") as slot:
         yield slot

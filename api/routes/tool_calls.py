@@ -52,7 +52,8 @@ OwnToken = Annotated[CallToken, Depends(call_token)]
 async def begin(proof: Shown, deps: Deps) -> BegunToolCall:
     """The bearer is the proof that its worker has the task of the call at Temporal. Earlier tokens count no more."""
     call = await deps.remote_calls.call_of(proof)
-    await deps.rate_limit.count_tool_worker(call.id)
+    # Counted by itself: the proof is not verified yet, and a stranger must not use up what the call's worker may send.
+    await deps.rate_limit.count_tool_worker(f"begin {call.id}")
     return BegunToolCall.model_validate(await deps.remote_calls.begin(call, proof))
 
 

@@ -112,10 +112,13 @@ async def decide(connection: Connection, session_id: str, on_busy: OnBusy) -> De
         SessionBusyError: `on_busy` says to reject the message, and a turn runs or is about to.
     """
     running = await open_turn(connection, session_id)
+    # A turn that was marked as stopped may run on: the process that marked it may have died before it asked Temporal.
+    replaces = on_busy in (OnBusy.INTERRUPT, OnBusy.ROLLBACK)
+    marked = await unfinished_turn(connection, session_id) if replaces else ""
     if running is None:
-        if on_busy is OnBusy.ROLLBACK and (closing := await unfinished_turn(connection, session_id)):
-            await connection.execute(NOTE_ROLLED_BACK, {"session": session_id, "turn": closing})
-        return Decision(str(uuid4()), is_new=True)
+        if on_busy is OnBusy.ROLLBACK and marked:
+            await connection.execute(NOTE_ROLLED_BACK, {"session": session_id, "turn": marked})
+        return Decision(str(uuid4()), is_new=True, stops=marked)
     joined = Decision(running.turn_id, has_begun=running.has_begun)
     match on_busy:
         case OnBusy.JOIN:
@@ -128,7 +131,7 @@ async def decide(connection: Connection, session_id: str, on_busy: OnBusy) -> De
     if not running.has_begun:  # The message is among the first of that turn; there is nothing to stop.
         if rolls_back:
             await connection.execute(HIDE_WAITING, {"session": session_id, "turn": running.turn_id})
-        return joined
+        return joined._replace(stops=marked)
     await turns.mark_stopped(connection, session_id, running.turn_id)
     if rolls_back:
         await connection.execute(NOTE_ROLLED_BACK, {"session": session_id, "turn": running.turn_id})

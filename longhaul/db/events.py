@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import JSON, BigInteger, String, bindparam, case, delete, insert, select, text
+from sqlalchemy import JSON, BigInteger, String, bindparam, case, delete, exists, insert, select, text
 
 from longhaul.db.connection import Connection
 from longhaul.db.event_tables import EventPositionRow, EventRow, EventType, WebhookAttemptRow
@@ -72,7 +72,10 @@ INSERT = insert(EventRow).from_select(
         bindparam("turn", type_=String),
         bindparam("details", type_=JSON),
         bindparam("now", type_=UtcDateTime),
-    ).where(SessionRow.id == bindparam("session")),
+    ).where(
+        SessionRow.id == bindparam("session"),
+        ~exists().where(EventRow.id == bindparam("id", type_=String)),  # A repeated transaction stores it once.
+    ),
 )
 
 
@@ -142,11 +145,13 @@ async def list_of_user(
     return [_event(row) for row in await connection.execute(statement.order_by(EventRow.position).limit(limit))]
 
 
-async def forget(connection: Connection, before: datetime) -> None:
-    """Forget some of the events, and of the attempts to deliver them, that are older than a moment."""
+async def forget(connection: Connection, before: datetime) -> bool:
+    """Forget some of the events, and of the attempts to deliver them, older than a moment; whether any is left."""
+    most = 0
     for table in (EventRow, WebhookAttemptRow):
         old = select(table.id).where(table.created_at < before).limit(FORGET_AT_ONCE)
-        await connection.execute(delete(table).where(table.id.in_(old)))
+        most = max(most, (await connection.execute(delete(table).where(table.id.in_(old)))).rowcount)
+    return most >= FORGET_AT_ONCE
 
 
 def _event(row: Any) -> Event:

@@ -68,6 +68,11 @@ async def release(database: Database, user_id: str, key: str) -> None:
         await connection.execute(delete(KeptAnswerRow).where(*_of(user_id, key), KeptAnswerRow.status.is_(None)))
 
 
+async def forget(connection: Connection) -> None:
+    """Forget answers that were kept for long enough."""
+    await connection.execute(delete(KeptAnswerRow).where(KeptAnswerRow.created_at < utc_now() - KEPT_FOR))
+
+
 async def _get(connection: Connection, user_id: str, key: str) -> KeptAnswer | None:
     statement = select(*columns_of(KeptAnswerRow, KeptAnswer)).where(*_of(user_id, key))
     row = (await connection.execute(statement)).first()

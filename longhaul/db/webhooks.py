@@ -137,6 +137,7 @@ async def remove(connection: Connection, webhook: Webhook) -> None:
 
 
 async def _watch(connection: Connection, user_id: str) -> None:
+    await events.watch(connection, user_id, watched=True)  # It locks: what others have committed is seen from here on.
     some = select(WebhookRow.id).where(WebhookRow.user_id == user_id, WebhookRow.enabled).limit(1)
     await events.watch(connection, user_id, watched=await connection.scalar(some) is not None)
 
@@ -192,7 +193,7 @@ async def forgotten(connection: Connection, before: datetime, limit: int) -> lis
         WebhookRow.event_types.contains(literal(",") + EventRow.type + literal(",")),
     )
     rows = await connection.execute(
-        select(WebhookRow.id, WebhookRow.user_id).where(WebhookRow.enabled, waits).limit(limit)
+        select(WebhookRow.id, WebhookRow.user_id).where(WebhookRow.enabled, waits).order_by(func.random()).limit(limit)
     )
     return [(row.id, row.user_id) for row in rows]
 

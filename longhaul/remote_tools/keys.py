@@ -73,6 +73,8 @@ def verified(proof: str, identity: str) -> Claim:
 
 def _claim(claims: dict[str, object]) -> Claim:
     call, attempt = claims.get("sub"), claims.get("attempt")
-    if not isinstance(call, str) or not 0 < len(call) <= 64 or not isinstance(attempt, int) or attempt < 1:
+    if not isinstance(call, str) or not 0 < len(call) <= 64 or not call.isascii() or not call.isprintable():
+        raise jwt.InvalidTokenError("it names no call")
+    if not isinstance(attempt, int) or attempt < 1:
         raise jwt.InvalidTokenError("it names no attempt at a call")
     return Claim(call, attempt)

@@ -44,7 +44,7 @@ from longhaul.limits.usage import UsageLimits
 from longhaul.llm.models import Effort
 from longhaul.settings import Settings
 from longhaul.settings.models import ModelChoice, Tier
-from longhaul.turns.quota import TurnQuota
+from longhaul.turns.quota import LOST_AFTER_S, TurnQuota
 from longhaul.turns.status import TurnLookup
 from longhaul.turns.stop import STOP_MAX_S, TurnStopper
 
@@ -271,12 +271,18 @@ class MessageDelivery:
             if await self._turns.running(session.id) is not None:
                 raise
             return await self._quota.within(partial(store, 0))
-        except SessionBusyError:
-            if await self._turns.running(session.id) is not None:
+        except SessionBusyError as error:
+            if await self._turns.running(session.id) is not None or await self._may_start(session.id, error.turn_id):
                 raise
             # The turn's workflow is lost, or never started. A message that joins it begins the next one.
             joining = dataclasses.replace(message, on_busy=OnBusy.JOIN)
             return await self._accept(user_id, session, joining, check)
+
+    async def _may_start(self, session_id: str, turn_id: str) -> bool:
+        """Whether a turn's first message was accepted a moment ago, so that its signal may be on its way."""
+        async with self._database.read() as connection:
+            since = await acceptance.waiting_since(connection, session_id, turn_id)
+        return since is not None and since > utc_now() - timedelta(seconds=LOST_AFTER_S)
 
     async def _store(
         self,

@@ -19,6 +19,8 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 METADATA = frozenset({ipaddress.ip_address("168.63.129.16")})
 #: Addresses of IPv6 that lead to an address of IPv4 in their last 32 bits.
 TRANSLATED = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/48", "::/96")))
+#: Not public, although Python 3.11 takes them for it: site-local, segment routing, documentation, relays of 6to4.
+NOT_PUBLIC = tuple(map(ipaddress.ip_network, ("fec0::/10", "5f00::/16", "3fff::/20", "192.88.99.0/24")))
 ADDRESSES_MAX = 3
 
 
@@ -40,7 +42,8 @@ def may_reach(address: str, allowed: Sequence[Network] = ()) -> bool:
 
 
 def _is_public(ip: Address) -> bool:
-    return ip.is_global and not ip.is_multicast and ip not in METADATA
+    refused = ip.is_multicast or ip in METADATA or any(ip in network for network in NOT_PUBLIC)
+    return ip.is_global and not refused
 
 
 def _inner(ip: Address) -> Iterable[Address]:

@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any, cast
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 from temporalio.client import Client
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 from temporalio.testing import ActivityEnvironment
@@ -13,9 +13,9 @@ from temporalio.testing import ActivityEnvironment
 from activities import redelivery
 from activities.redelivery import RedeliveryActivities
 from longhaul.contracts import Empty, ParkKind, Redelivered
-from longhaul.db import acceptance, parked, sessions, turns
+from longhaul.db import acceptance, kept_answers, parked, sessions, turns
 from longhaul.db.database import Database
-from longhaul.db.models import MessageRow, ParkedCallRow, ParkedStatus, utc_now
+from longhaul.db.models import KeptAnswerRow, MessageRow, ParkedCallRow, ParkedStatus, utc_now
 from longhaul.db.parked import Answer, NewParked, ParkedRow
 from longhaul.db.sessions import NewSession, Session
 from longhaul.errors import UnavailableError
@@ -144,6 +144,17 @@ async def test_bounded(
     assert not running
     assert await redeliver(database) == 4
     assert len({session for session, _ in delivered}) == 4
+
+
+async def test_old_answers_to_repeated_requests_are_forgotten(database: Database) -> None:
+    for key in ("old", "new"):
+        await kept_answers.claim(database, TURN.user_id, key, "request")
+    async with database.write() as connection:
+        aged = update(KeptAnswerRow).where(KeptAnswerRow.key == "old")
+        await connection.execute(aged.values(created_at=utc_now() - kept_answers.KEPT_FOR - timedelta(seconds=1)))
+    await redeliver(database)
+    async with database.read() as connection:
+        assert list(await connection.scalars(select(KeptAnswerRow.key))) == ["new"]
 
 
 async def test_temporal_away_is_benign(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

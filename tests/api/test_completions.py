@@ -255,7 +255,7 @@ async def test_no_client_asks_twice_because_the_api_restarts(make_product: MakeP
 async def test_the_api_is_killed_in_the_middle(make_product: MakeProduct) -> None:
     """The same request with the same key, at another API, gets the same answer; each turn ran once."""
     product = await make_product(backend="postgresql", apis=2)
-    text = "speak 60 [delay=20]"
+    text, question = "speak 300 [delay=20]", asks_for("Rome", words=300)
 
     async def collected(stream: AsyncStream[ChatCompletionChunk], seen: list[str], *, killing: bool = False) -> None:
         async for chunk in stream:
@@ -284,14 +284,14 @@ async def test_the_api_is_killed_in_the_middle(make_product: MakeProduct) -> Non
 
     async def told(client: AsyncOpenAI, seen: list[str], results: list[ChatCompletionMessageParam]) -> None:
         stream = await client.chat.completions.create(
-            model="standard", messages=[asks_for("Rome"), *results], tools=[WEATHER], stream=True
+            model="standard", messages=[question, *results], tools=[WEATHER], stream=True
         )
         await collected(stream, seen)
 
     async def calling(client: AsyncOpenAI) -> ChatCompletion:
         return await client.chat.completions.create(
             model="standard",
-            messages=[asks_for("Rome")],
+            messages=[question],
             tools=[WEATHER],
             metadata={"session_id": "tools"},
             extra_headers={"Idempotency-Key": "c"},

@@ -7,7 +7,7 @@ from unittest.mock import patch
 import pytest
 from sqlalchemy import text
 
-from activities import model
+from activities import model_report
 from longhaul.contracts import ToolCall
 from longhaul.settings import load_settings
 from longhaul.temporal import workflow_id
@@ -77,7 +77,7 @@ async def test_a_payload_that_is_too_large(make_product: MakeProduct, monkeypatc
     async with AsyncExitStack() as stack:
         await worker_here(stack, product)
         with monkeypatch.context() as patched:
-            patched.setattr(model, "ToolCall", huge)
+            patched.setattr(model_report, "ToolCall", huge)
             log = check_stream(await product.api.stream(session, "2*3"))
         assert "size" in log.parts("error")[0]["errorText"]
         following = check_stream(await product.api.stream(session, "6*7"))

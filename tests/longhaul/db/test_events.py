@@ -185,11 +185,21 @@ async def test_limits_and_owners(database: Database) -> None:
             await webhooks.change(connection, webhook, url="https://y")
 
 
+async def test_a_repeated_transaction_stores_an_event_once(database: Database) -> None:
+    """An attempt whose commit was not answered is made again. A defect there would keep its turn from its end."""
+    for _ in range(2):
+        async with database.write() as connection:
+            await events.record(
+                connection, EventType.BUDGET_REACHED, user_id=USER, session_id=SESSION, turn_id="t1", details={}
+            )
+    assert [event.type for event in await happened(database)] == [EventType.BUDGET_REACHED]
+
+
 async def test_old_events_are_forgotten(database: Database) -> None:
     for id_ in ("old", "new"):
         await end(database, id_)
     async with database.write() as connection:
         aged = update(EventRow).where(EventRow.turn_id == "old")
         await connection.execute(aged.values(created_at=utc_now() - timedelta(days=31)))
-        await events.forget(connection, utc_now() - timedelta(days=30))
+        assert not await events.forget(connection, utc_now() - timedelta(days=30)), "no more are left"
     assert [event.turn_id for event in await happened(database)] == ["new"]

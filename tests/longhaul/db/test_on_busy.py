@@ -96,6 +96,18 @@ async def test_what_waits_for_a_lost_turn_does_not_hold_the_queue_up(database: D
     assert await place(database, queued.turn_id) == ["follow-up", "queued"]
 
 
+@pytest.mark.parametrize("on_busy", [INTERRUPT, ROLLBACK])
+async def test_a_turn_whose_stop_was_cut_off_is_stopped_by_the_next_message(
+    database: Database, on_busy: OnBusy
+) -> None:
+    """The process that marked the turn as stopped died before it asked Temporal, so the turn runs on."""
+    turn_id = await running(database)
+    assert (await busy(database, "cut off", INTERRUPT)).stops == turn_id
+    assert (await busy(database, "again", on_busy)).stops == turn_id
+    await end(database, turn_id, TurnStatus.CANCELLED)
+    assert (await busy(database, "later", INTERRUPT)).stops == ""
+
+
 async def test_the_queue_has_a_limit(database: Database) -> None:
     await running(database)
     for number in range(2):

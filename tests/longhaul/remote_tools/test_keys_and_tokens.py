@@ -40,6 +40,8 @@ def test_another_workers_proof_is_refused() -> None:
         {"aud": "longhaul-call-token"},
         {"sub": ""},
         {"sub": "x" * 65},
+        {"sub": "a\x00b"},
+        {"sub": "\u00e4"},
         {"attempt": 0},
         {"attempt": "1"},
         {"attempt": None},

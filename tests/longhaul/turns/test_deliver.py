@@ -5,16 +5,26 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from sqlalchemy import update
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
 from longhaul.contracts import Progress, TurnStatus
 from longhaul.db import acceptance, messages, sessions, turns
+from longhaul.db.busy import OnBusy
 from longhaul.db.database import Database
-from longhaul.db.models import utc_now
-from longhaul.errors import MessageIdUsedError, TooManyTurnsError, TurnRunsError, UnavailableError, UsageLimitError
+from longhaul.db.models import MessageRow, utc_now
+from longhaul.errors import (
+    MessageIdUsedError,
+    SessionBusyError,
+    TooManyTurnsError,
+    TurnRunsError,
+    UnavailableError,
+    UsageLimitError,
+)
 from longhaul.settings import load_settings
 from longhaul.turns.deliver import Delivery, IncomingMessage, MessageDelivery
+from longhaul.turns.quota import LOST_AFTER_S
 from longhaul.turns.status import TurnLookup
 from longhaul.turns.stop import TurnStopper
 from testkit.spending import spend, usage_limits
@@ -38,6 +48,16 @@ class TemporalAwayAfterSignal:
     def get_workflow_handle(self, *_: Any, **__: Any) -> Any:
         async def describe(**_: Any) -> None:
             raise AWAY
+
+        return SimpleNamespace(describe=describe)
+
+
+class NothingRuns(TemporalAwayAfterSignal):
+    """Knows of no workflow."""
+
+    def get_workflow_handle(self, *_: Any, **__: Any) -> Any:
+        async def describe(**_: Any) -> None:
+            raise RPCError("not found", RPCStatusCode.NOT_FOUND, b"")
 
         return SimpleNamespace(describe=describe)
 
@@ -191,6 +211,21 @@ async def test_a_turn_that_is_about_to_start_counts(database: Database) -> None:
     await open_elsewhere(database, "starting", minutes=0)
     with pytest.raises(TooManyTurnsError):
         await deliver_within(database, 1)
+
+
+async def test_a_message_is_rejected_while_a_turn_is_about_to_start(database: Database) -> None:
+    """The first message was accepted, and its signal is on its way: a double click starts no second one."""
+    async with database.write() as connection:
+        first = await acceptance.accept(
+            connection, session_id=SESSION, user_id=USER, message_id="first", content="x", context=None, limit=0
+        )
+    rejected = IncomingMessage("second", "x", on_busy=OnBusy.REJECT)
+    with pytest.raises(SessionBusyError):
+        await deliver(database, NothingRuns(started=True), rejected)
+    async with database.write() as connection:
+        long_ago = utc_now() - timedelta(seconds=LOST_AFTER_S + 1)
+        await connection.execute(update(MessageRow).where(MessageRow.id == first.row_id).values(created_at=long_ago))
+    assert (await deliver(database, NothingRuns(started=True), rejected)).turn_id == first.turn_id
 
 
 async def test_sub_sessions_and_the_same_session_do_not_count(database: Database) -> None:
