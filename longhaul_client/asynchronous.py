@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import datetime
+from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
@@ -14,6 +15,7 @@ from longhaul_client.models import Answer, Cancelled, Progress, Sent, SessionInf
 from longhaul_client.operations import (
     MessageOptions,
     Operation,
+    PageOperation,
     Patience,
     Pause,
     Request,
@@ -85,6 +87,17 @@ class AsyncLonghaul:
             result: T = end.value
             return result
 
+    async def pages(self, get_page: PageOperation[T]) -> AsyncIterator[T]:
+        """All entries of a list, page by page."""
+        cursor = None
+        while True:
+            page = await self.run(get_page(cursor, self.patience()))
+            for entry in page.data:
+                yield entry
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
     async def follow(self, stream: TurnStream) -> AsyncIterator[Event]:
         """The events of a turn, over as many connections as that takes."""
         while not stream.ended:
@@ -136,16 +149,9 @@ class AsyncSessions:
         """A session that exists; nothing is asked of the API yet."""
         return AsyncSession(self._client, session_id)
 
-    async def list(self, page_size: int = 50) -> AsyncIterator[SessionInfo]:
+    def list(self, page_size: int = 50) -> AsyncIterator[SessionInfo]:
         """All sessions, newest first, page by page."""
-        cursor = None
-        while True:
-            found = await self._client.run(operations.list_sessions(cursor, page_size, self._client.patience()))
-            for session in found.sessions:
-                yield session
-            cursor = found.next_cursor
-            if cursor is None:
-                return
+        return self._client.pages(partial(operations.list_sessions, page_size))
 
 
 class AsyncSession:

@@ -6,7 +6,7 @@ An operation is a generator. It yields a `Request` to get the response, or a `Pa
 import time
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypedDict, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypedDict, TypeVar
 from uuid import uuid4
 
 import httpx2
@@ -165,6 +165,19 @@ def create_session(fields: SessionOptions, patience: Patience) -> Operation[Sess
     return (yield from read(SessionInfo, request, patience))
 
 
+class Page(BaseModel, Generic[T]):
+    """One page of a list; without `next_cursor` it is the last."""
+
+    data: list[T]
+    next_cursor: str | None = None
+
+
+class PageOperation(Protocol[T]):
+    """Gets the page of a list behind a cursor, the first one without."""
+
+    def __call__(self, cursor: str | None, patience: Patience, /) -> Operation[Page[T]]: ...
+
+
 class Sessions(BaseModel):
     """One page of the list."""
 
@@ -172,10 +185,11 @@ class Sessions(BaseModel):
     next_cursor: str | None = None
 
 
-def list_sessions(cursor: str | None, limit: int, patience: Patience) -> Operation[Sessions]:
+def list_sessions(limit: int, cursor: str | None, patience: Patience) -> Operation[Page[SessionInfo]]:
     """One page of sessions, newest first."""
     query: dict[str, str | int | float] = {"limit": limit, **({"cursor": cursor} if cursor else {})}
-    return (yield from read(Sessions, Request("GET", "/sessions", query=query), patience))
+    found = yield from read(Sessions, Request("GET", "/sessions", query=query), patience)
+    return Page[SessionInfo](data=found.sessions, next_cursor=found.next_cursor)
 
 
 def page(session_id: str, limit: int, before_sequence: int | None, patience: Patience) -> Operation[SessionPage]:

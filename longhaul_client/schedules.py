@@ -8,7 +8,7 @@ from uuid import uuid4
 from pydantic import BaseModel
 
 from longhaul_client.models import ApiModel, TurnStatus
-from longhaul_client.operations import Operation, Patience, Request, delete, exchange, read
+from longhaul_client.operations import Operation, Page, Patience, Request, delete, exchange, read
 
 if TYPE_CHECKING:
     from longhaul_client.asynchronous import AsyncLonghaul
@@ -57,11 +57,6 @@ class ScheduleRun(ApiModel):
     scheduled_at: datetime
 
 
-class _Page(BaseModel):
-    data: list[Schedule]
-    next_cursor: str | None = None
-
-
 class _Runs(BaseModel):
     data: list[ScheduleRun]
 
@@ -76,9 +71,9 @@ def _get(schedule_id: str, patience: Patience) -> Operation[Schedule]:
     return (yield from read(Schedule, Request("GET", f"/schedules/{schedule_id}"), patience))
 
 
-def _list(cursor: str | None, patience: Patience) -> Operation[_Page]:
+def _list(cursor: str | None, patience: Patience) -> Operation[Page[Schedule]]:
     query = {"cursor": cursor} if cursor else {}
-    return (yield from read(_Page, Request("GET", "/schedules", query=query), patience))
+    return (yield from read(Page[Schedule], Request("GET", "/schedules", query=query), patience))
 
 
 def _change(schedule_id: str, fields: ScheduleOptions, patience: Patience) -> Operation[Schedule]:
@@ -118,16 +113,9 @@ class AsyncSchedules:
         """A schedule with its next runs."""
         return await self._client.run(_get(schedule_id, self._client.patience()))
 
-    async def list(self) -> AsyncIterator[Schedule]:
+    def list(self) -> AsyncIterator[Schedule]:
         """All schedules, newest first."""
-        cursor = None
-        while True:
-            page = await self._client.run(_list(cursor, self._client.patience()))
-            for schedule in page.data:
-                yield schedule
-            cursor = page.next_cursor
-            if cursor is None:
-                return
+        return self._client.pages(_list)
 
     async def change(self, schedule_id: str, **fields: Unpack[ScheduleOptions]) -> Schedule:
         """Change what is named; `paused` pauses and resumes."""
@@ -166,13 +154,7 @@ class Schedules:
 
     def list(self) -> Iterator[Schedule]:
         """All schedules, newest first."""
-        cursor = None
-        while True:
-            page = self._client.run(_list(cursor, self._client.patience()))
-            yield from page.data
-            cursor = page.next_cursor
-            if cursor is None:
-                return
+        return self._client.pages(_list)
 
     def change(self, schedule_id: str, **fields: Unpack[ScheduleOptions]) -> Schedule:
         """Change what is named; `paused` pauses and resumes."""

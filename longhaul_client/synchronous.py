@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from datetime import datetime
+from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
@@ -14,6 +15,7 @@ from longhaul_client.models import Answer, Cancelled, Progress, Sent, SessionInf
 from longhaul_client.operations import (
     MessageOptions,
     Operation,
+    PageOperation,
     Patience,
     Pause,
     Request,
@@ -85,6 +87,16 @@ class Longhaul:
             result: T = end.value
             return result
 
+    def pages(self, get_page: PageOperation[T]) -> Iterator[T]:
+        """All entries of a list, page by page."""
+        cursor = None
+        while True:
+            page = self.run(get_page(cursor, self.patience()))
+            yield from page.data
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
     def follow(self, stream: TurnStream) -> Iterator[Event]:
         """The events of a turn, over as many connections as that takes."""
         while not stream.ended:
@@ -137,13 +149,7 @@ class Sessions:
 
     def list(self, page_size: int = 50) -> Iterator[SessionInfo]:
         """All sessions, newest first, page by page."""
-        cursor = None
-        while True:
-            found = self._client.run(operations.list_sessions(cursor, page_size, self._client.patience()))
-            yield from found.sessions
-            cursor = found.next_cursor
-            if cursor is None:
-                return
+        return self._client.pages(partial(operations.list_sessions, page_size))
 
 
 class Session:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 from pydantic import BaseModel
 
 from longhaul_client.models import ApiModel
-from longhaul_client.operations import Operation, Patience, Request, delete, exchange, read
+from longhaul_client.operations import Operation, Page, Patience, Request, delete, exchange, read
 
 if TYPE_CHECKING:
     from longhaul_client.asynchronous import AsyncLonghaul
@@ -67,11 +67,6 @@ class HappenedEvents(ApiModel):
     next_cursor: str
 
 
-class _Page(BaseModel):
-    data: list[Webhook]
-    next_cursor: str | None = None
-
-
 class _Attempts(BaseModel):
     data: list[WebhookAttempt]
 
@@ -85,9 +80,9 @@ def _get(webhook_id: str, patience: Patience) -> Operation[Webhook]:
     return (yield from read(Webhook, Request("GET", f"/webhooks/{webhook_id}"), patience))
 
 
-def _list(cursor: str | None, patience: Patience) -> Operation[_Page]:
+def _list(cursor: str | None, patience: Patience) -> Operation[Page[Webhook]]:
     query = {"cursor": cursor} if cursor else {}
-    return (yield from read(_Page, Request("GET", "/webhooks", query=query), patience))
+    return (yield from read(Page[Webhook], Request("GET", "/webhooks", query=query), patience))
 
 
 def _change(webhook_id: str, fields: WebhookOptions, patience: Patience) -> Operation[Webhook]:
@@ -140,16 +135,9 @@ class AsyncWebhooks:
         """A webhook, with how many events wait for it."""
         return await self._client.run(_get(webhook_id, self._client.patience()))
 
-    async def list(self) -> AsyncIterator[Webhook]:
+    def list(self) -> AsyncIterator[Webhook]:
         """All webhooks, newest first."""
-        cursor = None
-        while True:
-            page = await self._client.run(_list(cursor, self._client.patience()))
-            for webhook in page.data:
-                yield webhook
-            cursor = page.next_cursor
-            if cursor is None:
-                return
+        return self._client.pages(_list)
 
     async def change(self, webhook_id: str, **fields: Unpack[WebhookOptions]) -> Webhook:
         """Change what is named; what waits is tried at once."""
@@ -197,13 +185,7 @@ class Webhooks:
 
     def list(self) -> Iterator[Webhook]:
         """All webhooks, newest first."""
-        cursor = None
-        while True:
-            page = self._client.run(_list(cursor, self._client.patience()))
-            yield from page.data
-            cursor = page.next_cursor
-            if cursor is None:
-                return
+        return self._client.pages(_list)
 
     def change(self, webhook_id: str, **fields: Unpack[WebhookOptions]) -> Webhook:
         """Change what is named; what waits is tried at once."""
